@@ -1,0 +1,125 @@
+"""A run: what is asked, and what came of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from ecology.contracts.evidence import Measurement
+from ecology.contracts.genome import Genome
+from ecology.contracts.identity import CompatibilityIdentity, Digest, Json
+from ecology.contracts.policy import GateVerdict, Policy
+from ecology.contracts.promotion import CanaryResult, Fitness, Promotion
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FounderPlan:
+    """A member of the first generation: trained here, or brought from outside."""
+
+    name: str
+    operator: str
+    """``finetune`` for one that is trained here, ``import`` for a folder from outside."""
+    options: Mapping[str, Json]
+    capabilities: tuple[str, ...]
+    breeds: bool
+    """Whether it may be a parent; an outsider is only judged."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ChildPlan:
+    """One child to be bred."""
+
+    name: str
+    operator: str
+    options: Mapping[str, Json]
+    parents: tuple[str, ...]
+    """Names of founders or of earlier children."""
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Budget:
+    """How much may be spent on measuring."""
+
+    public_items: int
+    hidden_items: int
+    finalists: int
+    """At most so many candidates see the hidden items."""
+    latency_pairs: int
+    batch_size: int
+    threads: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RunPlan:
+    """Everything that decides the outcome. A run is named by the digest of its plan and resumes by it."""
+
+    name: str
+    seed: int
+    config: Mapping[str, Json]
+    """The resolved configuration, plain data, as recorded and digested."""
+    founders: tuple[FounderPlan, ...]
+    children: tuple[ChildPlan, ...]
+    budget: Budget
+    policy: Policy
+    suites: Mapping[str, Digest]
+    digest: Digest
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CandidateReport:
+    """One candidate, from birth to decision."""
+
+    name: str
+    digest: Digest
+    genome: Genome | None
+    """None for a folder from outside that brought no birth certificate."""
+    verdict: GateVerdict
+    evidence: tuple[Measurement, ...]
+    rung: str
+    """Where it was stopped; empty for the admitted."""
+    fitness: Fitness | None
+    reference: tuple[Measurement, ...]
+    """Measured after the verdict, for the comparison table only; no rule has seen it."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StageTime:
+    """How long a stage took."""
+
+    stage: str
+    seconds: float
+    peak_memory_bytes: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RunReport:
+    """The whole story of one run, as ``report.json`` holds it."""
+
+    schema: str
+    run: Digest
+    name: str
+    started_at: str
+    finished_at: str
+    decision: Promotion
+    identity: CompatibilityIdentity
+    base: str
+    """Name of the base, for people."""
+    base_evidence: tuple[Measurement, ...]
+    policy: Policy
+    development_key: bool
+    signer: str
+    """Key id of what signed this report."""
+    candidates: tuple[CandidateReport, ...]
+    canary: CanaryResult | None
+    stages: tuple[StageTime, ...]
+    environment: Mapping[str, str]
+    suites: Mapping[str, Digest]
+    seed_commitment: Digest
+    """Digest of the secret seed of the hidden items."""
+    config: Mapping[str, Json]
+    checkpoint: str
+    """Signed checkpoint of the audit log when the report was written: an old report is a witness."""
+
+
+REPORT_SCHEMA = "https://tiny-ecology.dev/schemas/report/v1"

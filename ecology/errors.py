@@ -1,0 +1,89 @@
+"""Everything this package raises on purpose.
+
+    EcologyError                     what is wrong; where (file: key); what to do
+    ├─ ConfigError                   unknown kind, missing key, out of range, loosened policy        exit 2
+    ├─ IncompatibleParents           carries the differing fields                                    exit 2
+    ├─ PolicyError                   unknown metric, no deny rule, waiver without expiry             exit 2
+    ├─ IntegrityError                what WE hold is damaged: store, log, registry, report           exit 3
+    ├─ BackendError                  an engine cannot start, out of memory                           exit 4
+    └─ MalformedArtifact             what a CANDIDATE brought is malformed; gates turn it into a finding, exit 1
+
+A refusal is a value (``Rejected``), not an exception: exit 1 never comes from here except through
+``MalformedArtifact``, which is how a reader tells the gate or ``ecology breed`` that a candidate's own file is wrong.
+"""
+
+from __future__ import annotations
+
+EXIT_OK = 0
+EXIT_REFUSED = 1
+EXIT_USAGE = 2
+EXIT_INTEGRITY = 3
+EXIT_BACKEND = 4
+EXIT_BUG = 70
+
+
+class EcologyError(Exception):
+    """Base of the tree.
+
+    Args:
+        what: What is wrong, one sentence without a full stop at the end.
+        where: File, file and key, or option it was found at; empty when there is no such place.
+        todo: What the reader can do about it; empty when nothing can be done.
+    """
+
+    exit_code = EXIT_BUG
+
+    def __init__(self, what: str, *, where: str = "", todo: str = "") -> None:
+        """Keeps the three parts apart, so that a caller can print them its own way."""
+        self.what = what
+        self.where = where
+        self.todo = todo
+        super().__init__("; ".join(part for part in (f"{where}: {what}" if where else what, todo) if part))
+
+
+class ConfigError(EcologyError):
+    """The configuration, a suite, a corpus or a command line cannot be used."""
+
+    exit_code = EXIT_USAGE
+
+
+class IncompatibleParents(EcologyError):
+    """Parents that may not meet.
+
+    Args:
+        what: Why they may not.
+        fields: Names of the differing fields of their ``CompatibilityIdentity``, or of the offending option.
+        where: The parents.
+        todo: What the reader can do about it.
+    """
+
+    exit_code = EXIT_USAGE
+
+    def __init__(self, what: str, *, fields: tuple[str, ...] = (), where: str = "", todo: str = "") -> None:
+        """Adds the differing fields to the three parts."""
+        self.fields = fields
+        super().__init__(what, where=where, todo=todo)
+
+
+class PolicyError(EcologyError):
+    """A policy or a waiver that cannot be applied."""
+
+    exit_code = EXIT_USAGE
+
+
+class IntegrityError(EcologyError):
+    """Something that this installation holds has been damaged or tampered with."""
+
+    exit_code = EXIT_INTEGRITY
+
+
+class BackendError(EcologyError):
+    """An engine cannot start or has run out of memory."""
+
+    exit_code = EXIT_BACKEND
+
+
+class MalformedArtifact(EcologyError):
+    """A candidate's own file is malformed: truncated, oversized, wrongly encoded, of a kind that is not read."""
+
+    exit_code = EXIT_REFUSED
