@@ -11,7 +11,7 @@ The rules of a derivation:
 2. A template is drawn from the cell, then its references `{symbol}` and `{symbol.column}` are drawn from left to right.
 3. A symbol is drawn once per item: every later reference to it, the answer's included, sees the same value.
 4. A value may refer to other symbols in turn. Literal braces do not exist.
-5. A prompt that was already produced is drawn again; a cell that cannot give enough distinct prompts is an error.
+5. A prompt that was already produced is drawn again. A cell that has run dry is passed over; when all have, that is an error.
 
 Example:
     >>> cell = Cell("hello", templates=("Greet {who}.",), symbols={"who": ("Ann", "Bo")})
@@ -121,14 +121,25 @@ def expand(cells: Sequence[Cell], seed: str, n: int) -> tuple[Derivation, ...]:
         The items in the order derived.
 
     Raises:
-        ConfigError: If there is no cell, or a cell cannot give enough distinct prompts.
+        ConfigError: If the cells together cannot give so many distinct prompts.
     """
-    if not cells:
-        raise ConfigError("the grammar has no cell to draw from; name at least one")
-    seen: set[str] = set()
-    turns = _turns(cells)
     draws = {cell.id: Draw(f"{seed}\x00{cell.id}") for cell in cells}
-    return tuple(_fresh(next(turns), draws, seen) for _ in range(n))
+    seen: set[str] = set()
+    found: list[Derivation] = []
+    while len(found) < n:
+        if not draws:
+            raise ConfigError(
+                f"the grammar has {len(found)} distinct prompts to give, {n} are asked for",
+                where=f"cells {', '.join(cell.id for cell in cells) or '(none)'}",
+                todo="add templates or values, or ask for fewer items",
+            )
+        for cell in [cell for cell in _turns(cells) if cell.id in draws]:
+            item = _fresh(cell, draws[cell.id], seen) if cell.id in draws else None
+            if item is None:
+                draws.pop(cell.id, None)
+            elif len(found) < n:
+                found.append(item)
+    return tuple(found)
 
 
 def references(text: str) -> tuple[tuple[str, str], ...]:
@@ -143,6 +154,9 @@ def fill(text: str, bindings: Mapping[str, Value]) -> Value:
         text: A template, such as `"{count}"` or `"{count} of {item.many}"`.
         bindings: What `Derivation.bindings` holds.
     """
+    missing = [match[0] for match in REFERENCE.finditer(text) if match[0][1:-1] not in bindings]
+    if missing:
+        raise ConfigError(f"{text!r} refers to {missing[0]}, which the item never draws", todo="use it in every template")
     whole = REFERENCE.fullmatch(text)
     if whole:
         return bindings[whole[0][1:-1]]
@@ -206,20 +220,19 @@ def _unresolved(text: str, symbols: Mapping[str, Symbol], path: tuple[str, ...])
 
 
 def _turns(cells: Sequence[Cell]) -> Iterator[Cell]:
-    """Yield cells for ever: in each round, every cell once, then those of weight 2 and more again, and so on."""
-    heaviest = max(cell.weight for cell in cells)
-    while True:
-        for turn in range(heaviest):
-            yield from (cell for cell in cells if cell.weight > turn)
+    """Yield one round: every cell once, then those of weight 2 and more again, and so on."""
+    for turn in range(max(cell.weight for cell in cells)):
+        yield from (cell for cell in cells if cell.weight > turn)
 
 
-def _fresh(cell: Cell, draws: Mapping[str, Draw], seen: set[str]) -> Derivation:
+def _fresh(cell: Cell, draw: Draw, seen: set[str]) -> Derivation | None:
+    """Return an item not seen before, or None if the cell has run dry."""
     for _ in range(MAX_REDRAWS):
-        item = _derive(cell, draws[cell.id])
+        item = _derive(cell, draw)
         if item.prompt not in seen:
             seen.add(item.prompt)
             return item
-    raise ConfigError(f"cell {cell.id!r} cannot give another distinct prompt; add templates or values, or ask for fewer items")
+    return None
 
 
 def _derive(cell: Cell, draw: Draw) -> Derivation:

@@ -1,0 +1,226 @@
+"""The command line: parse, call, print, exit code. What it calls is in ``ecology.pipeline``.
+
+Nothing heavy is imported before the command is known, so that ``--help`` answers at once and ``gate --static`` loads
+neither torch nor Hydra. Results go to stdout; logs, progress and errors go to stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import ecology
+from ecology.errors import EXIT_BUG, EXIT_OK, EXIT_REFUSED, ConfigError, EcologyError
+
+EXITS = """\
+exit codes:
+  0   passed, promoted or held
+  1   refused: a normal result with a full report
+  2   the configuration, the policy or the command line is wrong
+  3   something this installation holds is damaged
+  4   an engine cannot start
+  70  a bug of ours
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code."""
+    parser = build_parser()
+    options = parser.parse_args(arguments)
+    if not hasattr(options, "call"):
+        (options.parser if hasattr(options, "parser") else parser).print_help()
+        return EXIT_OK
+    call: Callable[[argparse.Namespace], int] = options.call
+    try:
+        return call(options)
+    except EcologyError as error:
+        print(f"ecology: {error}", file=sys.stderr)
+        if options.debug:
+            raise
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("ecology: interrupted; the same command resumes", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of stdout has gone, as in `ecology registry list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OK
+    except Exception as error:
+        if options.debug:
+            raise
+        print(f"ecology: a bug of ours: {type(error).__name__}: {error}; run again with --debug", file=sys.stderr)
+        return EXIT_BUG
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole grammar of the command line."""
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--home", metavar="DIR", help="state of this installation (default: $ECOLOGY_HOME or ~/.ecology)")
+    common.add_argument("--quiet", action="store_true", help="no progress bars")
+    common.add_argument("--debug", action="store_true", help="show tracebacks")
+    parser = argparse.ArgumentParser(
+        prog="ecology",
+        description="Breed, judge and promote LoRA adapters, and prove afterwards what was done.",
+        epilog=EXITS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[common],
+    )
+    parser.add_argument("--version", action="version", version=f"ecology {ecology.__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", title="commands")
+
+    def command(name: str, text: str, call: Callable[[argparse.Namespace], int] | None = None, **more: object) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text, parents=[common], **more)  # type: ignore[arg-type]
+        sub.set_defaults(**({"call": call} if call else {"parser": sub}))
+        return sub
+
+    run = command("run", "breed, sign, judge, rank, try, promote and report: the main job", _run)
+    run.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="Hydra overrides, such as breeder=[linear,ties] seed=2")
+    run.add_argument("-m", "--multirun", action="store_true", help="sweep over values with commas")
+    run.add_argument("--config-dir", metavar="DIR", type=Path, help="your own configuration groups, searched first")
+
+    gate = command("gate", "judge adapters under a policy: may this go to production?", _gate)
+    gate.add_argument("adapters", nargs="+", metavar="ADAPTER", type=Path, help="a PEFT adapter folder")
+    gate.add_argument("--policy", default="release", metavar="FILE", help="a policy file, or the name of a shipped one")
+    gate.add_argument("--base", default="smollm2-135m", metavar="NAME", help="a preset of conf/base (default: smollm2-135m)")
+    gate.add_argument("--static", action="store_true", help="only what needs no model; admits to nothing")
+    gate.add_argument("--format", default="text", choices=["text", "json", "junit"])
+    gate.add_argument("--out", metavar="DIR", type=Path, help="also write verdicts and signed attestations here")
+
+    breed = command("breed", "one operator: adapters in, adapter out, no base model loaded", _breed)
+    breed.add_argument("operator", metavar="OPERATOR", help="linear, svd, ties, dare, crossover, mutate, prune, ...")
+    breed.add_argument("parents", nargs="+", metavar="PARENT", help="adapter folders, then options as key=value")
+    breed.add_argument("--out", required=True, metavar="DIR", type=Path)
+    breed.add_argument("--base", default="smollm2-135m", metavar="NAME", help="a preset of conf/base (default: smollm2-135m)")
+    breed.add_argument("--seed", type=int, default=0)
+
+    sign = command("sign", "sign an adapter's bytes into its claims.jsonl", _sign)
+    sign.add_argument("adapter", metavar="ADAPTER", type=Path)
+    sign.add_argument("--key", metavar="FILE", type=Path, help="PEM private key (default: this home's development key)")
+
+    verify = command("verify", "check an adapter's claims against a trust anchor", _verify)
+    verify.add_argument("adapter", metavar="ADAPTER", type=Path)
+    anchor = verify.add_mutually_exclusive_group()
+    anchor.add_argument("--policy", metavar="FILE", help="trust whom this policy trusts")
+    anchor.add_argument("--key", metavar="FILE", type=Path, help="trust this PEM public key")
+
+    _policy_commands(command("policy", "check and test policy files"), common)
+    _suite_commands(command("suite", "look at evaluation suites"), common)
+    _base_commands(command("base", "base models"), common)
+    _registry_commands(command("registry", "adapters, verdicts and aliases of this home"), common)
+    _audit_commands(command("audit", "the append-only log of this home"), common)
+    _report_commands(command("report", "reports of runs"), common)
+    return parser
+
+
+Sub = argparse.ArgumentParser
+
+
+def _leaf(
+    parser: Sub, common: Sub, leaves: Sequence[tuple[str, str, Callable[[argparse.Namespace], int], Sequence[tuple[str, dict[str, object]]]]]
+) -> None:
+    commands = parser.add_subparsers(metavar="COMMAND", title="commands")
+    for name, text, call, arguments in leaves:
+        sub = commands.add_parser(name, help=text, description=text, parents=[common])
+        sub.set_defaults(call=call)
+        for flag, more in arguments:
+            sub.add_argument(flag, **more)  # type: ignore[arg-type]
+
+
+def _policy_commands(parser: Sub, common: Sub) -> None:
+    policy = [("policy", {"metavar": "FILE", "help": "a policy file, or the name of a shipped one"})]
+    _leaf(
+        parser,
+        common,
+        [
+            ("lint", "rules that contradict, repeat or cannot decide", _policy_lint, policy),
+            ("test", "run the policy's unit tests (NAME_test.yaml beside it)", _policy_test, policy),
+        ],
+    )
+
+
+def _suite_commands(parser: Sub, common: Sub) -> None:
+    _leaf(
+        parser,
+        common,
+        [
+            ("list", "shipped suites and their digests", _suite_list, []),
+            ("verify", "expand every split and check sizes, digests and overlap with the corpora", _suite_verify, []),
+        ],
+    )
+
+
+def _base_commands(parser: Sub, common: Sub) -> None:
+    name = [("name", {"nargs": "?", "default": "smollm2-135m", "metavar": "NAME", "help": "a preset of conf/base"})]
+    _leaf(
+        parser,
+        common,
+        [
+            ("list", "presets of conf/base, and which are cached", _base_list, []),
+            ("fetch", "download, convert and cache a base model", _base_fetch, name),
+        ],
+    )
+
+
+def _registry_commands(parser: Sub, common: Sub) -> None:
+    digest = ("digest", {"metavar": "DIGEST", "help": "an artifact digest or an unambiguous beginning of one"})
+    alias = ("--alias", {"default": "champion", "metavar": "NAME"})
+    _leaf(
+        parser,
+        common,
+        [
+            ("list", "every adapter with its last verdict", _registry_list, []),
+            ("show", "one adapter: genome, claims, verdicts", _registry_show, [digest]),
+            ("lineage", "the family tree of an adapter", _registry_lineage, [digest]),
+            ("promote", "move an alias to an admitted adapter", _registry_promote, [digest, alias]),
+            ("rollback", "move an alias back to its previous adapter", _registry_rollback, [alias]),
+            ("rebuild", "make the registry anew from the log", _registry_rebuild, []),
+        ],
+    )
+
+
+def _audit_commands(parser: Sub, common: Sub) -> None:
+    _leaf(
+        parser,
+        common,
+        [
+            ("verify", "recompute the tree and check every checkpoint given out", _audit_verify, []),
+            ("prove", "inclusion proof of one event", _audit_prove, [("index", {"type": int, "metavar": "INDEX"})]),
+            (
+                "consistency",
+                "prove that the log only grew since an old checkpoint",
+                _audit_consistency,
+                [("--from", {"dest": "old", "required": True, "type": Path, "metavar": "FILE", "help": "a checkpoint, or a report.json"})],
+            ),
+        ],
+    )
+
+
+def _report_commands(parser: Sub, common: Sub) -> None:
+    folder = [("folder", {"metavar": "DIR", "type": Path, "help": "a run's output folder"})]
+    key = [("--key", {"metavar": "FILE", "type": Path, "help": "trust this PEM public key (default: this home's)"})]
+    _leaf(
+        parser,
+        common,
+        [
+            ("build", "write HTML, Markdown and JUnit again from report.json", _report_build, folder),
+            ("verify", "re-check every digest, signature and verdict offline", _report_verify, [*folder, *key]),
+        ],
+    )
+
+
+def _doors(options: argparse.Namespace):  # type: ignore[no-untyped-def]
+    """The home that the command works in, opened."""
+    from ecology.pipeline.house import open_house  # noqa: PLC0415
+
+    return open_house(options.home, quiet=options.quiet)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from ecology.pipeline.main_job import main_job  # noqa: PLC0415
+
+    return main_job(
+        options.overrides, home=options.home, multirun=options.multirun, overlay=options.config_dir, quiet=options.quiet
+    )

@@ -1,0 +1,300 @@
+"""What a rule says about the evidence, and what all rules together say about the candidate.
+
+The law of a rule, in the order in which it is applied:
+
+1. A measurement counts only if metric, subject, split and ``against`` are the rule's. None: INCONCLUSIVE.
+2. Its statistic must be of the kind that the rule can read, possible, and of at least ``min_samples``. Else: INCONCLUSIVE.
+3. ``proven``: the bound on the safe side meets the threshold: PASS. The other bound shows that it is missed: DENY. Neither:
+   INCONCLUSIVE, with the n that would decide. ``not_refuted``: DENY if it is shown to be missed, else PASS.
+4. Measurements that contradict one another are each judged, and the finding is the worst of them and of INCONCLUSIVE. (Of ``parents``
+   there may be several: every one of them has to be satisfied.)
+5. Severity: ``warn`` contributes at most WARN, ``info`` only a note.
+6. A waiver in effect turns a refusal that rests on enough evidence into WAIVED, for its rule and its subject alone. It never stands for
+   missing evidence, nor for a signature.
+
+A verdict is the worst of its findings, and nobody to judge is no pass: a policy without a deny rule is a ``PolicyError``. From this
+follow the laws that the tests hold: adding a rule, a violation or a revocation, or removing evidence, never turns a refusal into an
+admission; an expired waiver changes nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import math
+from collections.abc import Collection, Sequence
+
+from ecology.contracts.evidence import Count, Evidence, Measurement, Paired, Proportion, Samples, Statistic
+from ecology.contracts.identity import Digest
+from ecology.contracts.policy import Finding, GateVerdict, Outcome, Policy, Rule, Scope, Waiver
+from ecology.errors import EcologyError, PolicyError
+from ecology.kernel import statistics
+
+NOT_ASKED = "not asked"
+"""How the reason of a finding begins whose rule was left out of the question on purpose."""
+NEVER_WAIVED = "static.signature"
+"""The one metric that no waiver stands for: without a signature nobody vouches for what is waived."""
+
+
+def judge(rule: Rule, evidence: Evidence, subject: Digest) -> Finding:
+    """What one rule sees in the evidence, waivers not yet applied.
+
+    Args:
+        rule: The demand.
+        evidence: Everything measured, of whatever subject.
+        subject: Digest of the candidate.
+    """
+    candidates = [m for m in evidence if _fits(rule, m, subject)]
+    if not candidates:
+        return _severity(rule, _finding(rule, None, Outcome.INCONCLUSIVE, _absence(rule, evidence, subject)))
+    distinct: dict[tuple[str, Statistic], Finding] = {}
+    for measurement in candidates:
+        key = (measurement.comparator if rule.against == "parents" else "", measurement.statistic)
+        distinct.setdefault(key, _judge_one(rule, measurement.statistic))
+    worst = max(distinct.values(), key=lambda finding: finding.outcome.rank)
+    if len(distinct) > len({comparator for comparator, _ in distinct}):
+        reason = f"{len(distinct)} measurements contradict one another; the worst: {worst.reason}"
+        worst = dataclasses.replace(worst, outcome=max(worst.outcome, Outcome.INCONCLUSIVE, key=_rank), reason=reason)
+    return _severity(rule, worst)
+
+
+def verdict(
+    policy: Policy,
+    evidence: Evidence,
+    subject: Digest,
+    scope: Scope,
+    decided_at: str,
+    rules_asked: Collection[str] | None = None,
+    extra: Sequence[Finding] = (),
+) -> GateVerdict:
+    """The worst of what the policy's rules find, waivers applied.
+
+    Args:
+        policy: The rules and the waivers.
+        evidence: Everything measured.
+        subject: Digest of the candidate.
+        scope: ``static`` judges only rules over ``static.`` metrics; the others are listed as not asked and stay out of the worst-of.
+        decided_at: RFC 3339 instant, UTC; waivers are in effect or not as of it.
+        rules_asked: Ids of the rules whose measurements were asked for; None for all. In full scope the others are INCONCLUSIVE.
+        extra: Findings of no rule, such as an engine that failed; they take part in the worst-of.
+
+    Raises:
+        PolicyError: No rule in scope has severity ``deny``.
+    """
+    judged = [rule for rule in policy.rules if scope == "full" or is_static(rule)]
+    if not any(rule.severity == "deny" for rule in judged):
+        raise PolicyError(
+            f"no rule in scope {scope!r} has severity deny, so everything would pass",
+            where=f"policy {policy.id}",
+            todo="add a rule with severity: deny",
+        )
+    findings: list[Finding] = []
+    worst = [finding.outcome for finding in extra]
+    for rule in policy.rules:
+        if rule not in judged:
+            findings.append(_not_asked(rule, f"scope is {scope}"))
+            continue
+        if rules_asked is not None and rule.id not in rules_asked:
+            finding = _severity(rule, _not_asked(rule, "an earlier rung refused or this one was not climbed"))
+        else:
+            finding = _waive(rule, judge(rule, evidence, subject), policy.waivers, subject, decided_at)
+        findings.append(finding)
+        worst.append(finding.outcome)
+    return GateVerdict(
+        subject=subject,
+        policy=policy.digest,
+        scope=scope,
+        outcome=max(worst, key=_rank),
+        findings=(*findings, *extra),
+        decided_at=decided_at,
+    )
+
+
+def effective(waiver: Waiver, now: str) -> bool:
+    """Whether the waiver is in effect at an instant: strictly before it expires.
+
+    The one function for gate, report and replay. An instant that cannot be read puts no waiver into effect.
+
+    Args:
+        waiver: The waiver.
+        now: ISO 8601 instant with time zone.
+    """
+    try:
+        return instant(now) < instant(waiver.expires)
+    except PolicyError:
+        return False
+
+
+def instant(text: str) -> datetime.datetime:
+    """An ISO 8601 instant with its time zone.
+
+    Raises:
+        PolicyError: Not an instant, or without a time zone.
+    """
+    try:
+        read = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        read = None
+    if read is None or read.tzinfo is None:
+        raise PolicyError(f"expected an ISO 8601 instant with time zone, found {text!r}", todo="write 2027-01-31T00:00:00Z")
+    return read
+
+
+def is_static(rule: Rule) -> bool:
+    """Whether the rule can be judged without a model."""
+    return rule.metric.startswith("static.")
+
+
+def asked(finding: Finding) -> bool:
+    """Whether the finding's rule was put to the candidate at all; renderers show the others as skipped."""
+    return not finding.reason.startswith(NOT_ASKED)
+
+
+def headline(judged: GateVerdict) -> Finding | None:
+    """The finding that tells a reader why: the first of the worst outcome, those that were asked before those that were not.
+
+    None where everything passed without a note.
+    """
+    concerning = [f for f in judged.findings if f.outcome is judged.outcome and f.outcome is not Outcome.PASS]
+    return min(concerning, key=lambda finding: not asked(finding), default=None)
+
+
+def demand(rule: Rule) -> str:
+    """The rule's condition in one token: ``>= 0.9``."""
+    return f"{rule.comparator} {rule.threshold:.12g}"
+
+
+def _rank(outcome: Outcome) -> int:
+    return outcome.rank
+
+
+def _fits(rule: Rule, measurement: Measurement, subject: Digest) -> bool:
+    return (measurement.metric, measurement.subject, measurement.split, measurement.against) == (
+        rule.metric,
+        subject,
+        rule.split,
+        rule.against,
+    )
+
+
+def _absence(rule: Rule, evidence: Evidence, subject: Digest) -> str:
+    other = [m for m in evidence if m.metric == rule.metric and m.subject == subject]
+    if not other:
+        return f"{rule.metric} was not measured"
+    seen = ", ".join(sorted({f"split {m.split}, against {m.against}" for m in other}))
+    return f"{rule.metric} was measured on {seen}, the rule asks for split {rule.split}, against {rule.against}"
+
+
+def _judge_one(rule: Rule, statistic: Statistic) -> Finding:
+    if problem := _problem(rule, statistic):
+        return _finding(rule, None, Outcome.INCONCLUSIVE, problem)
+    lower, upper = statistics.bounds(rule, statistic)
+    if (n := statistics.sample_size(statistic)) < rule.min_samples:
+        reason = f"{_seen(rule, statistic)}; at least {rule.min_samples} samples are required"
+        return _finding(rule, statistic, Outcome.INCONCLUSIVE, reason, lower, upper)
+    if statistics.misses(rule, lower, upper):
+        reason = f"{_seen(rule, statistic, lower, upper)}: {demand(rule)} is missed"
+        return _finding(rule, statistic, Outcome.DENY, reason, lower, upper)
+    if statistics.meets(rule, lower, upper):
+        reason = f"{_seen(rule, statistic, lower, upper)}: {demand(rule)} is met"
+        return _finding(rule, statistic, Outcome.PASS, reason, lower, upper)
+    if rule.decide == "not_refuted":
+        reason = f"{_seen(rule, statistic, lower, upper)}: {demand(rule)} is still possible"
+        return _finding(rule, statistic, Outcome.PASS, reason, lower, upper)
+    enough = statistics.needed_n(rule, statistic)
+    after = f"about {enough} samples like these would decide" if enough and enough > n else "no number of samples like these would"
+    reason = f"{_seen(rule, statistic, lower, upper)}: {demand(rule)} is neither proven nor refuted; {after}"
+    return _finding(rule, statistic, Outcome.INCONCLUSIVE, reason, lower, upper)
+
+
+def _problem(rule: Rule, statistic: Statistic) -> str:
+    """Why the statistic cannot be read under the rule; empty when it can."""
+    paired = rule.against != "absolute"
+    # A rate read against a margin of -0.05 would always pass, so a kind that the rule is not about is no evidence.
+    if isinstance(statistic, (Count, Proportion)) and paired:
+        return f"the rule compares against {rule.against} and needs a paired difference, found a {statistic.kind}"
+    if isinstance(statistic, Paired) and not paired:
+        return "the rule is about the candidate alone, found a paired difference"
+    if isinstance(statistic, Count):
+        return "" if statistic.count >= 0 else f"a negative count, {statistic.count}"
+    if statistics.sample_size(statistic) <= 0:
+        return "there are no samples"
+    if isinstance(statistic, Samples) and not all(math.isfinite(value) for value in statistic.values):
+        return "a sample is not a finite number"
+    try:
+        statistics.bounds(rule, statistic)
+    except EcologyError as error:
+        return error.what
+    return ""
+
+
+def _seen(rule: Rule, statistic: Statistic, lower: float | None = None, upper: float | None = None) -> str:
+    """What was seen, with the bounds that bear on the rule."""
+    if isinstance(statistic, Count):
+        return "no violation" if statistic.count == 0 else f"{statistic.count} violation{'s' * (statistic.count != 1)}"
+    value = statistics.observed(rule, statistic)
+    if isinstance(statistic, Proportion):
+        text = f"{statistic.k} of {statistic.n} ({value:.1%})"
+    elif isinstance(statistic, Paired):
+        text = f"{value:+.3f} over {statistic.n} pairs (won {statistic.n10}, lost {statistic.n01})"
+    elif statistics.exact(rule, statistic):
+        return f"{value:.6g} {statistic.unit}"
+    else:
+        text = f"quantile {rule.quantile:g} of {len(statistic.values)} samples is {value:.4g} {statistic.unit}"
+    sides = [f"at least {lower:.4g}"] * (lower is not None) + [f"at most {upper:.4g}"] * (upper is not None)
+    return f"{text}, with {rule.confidence:.0%} confidence {' and '.join(sides)}" if sides else text
+
+
+def _finding(
+    rule: Rule,
+    statistic: Statistic | None,
+    outcome: Outcome,
+    reason: str,
+    lower: float | None = None,
+    upper: float | None = None,
+) -> Finding:
+    bounded = statistic is not None and not statistics.exact(rule, statistic)
+    return Finding(
+        rule=rule.id,
+        title=rule.title,
+        metric=rule.metric,
+        split=rule.split,
+        severity=rule.severity,
+        outcome=outcome,
+        demand=demand(rule),
+        observed=None if statistic is None else statistics.observed(rule, statistic),
+        lower=lower if bounded else None,
+        upper=upper if bounded else None,
+        n=0 if statistic is None else statistics.sample_size(statistic),
+        reason=reason,
+        details=statistic.details if isinstance(statistic, Count) else (),
+        controls=rule.controls,
+    )
+
+
+def _not_asked(rule: Rule, why: str) -> Finding:
+    return _finding(rule, None, Outcome.INCONCLUSIVE, f"{NOT_ASKED}: {why}")
+
+
+def _severity(rule: Rule, finding: Finding) -> Finding:
+    if finding.outcome is Outcome.PASS or rule.severity == "deny":
+        return finding
+    if rule.severity == "warn":
+        return dataclasses.replace(finding, outcome=min(finding.outcome, Outcome.WARN, key=_rank))
+    return dataclasses.replace(finding, outcome=Outcome.PASS, reason=f"{finding.reason} (for information)")
+
+
+def _waive(rule: Rule, finding: Finding, waivers: Sequence[Waiver], subject: Digest, now: str) -> Finding:
+    enough = finding.observed is not None and finding.n >= rule.min_samples
+    if finding.outcome.admits or not enough:
+        return finding
+    for waiver in waivers:
+        if (waiver.rule, waiver.subject) != (rule.id, subject):
+            continue
+        if rule.metric == NEVER_WAIVED:
+            return dataclasses.replace(finding, reason=f"{finding.reason}; a missing signature cannot be waived")
+        if effective(waiver, now):
+            reason = f"waived until {waiver.expires} by {waiver.approver} ({waiver.ticket}): {waiver.reason}; {finding.reason}"
+            return dataclasses.replace(finding, outcome=Outcome.WAIVED, reason=reason)
+        return dataclasses.replace(finding, reason=f"{finding.reason}; the waiver {waiver.ticket} has expired")
+    return finding

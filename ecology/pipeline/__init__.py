@@ -1,0 +1,1 @@
+"""The composition root and the run: the only room that knows everyone."""

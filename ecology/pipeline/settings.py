@@ -1,0 +1,119 @@
+"""The shape of a run's configuration, as frozen types.
+
+``conf/`` is checked against these by ``compose``, which reports every mistake at once. Options of one kind (an
+operator's, a base's) are checked against that kind's own dataclass in the room that owns it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+_STRICT: dict[str, Any] = {"extra": "forbid"}  # read by pydantic in compose; nothing here imports it
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FounderSettings:
+    """A member of the first generation."""
+
+    kind: str
+    """``finetune`` trains one here; ``import`` takes a folder from outside as it is."""
+    options: Mapping[str, Any]
+    capabilities: tuple[str, ...] = ()
+    breeds: bool = True
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PopulationSettings:
+    """The first generation."""
+
+    founders: Mapping[str, FounderSettings]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BreederSettings:
+    """One operator, applied once per variant."""
+
+    kind: str
+    parents: tuple[str, ...] = ()
+    """Names of founders or children; empty means every founder that breeds, in the order declared."""
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Shared by all variants."""
+    variants: tuple[Mapping[str, Any], ...] = ({},)
+    """One child each; their options override the shared ones."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluatorSettings:
+    """What is asked, and how much of it."""
+
+    suites: tuple[str, ...]
+    public_items: int
+    hidden_items: int
+    finalists: int
+    latency_pairs: int
+    latency_tokens: int
+    traffic: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GateSettings:
+    """The policy, and what this run tightens in it."""
+
+    policy: str
+    tighten: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BackendSettings:
+    """The engine."""
+
+    kind: Literal["transformers"]
+    threads: int
+    batch_size: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StoreSettings:
+    """Where artifacts are."""
+
+    kind: Literal["local"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RegistrySettings:
+    """Where facts are."""
+
+    kind: Literal["sqlite"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SignerSettings:
+    """What signs."""
+
+    kind: Literal["local"]
+    key: str | None = None
+    """PEM file of a named key; null is the development key of this home."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """One composed configuration."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+
+    name: str
+    seed: int
+    alias: str
+    base: Mapping[str, Any]
+    population: PopulationSettings
+    breeder: Mapping[str, BreederSettings]
+    evaluator: EvaluatorSettings
+    gate: GateSettings
+    fitness: Mapping[str, Any]
+    canary: Mapping[str, Any]
+    backend: BackendSettings
+    store: StoreSettings
+    registry: RegistrySettings
+    signer: SignerSettings
