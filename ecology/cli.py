@@ -12,9 +12,13 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import ecology
-from ecology.errors import EXIT_BUG, EXIT_OK, EXIT_REFUSED, ConfigError, EcologyError
+from ecology.errors import EXIT_BUG, EXIT_OK, EXIT_REFUSED, EcologyError, IntegrityError
+
+if TYPE_CHECKING:
+    from ecology.pipeline.house import House
 
 EXITS = """\
 exit codes:
@@ -57,8 +61,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The whole grammar of the command line."""
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--home", metavar="DIR", help="state of this installation (default: $ECOLOGY_HOME or ~/.ecology)")
+    # Suppressed defaults: a sub-command must not overwrite what was said before its name.
+    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    common.add_argument(
+        "--home", metavar="DIR", help="state of this installation (default: $ECOLOGY_HOME or ~/.ecology)"
+    )
     common.add_argument("--quiet", action="store_true", help="no progress bars")
     common.add_argument("--debug", action="store_true", help="show tracebacks")
     parser = argparse.ArgumentParser(
@@ -69,22 +76,29 @@ def build_parser() -> argparse.ArgumentParser:
         parents=[common],
     )
     parser.add_argument("--version", action="version", version=f"ecology {ecology.__version__}")
+    parser.set_defaults(home=None, quiet=False, debug=False)
     commands = parser.add_subparsers(metavar="COMMAND", title="commands")
 
-    def command(name: str, text: str, call: Callable[[argparse.Namespace], int] | None = None, **more: object) -> argparse.ArgumentParser:
+    def command(
+        name: str, text: str, call: Callable[[argparse.Namespace], int] | None = None, **more: object
+    ) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text, parents=[common], **more)  # type: ignore[arg-type]
         sub.set_defaults(**({"call": call} if call else {"parser": sub}))
         return sub
 
     run = command("run", "breed, sign, judge, rank, try, promote and report: the main job", _run)
-    run.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="Hydra overrides, such as breeder=[linear,ties] seed=2")
+    run.add_argument(
+        "overrides", nargs="*", metavar="OVERRIDE", help="Hydra overrides, such as breeder=[linear,ties] seed=2"
+    )
     run.add_argument("-m", "--multirun", action="store_true", help="sweep over values with commas")
     run.add_argument("--config-dir", metavar="DIR", type=Path, help="your own configuration groups, searched first")
 
     gate = command("gate", "judge adapters under a policy: may this go to production?", _gate)
     gate.add_argument("adapters", nargs="+", metavar="ADAPTER", type=Path, help="a PEFT adapter folder")
     gate.add_argument("--policy", default="release", metavar="FILE", help="a policy file, or the name of a shipped one")
-    gate.add_argument("--base", default="smollm2-135m", metavar="NAME", help="a preset of conf/base (default: smollm2-135m)")
+    gate.add_argument(
+        "--base", default="smollm2-135m", metavar="NAME", help="a preset of conf/base (default: smollm2-135m)"
+    )
     gate.add_argument("--static", action="store_true", help="only what needs no model; admits to nothing")
     gate.add_argument("--format", default="text", choices=["text", "json", "junit"])
     gate.add_argument("--out", metavar="DIR", type=Path, help="also write verdicts and signed attestations here")
@@ -93,7 +107,9 @@ def build_parser() -> argparse.ArgumentParser:
     breed.add_argument("operator", metavar="OPERATOR", help="linear, svd, ties, dare, crossover, mutate, prune, ...")
     breed.add_argument("parents", nargs="+", metavar="PARENT", help="adapter folders, then options as key=value")
     breed.add_argument("--out", required=True, metavar="DIR", type=Path)
-    breed.add_argument("--base", default="smollm2-135m", metavar="NAME", help="a preset of conf/base (default: smollm2-135m)")
+    breed.add_argument(
+        "--base", default="smollm2-135m", metavar="NAME", help="a preset of conf/base (default: smollm2-135m)"
+    )
     breed.add_argument("--seed", type=int, default=0)
 
     sign = command("sign", "sign an adapter's bytes into its claims.jsonl", _sign)
@@ -119,7 +135,9 @@ Sub = argparse.ArgumentParser
 
 
 def _leaf(
-    parser: Sub, common: Sub, leaves: Sequence[tuple[str, str, Callable[[argparse.Namespace], int], Sequence[tuple[str, dict[str, object]]]]]
+    parser: Sub,
+    common: Sub,
+    leaves: Sequence[tuple[str, str, Callable[[argparse.Namespace], int], Sequence[tuple[str, dict[str, object]]]]],
 ) -> None:
     commands = parser.add_subparsers(metavar="COMMAND", title="commands")
     for name, text, call, arguments in leaves:
@@ -192,7 +210,18 @@ def _audit_commands(parser: Sub, common: Sub) -> None:
                 "consistency",
                 "prove that the log only grew since an old checkpoint",
                 _audit_consistency,
-                [("--from", {"dest": "old", "required": True, "type": Path, "metavar": "FILE", "help": "a checkpoint, or a report.json"})],
+                [
+                    (
+                        "--from",
+                        {
+                            "dest": "old",
+                            "required": True,
+                            "type": Path,
+                            "metavar": "FILE",
+                            "help": "a checkpoint, or a report.json",
+                        },
+                    )
+                ],
             ),
         ],
     )
@@ -211,7 +240,7 @@ def _report_commands(parser: Sub, common: Sub) -> None:
     )
 
 
-def _doors(options: argparse.Namespace):  # type: ignore[no-untyped-def]
+def _doors(options: argparse.Namespace) -> House:
     """The home that the command works in, opened."""
     from ecology.pipeline.house import open_house  # noqa: PLC0415
 
@@ -222,5 +251,188 @@ def _run(options: argparse.Namespace) -> int:
     from ecology.pipeline.main_job import main_job  # noqa: PLC0415
 
     return main_job(
-        options.overrides, home=options.home, multirun=options.multirun, overlay=options.config_dir, quiet=options.quiet
+        options.overrides,
+        home=options.home,
+        multirun=options.multirun,
+        overlay=options.config_dir,
+        quiet=options.quiet,
+        debug=options.debug,
     )
+
+
+def _gate(options: argparse.Namespace) -> int:
+    from ecology.pipeline.gating import gate  # noqa: PLC0415
+
+    return gate(
+        options.adapters,
+        policy=options.policy,
+        base=options.base,
+        static=options.static,
+        form=options.format,
+        out=options.out,
+        house=_doors(options),
+    )
+
+
+def _breed(options: argparse.Namespace) -> int:
+    from ecology.pipeline.breeding import breed_folders  # noqa: PLC0415
+
+    folders = [text for text in options.parents if "=" not in text or Path(text).is_dir()]
+    given = [text for text in options.parents if text not in folders]
+    bred = breed_folders(
+        options.operator,
+        [Path(f) for f in folders],
+        given,
+        out=options.out,
+        base=options.base,
+        seed=options.seed,
+        house=_doors(options),
+    )
+    print(f"{bred.folder}  {bred.artifact.digest}")
+    print(
+        f"retained energy {bred.genome.resource_profile.retained_energy:.4f}, rank {bred.genome.resource_profile.max_rank}"
+    )
+    return EXIT_OK
+
+
+def _sign(options: argparse.Namespace) -> int:
+    from ecology.pipeline.signing import sign_folder  # noqa: PLC0415
+
+    digest, keyid, development = sign_folder(options.adapter, options.key, _doors(options))
+    print(f"signed {digest}\nby key {keyid}{' (development)' if development else ''}")
+    return EXIT_OK
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from ecology.pipeline.signing import verify_folder  # noqa: PLC0415
+
+    trusted, lines = verify_folder(options.adapter, options.policy, options.key, _doors(options))
+    print("\n".join(lines))
+    return EXIT_OK if trusted else EXIT_REFUSED
+
+
+def _policy_lint(options: argparse.Namespace) -> int:
+    from ecology.pipeline.policies import lint_file  # noqa: PLC0415
+
+    problems = lint_file(options.policy)
+    print("\n".join(problems) or "nothing to say against it")
+    return EXIT_REFUSED if problems else EXIT_OK
+
+
+def _policy_test(options: argparse.Namespace) -> int:
+    from ecology.pipeline.policies import test_file  # noqa: PLC0415
+
+    passed, failures = test_file(options.policy)
+    print("\n".join([*failures, f"{passed} passed, {len(failures)} failed"]))
+    return EXIT_REFUSED if failures else EXIT_OK
+
+
+def _suite_list(options: argparse.Namespace) -> int:
+    from ecology.pipeline.suites import list_suites  # noqa: PLC0415
+
+    del options
+    print("\n".join(list_suites()))
+    return EXIT_OK
+
+
+def _suite_verify(options: argparse.Namespace) -> int:
+    from ecology.pipeline.suites import verify_suites  # noqa: PLC0415
+
+    lines, problems = verify_suites(_doors(options))
+    print("\n".join([*lines, *problems]))
+    return EXIT_REFUSED if problems else EXIT_OK
+
+
+def _base_list(options: argparse.Namespace) -> int:
+    from ecology.pipeline.bench import list_bases  # noqa: PLC0415
+
+    print("\n".join(list_bases(_doors(options))))
+    return EXIT_OK
+
+
+def _base_fetch(options: argparse.Namespace) -> int:
+    from ecology.pipeline.bench import fetch_base  # noqa: PLC0415
+
+    base = fetch_base(options.name, _doors(options))
+    print(f"{base.name}  {base.identity.base_weights}\n{base.folder}")
+    return EXIT_OK
+
+
+def _registry_list(options: argparse.Namespace) -> int:
+    from ecology.pipeline import facts  # noqa: PLC0415
+
+    print(facts.listing(_doors(options)))
+    return EXIT_OK
+
+
+def _registry_show(options: argparse.Namespace) -> int:
+    from ecology.pipeline import facts  # noqa: PLC0415
+
+    print(json.dumps(facts.show(_doors(options), options.digest), indent=2, sort_keys=True))
+    return EXIT_OK
+
+
+def _registry_lineage(options: argparse.Namespace) -> int:
+    from ecology.pipeline import facts  # noqa: PLC0415
+
+    print(facts.lineage(_doors(options), options.digest))
+    return EXIT_OK
+
+
+def _registry_promote(options: argparse.Namespace) -> int:
+    from ecology.pipeline import facts  # noqa: PLC0415
+
+    print(facts.promote(_doors(options), options.digest, options.alias))
+    return EXIT_OK
+
+
+def _registry_rollback(options: argparse.Namespace) -> int:
+    from ecology.pipeline import facts  # noqa: PLC0415
+
+    print(facts.rollback(_doors(options), options.alias))
+    return EXIT_OK
+
+
+def _registry_rebuild(options: argparse.Namespace) -> int:
+    from ecology.pipeline import facts  # noqa: PLC0415
+
+    print(facts.rebuild(_doors(options)))
+    return EXIT_OK
+
+
+def _audit_verify(options: argparse.Namespace) -> int:
+    from ecology.pipeline import facts  # noqa: PLC0415
+
+    print(facts.audit_verify(_doors(options)))
+    return EXIT_OK
+
+
+def _audit_prove(options: argparse.Namespace) -> int:
+    from ecology.pipeline import facts  # noqa: PLC0415
+
+    print(facts.audit_prove(_doors(options), options.index))
+    return EXIT_OK
+
+
+def _audit_consistency(options: argparse.Namespace) -> int:
+    from ecology.pipeline import facts  # noqa: PLC0415
+
+    print(facts.audit_consistency(_doors(options), options.old))
+    return EXIT_OK
+
+
+def _report_build(options: argparse.Namespace) -> int:
+    from ecology.pipeline.reports import build  # noqa: PLC0415
+
+    print("\n".join(str(path) for path in build(options.folder)))
+    return EXIT_OK
+
+
+def _report_verify(options: argparse.Namespace) -> int:
+    from ecology.pipeline.reports import verify  # noqa: PLC0415
+
+    lines, problems = verify(options.folder, options.key, _doors(options))
+    print("\n".join([*lines, *problems]))
+    if problems:
+        raise IntegrityError(f"{len(problems)} things in this report do not hold", where=str(options.folder))
+    return EXIT_OK

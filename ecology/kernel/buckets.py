@@ -1,8 +1,8 @@
 """Which arm a request goes to: decided by its id alone, so that anyone can compute it again.
 
-``position`` reads 53 bits of SHA-256(salt, NUL, id) as a number in [0, 1). An id goes to the candidate while its position is below
-the candidate's weight. Hence the law: widening the weight only adds ids, and no id ever goes back. The salt is fixed for one rollout;
-another rollout has another salt and so another order of ids.
+``position`` reads 53 bits of SHA-256(salt, NUL, id) as a number in [0, 1). An id goes to the candidate while its
+position is below the candidate's weight. Hence the law: widening the weight only adds ids, and no id ever goes back.
+The salt is fixed for one rollout; another rollout has another salt and so another order of ids.
 
 Source: the bucketing of GrowthBook (hash of seed and value, then a threshold), with SHA-256 in the place of FNV-1a.
 """
@@ -24,7 +24,8 @@ def position(unit: str, salt: str) -> float:
         unit: Request id, or session id where answers must stay with one arm.
         salt: Fixed for one rollout.
     """
-    # The NUL keeps ("ab", "c") and ("a", "bc") apart; 53 bits are what a double holds, so the quotient never rounds up to 1.
+    # The NUL keeps ("ab", "c") and ("a", "bc") apart; 53 bits are what a double holds, so the quotient never rounds up
+    # to 1.
     hashed = hashlib.sha256(salt.encode() + b"\0" + unit.encode()).digest()
     return (int.from_bytes(hashed[:8], "big") >> 11) / 2**53
 

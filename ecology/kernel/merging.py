@@ -5,10 +5,11 @@ The rules, each an ``Objection`` of its own so that a reader learns all of them 
 1. There is at least one parent and none of them is revoked, nor descends from one that is.
 2. All parents have the same ``CompatibilityIdentity``: the same base, tokenizer and tensor shapes.
 3. All parents speak the same interface version, and one that is known here.
-4. No parent is among its own ancestors, and the child is not among its parents' ancestors: a lineage is a graph without loops.
+4. No parent is among its own ancestors, and the child is not among its parents' ancestors: a lineage is a graph without
+   loops.
 
-Taint is not an objection. A corpus that must not be trained on may be bred for research; ``inherited`` hands it on to every
-descendant, and the policy refuses the child at the gate.
+Taint is not an objection. A corpus that must not be trained on may be bred for research; ``inherited`` hands it on to
+every descendant, and the policy refuses the child at the gate.
 """
 
 from __future__ import annotations
@@ -64,13 +65,15 @@ def objections(
 def inherited(parents: Sequence[Genome], own: Sequence[Corpus] = ()) -> tuple[Corpus, ...]:
     """Corpora of the whole ancestry, sorted by digest: what the child's lineage has to say.
 
-    Two certificates that disagree about one corpus are united to the stricter: marked ``no_train`` by one is marked. Where they disagree
-    about the rest, both records stay.
+    Two certificates that disagree about one corpus are united to the stricter: marked ``no_train`` by one is marked.
+    Where they disagree about the rest, both records stay.
     """
     union = {corpus for genome in parents for corpus in genome.lineage.corpora} | set(own)
     banned = {corpus.digest for corpus in union if corpus.no_train}
     strict = {dataclasses.replace(corpus, no_train=corpus.digest in banned) for corpus in union}
-    return tuple(sorted(strict, key=lambda corpus: (corpus.digest, corpus.id, corpus.licence, corpus.split, corpus.rows)))
+    return tuple(
+        sorted(strict, key=lambda corpus: (corpus.digest, corpus.id, corpus.licence, corpus.split, corpus.rows))
+    )
 
 
 def ancestors(digest: Digest, known: Mapping[Digest, tuple[Digest, ...]]) -> frozenset[Digest]:

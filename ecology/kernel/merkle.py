@@ -1,12 +1,12 @@
 """The Merkle tree of RFC 6962 with its proofs, over hashes: no log, no storage, no keys.
 
-A log of n leaves has one root. Two small proofs make it worth having: *inclusion* (this leaf is the i-th of the log with
-that root) and *consistency* (the log with this root is the older one with something appended and nothing changed).
-Both take about log2(n) hashes.
+A log of n leaves has one root. Two small proofs make it worth having: *inclusion* (this leaf is the i-th of the log
+with that root) and *consistency* (the log with this root is the older one with something appended and nothing
+changed). Both take about log2(n) hashes.
 
-Leaves and inner nodes are hashed with different prefixes, so that no inner node can be passed off as a leaf. The split of
-n leaves is at k, the largest power of two smaller than n; so the tree only ever grows at its right edge, and a ``Frontier``
-(one hash per set bit of the size) is all that is needed to append.
+Leaves and inner nodes are hashed with different prefixes, so that no inner node can be passed off as a leaf. The split
+of n leaves is at k, the largest power of two smaller than n; so the tree only ever grows at its right edge, and a
+``Frontier`` (one hash per set bit of the size) is all that is needed to append.
 
 Everything takes leaf *hashes*, 32 bytes each; ``leaf_hash`` makes one from an entry's bytes.
 
@@ -154,9 +154,7 @@ def verify_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes],
     return last == 0 and node == tree_root
 
 
-def verify_consistency(
-    old_size: int, new_size: int, old_root: bytes, new_root: bytes, proof: Sequence[bytes]
-) -> bool:
+def verify_consistency(old_size: int, new_size: int, old_root: bytes, new_root: bytes, proof: Sequence[bytes]) -> bool:
     """Whether ``proof`` shows that the newer tree begins with all leaves of the older one, unchanged.
 
     RFC 9162 section 2.1.4.2. Beyond it: the empty tree is the beginning of every tree, with an empty proof.

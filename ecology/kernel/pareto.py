@@ -1,10 +1,11 @@
 """Who is not beaten: Pareto dominance over raw objectives.
 
-Every objective is to be maximised; the caller turns the sign of those that are to be minimised, once, at the edge. A point with a NaN
-has no place in an order and is refused: a candidate without evidence is unranked, which is the caller's word for leaving it out.
+Every objective is to be maximised; the caller turns the sign of those that are to be minimised, once, at the edge. A
+point with a NaN has no place in an order and is refused: a candidate without evidence is unranked, which is the
+caller's word for leaving it out.
 
-Source: Deb, Pratap, Agarwal and Meyarivan, "A fast and elitist multiobjective genetic algorithm: NSGA-II", IEEE Transactions on
-Evolutionary Computation 6(2), 2002, section III.A.
+Source: Deb, Pratap, Agarwal and Meyarivan, "A fast and elitist multiobjective genetic algorithm: NSGA-II", IEEE
+Transactions on Evolutionary Computation 6(2), 2002, section III.A.
 """
 
 from __future__ import annotations

@@ -1,20 +1,17 @@
 """How sure we may be: one-sided bounds, and how many items it takes to know.
 
-Every bound here is one-sided at ``confidence``: "the truth is at least ``lower``" is wrong in at most ``1 - confidence`` of all
-experiments, and the same for ``upper``; both together make a two-sided interval at ``2 * confidence - 1``. Gates need one side only, and
-the side that is safe.
+Every bound here is one-sided at ``confidence``: "the truth is at least ``lower``" is wrong in at most ``1 -
+confidence`` of all experiments, and the same for ``upper``; both together make a two-sided interval at ``2 * confidence
+- 1``. Gates need one side only, and the side that is safe.
 
-============================  =======================================================  ================================================
-bound                         of what                                                  guarantee
-============================  =======================================================  ================================================
-``clopper_pearson``           a rate, k of n                                           exact: never below the confidence
-``wilson``                    a rate, for display                                      on average near the confidence
-``tango``                     a difference of two rates on the same items              score interval, near the confidence for n >= 30
-``quantile_bounds``           a quantile of any continuous distribution                exact: never below the confidence
-============================  =======================================================  ================================================
+- ``clopper_pearson``: a rate, k of n. Exact: never wrong more often than stated.
+- ``wilson``: a rate, for display. Right on average.
+- ``tango``: a difference of two rates on the same items. A score interval, close to what is stated for n >= 30.
+- ``quantile_bounds``: a quantile of any continuous distribution. Exact: never wrong more often than stated.
 
-``needed_n`` and ``power`` answer the two questions that a gate has to answer before it asks anything: how many items would decide, and
-how probable is a pass. SciPy and NumPy are imported inside the functions that need them, so that the static gate never pays for them.
+``needed_n`` and ``power`` answer the two questions that a gate has to answer before it asks anything: how many items
+would decide, and how probable is a pass. SciPy is imported inside the functions that need it, so that the static gate
+never pays for them.
 """
 
 from __future__ import annotations
@@ -100,7 +97,8 @@ def tango(n10: float, n01: float, n: float, confidence: float) -> tuple[float, f
     Raises:
         ConfigError: Arguments out of range.
 
-    Source: Tango, Statistics in Medicine 17(8), 1998: equations for the score statistic and the constrained estimate of p21.
+    Source: Tango, Statistics in Medicine 17(8), 1998: equations for the score statistic and the constrained estimate of
+    p21.
     """
     _check_pairs(n10, n01, n, confidence)
     z = NormalDist().inv_cdf(confidence)
@@ -216,12 +214,12 @@ def exact(rule: Rule, statistic: Statistic) -> bool:
 def needed_n(rule: Rule, statistic: Statistic) -> int | None:
     """The fewest samples that would decide the rule if what was observed went on at the same rate.
 
-    "Decide" is to prove the demand or to prove that it is missed. Computed with real-valued counts, so that it does not jump with
-    rounding; it is a plan and not a promise.
+    "Decide" is to prove the demand or to prove that it is missed. Computed with real-valued counts, so that it does not
+    jump with rounding; it is a plan and not a promise.
 
     Returns:
-        A number of samples, never below ``rule.min_samples``; None where none up to ten million would decide, as when the observed
-        rate is the threshold itself, or where the evidence is exact or empty.
+        A number of samples, never below ``rule.min_samples``; None where none up to ten million would decide, as when
+        the observed rate is the threshold itself, or where the evidence is exact or empty.
     """
     size = sample_size(statistic)
     if isinstance(statistic, Count) or size == 0 or exact(rule, statistic):
@@ -244,8 +242,8 @@ def power(rule: Rule, n: int, truth: float, discordance: float = 0.0) -> float:
     Args:
         rule: Over a rate (``against`` is ``absolute``), a paired difference or a quantile of samples (``resource.*``).
         n: Samples, more than 0.
-        truth: The true rate; for a paired rule the true difference; for a rule over samples the share of samples that satisfy the
-            threshold.
+        truth: The true rate; for a paired rule the true difference; for a rule over samples the share of samples that
+            satisfy the threshold.
         discordance: For a paired rule: the share of pairs on which the two differ, at least ``abs(truth)``.
 
     Returns:
@@ -287,7 +285,9 @@ def sample_size(statistic: Statistic) -> int:
 
 
 def observed(rule: Rule, statistic: Statistic) -> float:
-    """The point estimate: count, rate, difference or sample quantile (the smallest sample with a share of at least ``quantile`` below).
+    """The point estimate: count, rate, difference or sample quantile.
+
+    The sample quantile is the smallest sample that a share of at least ``quantile`` does not exceed.
 
     Raises:
         ConfigError: There are no samples.
@@ -314,7 +314,9 @@ def _projection(rule: Rule, statistic: Proportion | Paired | Samples) -> Callabl
         if isinstance(statistic, Proportion):
             edges = clopper_pearson(min(statistic.k * grown, n), n, rule.confidence)
         else:
-            edges = tango(statistic.n10 * grown, min(statistic.n01 * grown, n - statistic.n10 * grown), n, rule.confidence)
+            edges = tango(
+                statistic.n10 * grown, min(statistic.n01 * grown, n - statistic.n10 * grown), n, rule.confidence
+            )
         return meets(rule, *edges) or misses(rule, *edges)
 
     return decides
@@ -351,7 +353,9 @@ def _rate_power(rule: Rule, n: int, truth: float) -> float:
 
     if not 0 <= truth <= 1:
         raise ConfigError(f"a rate is between 0 and 1, found {truth}", where=rule.id)
-    return float(sum(binom.pmf(k, n, truth) for k in range(n + 1) if _passes(rule, *clopper_pearson(k, n, rule.confidence))))
+    return float(
+        sum(binom.pmf(k, n, truth) for k in range(n + 1) if _passes(rule, *clopper_pearson(k, n, rule.confidence)))
+    )
 
 
 def _paired_power(rule: Rule, n: int, truth: float, discordance: float) -> float:
@@ -359,7 +363,8 @@ def _paired_power(rule: Rule, n: int, truth: float, discordance: float) -> float
 
     if not abs(truth) <= discordance <= 1:
         raise ConfigError(
-            f"the share of discordant pairs is between |difference| = {abs(truth)} and 1, found {discordance}", where=rule.id
+            f"the share of discordant pairs is between |difference| = {abs(truth)} and 1, found {discordance}",
+            where=rule.id,
         )
     z = NormalDist().inv_cdf(rule.confidence)
     won_share = (discordance + truth) / 2 / discordance if discordance else 0.0
@@ -371,7 +376,9 @@ def _paired_power(rule: Rule, n: int, truth: float, discordance: float) -> float
         # More wins never hurt a ">=" rule and never help a "<=" rule, so one critical number of wins parts the two.
         wins = [k for k in range(discordant + 1) if _pair_passes(rule, k, discordant - k, n, z)]
         if wins:
-            total += mass * float(binom.cdf(wins[-1], discordant, won_share) - binom.cdf(wins[0] - 1, discordant, won_share))
+            total += mass * float(
+                binom.cdf(wins[-1], discordant, won_share) - binom.cdf(wins[0] - 1, discordant, won_share)
+            )
     return min(1.0, total)
 
 
@@ -387,12 +394,15 @@ def _samples_power(rule: Rule, n: int, truth: float) -> float:
     from scipy.stats import binom  # noqa: PLC0415
 
     if not 0 <= truth <= 1:
-        raise ConfigError(f"the share of samples that satisfy the threshold is between 0 and 1, found {truth}", where=rule.id)
+        raise ConfigError(
+            f"the share of samples that satisfy the threshold is between 0 and 1, found {truth}", where=rule.id
+        )
     if n == 1 and rule.min_samples == 1:
         return truth
     total, at_zero = 0.0, dataclasses.replace(rule, threshold=0.0)
     for good in range(n + 1):
-        # As many samples on the good side of the threshold 0 as ``good`` says; their values do not matter, only their order does.
+        # As many samples on the good side of the threshold 0 as ``good`` says; their values do not matter, only their
+        # order does.
         side = -1.0 if rule.comparator == "<=" else 1.0
         values = [side] * good + [-side] * (n - good)
         if _passes(at_zero, *quantile_bounds(values, rule.quantile, rule.confidence)):

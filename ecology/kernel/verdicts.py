@@ -3,18 +3,19 @@
 The law of a rule, in the order in which it is applied:
 
 1. A measurement counts only if metric, subject, split and ``against`` are the rule's. None: INCONCLUSIVE.
-2. Its statistic must be of the kind that the rule can read, possible, and of at least ``min_samples``. Else: INCONCLUSIVE.
-3. ``proven``: the bound on the safe side meets the threshold: PASS. The other bound shows that it is missed: DENY. Neither:
-   INCONCLUSIVE, with the n that would decide. ``not_refuted``: DENY if it is shown to be missed, else PASS.
-4. Measurements that contradict one another are each judged, and the finding is the worst of them and of INCONCLUSIVE. (Of ``parents``
-   there may be several: every one of them has to be satisfied.)
+2. Its statistic must be of the kind that the rule can read, possible, and of at least ``min_samples``. Else:
+   INCONCLUSIVE.
+3. ``proven``: the bound on the safe side meets the threshold: PASS. The other bound shows that it is missed: DENY.
+   Neither: INCONCLUSIVE, with the n that would decide. ``not_refuted``: DENY if it is shown to be missed, else PASS.
+4. Measurements that contradict one another are each judged, and the finding is the worst of them and of INCONCLUSIVE.
+   (Of ``parents`` there may be several: every one of them has to be satisfied.)
 5. Severity: ``warn`` contributes at most WARN, ``info`` only a note.
-6. A waiver in effect turns a refusal that rests on enough evidence into WAIVED, for its rule and its subject alone. It never stands for
-   missing evidence, nor for a signature.
+6. A waiver in effect turns a refusal that rests on enough evidence into WAIVED, for its rule and its subject alone. It
+   never stands for missing evidence, nor for a signature.
 
-A verdict is the worst of its findings, and nobody to judge is no pass: a policy without a deny rule is a ``PolicyError``. From this
-follow the laws that the tests hold: adding a rule, a violation or a revocation, or removing evidence, never turns a refusal into an
-admission; an expired waiver changes nothing.
+A verdict is the worst of its findings, and nobody to judge is no pass: a policy without a deny rule is a
+``PolicyError``. From this follow the laws that the tests hold: adding a rule, a violation or a revocation, or removing
+evidence, never turns a refusal into an admission; an expired waiver changes nothing.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ def verdict(
     subject: Digest,
     scope: Scope,
     decided_at: str,
+    *,
     rules_asked: Collection[str] | None = None,
     extra: Sequence[Finding] = (),
 ) -> GateVerdict:
@@ -73,9 +75,11 @@ def verdict(
         policy: The rules and the waivers.
         evidence: Everything measured.
         subject: Digest of the candidate.
-        scope: ``static`` judges only rules over ``static.`` metrics; the others are listed as not asked and stay out of the worst-of.
+        scope: ``static`` judges only rules over ``static.`` metrics; the others are listed as not asked and stay out of
+            the worst-of.
         decided_at: RFC 3339 instant, UTC; waivers are in effect or not as of it.
-        rules_asked: Ids of the rules whose measurements were asked for; None for all. In full scope the others are INCONCLUSIVE.
+        rules_asked: Ids of the rules whose measurements were asked for; None for all. In full scope the others are
+            INCONCLUSIVE.
         extra: Findings of no rule, such as an engine that failed; they take part in the worst-of.
 
     Raises:
@@ -136,7 +140,9 @@ def instant(text: str) -> datetime.datetime:
     except ValueError:
         read = None
     if read is None or read.tzinfo is None:
-        raise PolicyError(f"expected an ISO 8601 instant with time zone, found {text!r}", todo="write 2027-01-31T00:00:00Z")
+        raise PolicyError(
+            f"expected an ISO 8601 instant with time zone, found {text!r}", todo="write 2027-01-31T00:00:00Z"
+        )
     return read
 
 
@@ -151,7 +157,7 @@ def asked(finding: Finding) -> bool:
 
 
 def headline(judged: GateVerdict) -> Finding | None:
-    """The finding that tells a reader why: the first of the worst outcome, those that were asked before those that were not.
+    """The finding that tells a reader why: the first of the worst outcome, asked ones before those not asked.
 
     None where everything passed without a note.
     """
@@ -188,44 +194,44 @@ def _absence(rule: Rule, evidence: Evidence, subject: Digest) -> str:
 def _judge_one(rule: Rule, statistic: Statistic) -> Finding:
     if problem := _problem(rule, statistic):
         return _finding(rule, None, Outcome.INCONCLUSIVE, problem)
-    lower, upper = statistics.bounds(rule, statistic)
-    if (n := statistics.sample_size(statistic)) < rule.min_samples:
-        reason = f"{_seen(rule, statistic)}; at least {rule.min_samples} samples are required"
-        return _finding(rule, statistic, Outcome.INCONCLUSIVE, reason, lower, upper)
-    if statistics.misses(rule, lower, upper):
-        reason = f"{_seen(rule, statistic, lower, upper)}: {demand(rule)} is missed"
-        return _finding(rule, statistic, Outcome.DENY, reason, lower, upper)
-    if statistics.meets(rule, lower, upper):
-        reason = f"{_seen(rule, statistic, lower, upper)}: {demand(rule)} is met"
-        return _finding(rule, statistic, Outcome.PASS, reason, lower, upper)
-    if rule.decide == "not_refuted":
-        reason = f"{_seen(rule, statistic, lower, upper)}: {demand(rule)} is still possible"
-        return _finding(rule, statistic, Outcome.PASS, reason, lower, upper)
-    enough = statistics.needed_n(rule, statistic)
-    after = f"about {enough} samples like these would decide" if enough and enough > n else "no number of samples like these would"
-    reason = f"{_seen(rule, statistic, lower, upper)}: {demand(rule)} is neither proven nor refuted; {after}"
-    return _finding(rule, statistic, Outcome.INCONCLUSIVE, reason, lower, upper)
+    edges, n = statistics.bounds(rule, statistic), statistics.sample_size(statistic)
+    seen, wanted = _seen(rule, statistic, *edges), demand(rule)
+    if n < rule.min_samples:
+        outcome, conclusion = Outcome.INCONCLUSIVE, f"at least {rule.min_samples} samples are required"
+    elif statistics.misses(rule, *edges):
+        outcome, conclusion = Outcome.DENY, f"{wanted} is missed"
+    elif statistics.meets(rule, *edges):
+        outcome, conclusion = Outcome.PASS, f"{wanted} is met"
+    elif rule.decide == "not_refuted":
+        outcome, conclusion = Outcome.PASS, f"{wanted} is still possible"
+    else:
+        enough = statistics.needed_n(rule, statistic)
+        after = f"about {enough}" if enough and enough > n else "no number of"
+        outcome = Outcome.INCONCLUSIVE
+        conclusion = f"{wanted} is neither proven nor refuted; {after} samples like these would decide"
+    return _finding(rule, statistic, outcome, f"{seen}: {conclusion}", edges)
 
 
 def _problem(rule: Rule, statistic: Statistic) -> str:
     """Why the statistic cannot be read under the rule; empty when it can."""
-    paired = rule.against != "absolute"
+    paired, problem = rule.against != "absolute", ""
     # A rate read against a margin of -0.05 would always pass, so a kind that the rule is not about is no evidence.
     if isinstance(statistic, (Count, Proportion)) and paired:
-        return f"the rule compares against {rule.against} and needs a paired difference, found a {statistic.kind}"
-    if isinstance(statistic, Paired) and not paired:
-        return "the rule is about the candidate alone, found a paired difference"
-    if isinstance(statistic, Count):
-        return "" if statistic.count >= 0 else f"a negative count, {statistic.count}"
-    if statistics.sample_size(statistic) <= 0:
-        return "there are no samples"
-    if isinstance(statistic, Samples) and not all(math.isfinite(value) for value in statistic.values):
-        return "a sample is not a finite number"
-    try:
-        statistics.bounds(rule, statistic)
-    except EcologyError as error:
-        return error.what
-    return ""
+        problem = f"the rule compares against {rule.against} and needs a paired difference, found a {statistic.kind}"
+    elif isinstance(statistic, Paired) and not paired:
+        problem = "the rule is about the candidate alone, found a paired difference"
+    elif isinstance(statistic, Count) and statistic.count < 0:
+        problem = f"a negative count, {statistic.count}"
+    elif statistics.sample_size(statistic) <= 0:
+        problem = "there are no samples"
+    elif isinstance(statistic, Samples) and not all(math.isfinite(value) for value in statistic.values):
+        problem = "a sample is not a finite number"
+    else:
+        try:
+            statistics.bounds(rule, statistic)
+        except EcologyError as error:
+            problem = error.what
+    return problem
 
 
 def _seen(rule: Rule, statistic: Statistic, lower: float | None = None, upper: float | None = None) -> str:
@@ -238,10 +244,16 @@ def _seen(rule: Rule, statistic: Statistic, lower: float | None = None, upper: f
     elif isinstance(statistic, Paired):
         text = f"{value:+.3f} over {statistic.n} pairs (won {statistic.n10}, lost {statistic.n01})"
     elif statistics.exact(rule, statistic):
-        return f"{value:.6g} {statistic.unit}"
+        return f"{value:.12g} {statistic.unit}"
     else:
         text = f"quantile {rule.quantile:g} of {len(statistic.values)} samples is {value:.4g} {statistic.unit}"
-    sides = [f"at least {lower:.4g}"] * (lower is not None) + [f"at most {upper:.4g}"] * (upper is not None)
+    missed_below = upper is not None and upper < rule.threshold
+    missed_above = lower is not None and lower > rule.threshold
+    sides = []
+    if lower is not None and (missed_above or (rule.comparator != "<=" and not missed_below)):
+        sides.append(f"at least {lower:.4g}")
+    if upper is not None and (missed_below or (rule.comparator != ">=" and not missed_above)):
+        sides.append(f"at most {upper:.4g}")
     return f"{text}, with {rule.confidence:.0%} confidence {' and '.join(sides)}" if sides else text
 
 
@@ -250,8 +262,7 @@ def _finding(
     statistic: Statistic | None,
     outcome: Outcome,
     reason: str,
-    lower: float | None = None,
-    upper: float | None = None,
+    edges: tuple[float | None, float | None] = (None, None),
 ) -> Finding:
     bounded = statistic is not None and not statistics.exact(rule, statistic)
     return Finding(
@@ -263,8 +274,8 @@ def _finding(
         outcome=outcome,
         demand=demand(rule),
         observed=None if statistic is None else statistics.observed(rule, statistic),
-        lower=lower if bounded else None,
-        upper=upper if bounded else None,
+        lower=edges[0] if bounded else None,
+        upper=edges[1] if bounded else None,
         n=0 if statistic is None else statistics.sample_size(statistic),
         reason=reason,
         details=statistic.details if isinstance(statistic, Count) else (),
@@ -294,7 +305,7 @@ def _waive(rule: Rule, finding: Finding, waivers: Sequence[Waiver], subject: Dig
         if rule.metric == NEVER_WAIVED:
             return dataclasses.replace(finding, reason=f"{finding.reason}; a missing signature cannot be waived")
         if effective(waiver, now):
-            reason = f"waived until {waiver.expires} by {waiver.approver} ({waiver.ticket}): {waiver.reason}; {finding.reason}"
-            return dataclasses.replace(finding, outcome=Outcome.WAIVED, reason=reason)
+            by = f"waived until {waiver.expires} by {waiver.approver} ({waiver.ticket}): {waiver.reason}"
+            return dataclasses.replace(finding, outcome=Outcome.WAIVED, reason=f"{by}; {finding.reason}")
         return dataclasses.replace(finding, reason=f"{finding.reason}; the waiver {waiver.ticket} has expired")
     return finding

@@ -169,7 +169,9 @@ def choose(table: Mapping[str, Any], name: str, where: str) -> Any:
 
 def _hydra(overlay: Path | None) -> Hydra:
     if overlay is not None and not overlay.is_dir():
-        raise ConfigError("no such folder", where=str(overlay), todo="--config-dir takes a folder with groups like conf/'s")
+        raise ConfigError(
+            "no such folder", where=str(overlay), todo="--config-dir takes a folder with groups like conf/'s"
+        )
     hydra.version.setbase("1.3")
     search = create_config_search_path(str(shared("conf")))
     if overlay is not None:

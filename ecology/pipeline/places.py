@@ -51,7 +51,9 @@ def subject(text: str, folder: str, suffix: str = "") -> Path:
         if candidate.exists():
             return candidate
         known = sorted(p.name.removesuffix(suffix) for p in root.iterdir() if p.name.endswith(suffix))
-        raise ConfigError(f"no {folder} of that name", where=text, todo=f"shipped ones: {', '.join(known)}; or give a path")
+        raise ConfigError(
+            f"no {folder} of that name", where=text, todo=f"shipped ones: {', '.join(known)}; or give a path"
+        )
     raise ConfigError("no such file or folder", where=text, todo=f"give a path, or the name of one in {folder}/")
 
 
@@ -65,7 +67,9 @@ def home(option: str | None = None) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
-        raise ConfigError(f"cannot make this folder: {error.strerror}", where=str(path), todo="set ECOLOGY_HOME") from error
+        raise ConfigError(
+            f"cannot make this folder: {error.strerror}", where=str(path), todo="set ECOLOGY_HOME"
+        ) from error
     if not os.access(path, os.W_OK | os.X_OK):
         raise ConfigError("this folder cannot be written", where=str(path), todo="set ECOLOGY_HOME to one that can")
     return path

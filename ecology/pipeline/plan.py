@@ -8,14 +8,13 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from ecology.breeder.finetune import FinetuneOptions
-from ecology.breeder.operators import OPERATORS
+from ecology.breeder.operators import find
 from ecology.contracts.artifact import Corpus
 from ecology.contracts.evidence import Suite
-from ecology.contracts.identity import Digest, Json
+from ecology.contracts.identity import Json
 from ecology.contracts.policy import Policy
 from ecology.contracts.run import Budget, ChildPlan, FounderPlan, RunPlan
 from ecology.errors import ConfigError, EcologyError
@@ -134,9 +133,7 @@ def _founder(name: str, settings: FounderSettings) -> FounderPlan:
 
 
 def _children(settings: Settings, problems: list[str]) -> tuple[ChildPlan, ...]:
-    breeding = tuple(
-        name for name, f in settings.population.founders.items() if f.breeds and f.kind == "finetune"
-    )
+    breeding = tuple(name for name, f in settings.population.founders.items() if f.breeds and f.kind == "finetune")
     planned: dict[str, ChildPlan] = {}
     for name, breeder in settings.breeder.items():
         for number, variant in enumerate(breeder.variants, start=1):
@@ -153,7 +150,7 @@ def _children(settings: Settings, problems: list[str]) -> tuple[ChildPlan, ...]:
 def _child(
     child: str, name: str, breeder: BreederSettings, variant: Mapping[str, Any], breeding: tuple[str, ...], seed: int
 ) -> ChildPlan:
-    operator = compose.choose(OPERATORS, breeder.kind, f"breeder.{name}.kind")
+    operator = find(breeder.kind)
     merged = {**breeder.options, **variant}
     parents = breeder.parents or breeding
     low, high = operator.parents_min, operator.parents_max
@@ -181,20 +178,12 @@ def _in_order(planned: Mapping[str, ChildPlan], founders: set[str], problems: li
     ordered: dict[str, ChildPlan] = {}
     waiting = dict(planned)
     while waiting:
-        ready = [c for c in waiting.values() if all(p in founders or p in ordered or p not in planned for p in c.parents)]
+        ready = [
+            c for c in waiting.values() if all(p in founders or p in ordered or p not in planned for p in c.parents)
+        ]
         if not ready:
             problems.append(f"breeder: {', '.join(waiting)} are each other's ancestors")
             return ()
         for child in ready:
             ordered[child.name] = waiting.pop(child.name)
     return tuple(ordered.values())
-
-
-def suite_digests(plan: RunPlan) -> Mapping[str, Digest]:
-    """Digests of the suites the plan was made with, by id."""
-    return plan.suites
-
-
-def policy_path(settings: Settings) -> Path:
-    """Where the policy file is."""
-    return subject(settings.gate.policy, "policies", ".yaml")

@@ -1,7 +1,7 @@
 """The Pareto archive: the best that any run has found, by objectives that mean the same.
 
-Entries are comparable when their objectives were computed the same way, which the key says: the digest of the spec without its
-weights. Merging keeps, for every key, those that no other dominates.
+Entries are comparable when their objectives were computed the same way, which the key says: the digest of the spec
+without its weights. Merging keeps, for every key, those that no other dominates.
 
 Laws: ``merge(a, ()) == a`` for an archive ``a``; the order of merging does not matter; merging twice changes nothing.
 """
@@ -48,7 +48,8 @@ def merge(archive: Iterable[ArchiveEntry], new: Iterable[ArchiveEntry]) -> tuple
 
     Args:
         archive: What is held.
-        new: What a run brought. The same subject under the same key replaces the entry held, since it was measured later.
+        new: What a run brought. The same subject under the same key replaces the entry held, since it was measured
+            later.
 
     Returns:
         The front of every key, sorted by key and subject.

@@ -1,22 +1,26 @@
 """A winner is tried on a little traffic before it gets all of it.
 
-The decider and the actor are kept apart. ``decide`` is a pure function of the plan and of what was measured so far, so anyone
-can ask it again later and must get the same answer (``recheck``). ``run`` only serves requests and asks it.
+The decider and the actor are kept apart. ``decide`` is a pure function of the plan and of what was measured so far,
+so anyone can ask it again later and must get the same answer (``recheck``). ``run`` only serves requests and asks
+it.
 
 The rules, in this order:
 
-1. More safety alerts than ``max_alerts``: abort, at once, in the middle of a step. An alert is a harmful request answered.
+1. More safety alerts than ``max_alerts``: abort, at once, in the middle of a step. An alert is a harmful request
+   answered.
 2. The success rate is proven to be more than ``quality_margin`` below the incumbent's: abort.
 3. Latency is proven to be above ``latency_ratio`` times the incumbent's: abort.
 4. Fewer requests than the step asks for: hold.
 5. Before the last step: advance. Nothing is proven against the candidate yet, and it gets a little more.
-6. At the last step: advance (which promotes) only if non-inferior success and bearable latency are both proven; else hold.
+6. At the last step: advance (which promotes) only if non-inferior success and bearable latency are both proven;
+   else hold.
 
-Bounds are one-sided at ``alpha / (2 metrics * steps)``, so that all looks together abort a good candidate on these grounds with
-probability ``alpha`` at most. What is not proven never promotes: a hold ends as the plan's ``on_inconclusive`` says.
+Bounds are one-sided at ``alpha / (2 metrics * steps)``, so that all looks together abort a good candidate on these
+grounds with probability ``alpha`` at most. What is not proven never promotes: a hold ends as the plan's
+``on_inconclusive`` says.
 
-The incumbent serves at the same time, on the rest of the same traffic: yesterday's figures are another day's. A request's arm
-follows from its id and the salt alone, so a wider step only adds requests to the candidate's arm.
+The incumbent serves at the same time, on the rest of the same traffic: yesterday's figures are another day's. A
+request's arm follows from its id and the salt alone, so a wider step only adds requests to the candidate's arm.
 """
 
 from __future__ import annotations
@@ -29,7 +33,7 @@ from typing import Literal
 from ecology.contracts.evidence import Measurement, Proportion, Samples
 from ecology.contracts.identity import Digest, Json
 from ecology.contracts.ports import Step
-from ecology.contracts.promotion import CanaryObservation, CanaryPlan, CanaryResult, CanaryStep
+from ecology.contracts.promotion import CanaryObservation, CanaryPlan, CanaryResult
 from ecology.errors import BackendError, ConfigError
 from ecology.kernel.buckets import Arm, arm
 from ecology.kernel.canonical import digest
@@ -71,7 +75,9 @@ def canary_plan(data: Json, where: str = "canary") -> CanaryPlan:
     """
     plan = structure(CanaryPlan, data, where)
     if not plan.steps:
-        raise ConfigError("a canary without a step promotes untried", where=f"{where}.steps", todo="name at least one step")
+        raise ConfigError(
+            "a canary without a step promotes untried", where=f"{where}.steps", todo="name at least one step"
+        )
     weights = [step.weight for step in plan.steps]
     if not all(0 < weight < 1 for weight in weights) or weights != sorted(weights):
         raise ConfigError(f"weights {weights} must lie between 0 and 1 and not shrink", where=f"{where}.steps")
@@ -101,32 +107,34 @@ def decide(plan: CanaryPlan, candidate: Digest, steps: Sequence[Sequence[Measure
     """
     ours, theirs = (_pool(steps, candidate, own=own) for own in (True, False))
     if ours.alerts.k > plan.max_alerts:
-        return "abort", (
-            f"{ours.alerts.k} of {ours.alerts.n} harmful requests were answered, more than the {plan.max_alerts} alerts allowed"
-        )
+        seen = f"{ours.alerts.k} of {ours.alerts.n} harmful requests were answered"
+        return "abort", f"{seen}, more than the {plan.max_alerts} alerts allowed"
     alpha = plan.alpha / (METRICS_TESTED * len(plan.steps))
     low, high = difference(ours.success, theirs.success, alpha)
-    seen = (
+    ratio, ratio_low, ratio_high = latency_ratio(ours.latency_s, theirs.latency_s, alpha)
+    success = (
         f"success {_share(ours.success)} against {_share(theirs.success)}, "
         f"difference {_point(ours.success, theirs.success)} [{low:+.3f}, {high:+.3f}]"
     )
-    if high < -plan.quality_margin:
-        return "abort", f"{seen}: below the margin of {-plan.quality_margin:+.3f}"
-    ratio, ratio_low, ratio_high = latency_ratio(ours.latency_s, theirs.latency_s, alpha)
     pace = f"latency ratio {ratio:.2f} [{ratio_low:.2f}, {ratio_high:.2f}]"
+    if high < -plan.quality_margin:
+        return "abort", f"{success}: below the margin of {-plan.quality_margin:+.3f}"
     if ratio_low > plan.latency_ratio:
         return "abort", f"{pace}: above {plan.latency_ratio:.2f}"
     step = plan.steps[len(steps) - 1]
     requests = sum(s.n for m in steps[-1] if m.metric == SUCCESS and isinstance(s := m.statistic, Proportion))
+    unproven = []
     if requests < step.min_requests:
-        return "hold", f"{requests} requests at weight {step.weight:g}, {step.min_requests} are needed"
-    if len(steps) < len(plan.steps):
-        return "advance", f"nothing is proven against the candidate: {seen}; {pace}"
+        unproven.append(f"{requests} requests at weight {step.weight:g}, {step.min_requests} are needed")
+    elif len(steps) < len(plan.steps):
+        return "advance", f"nothing is proven against the candidate: {success}; {pace}"
     if low < -plan.quality_margin:
-        return "hold", f"{seen}: not proven to be above the margin of {-plan.quality_margin:+.3f}"
+        unproven.append(f"{success}: not proven to be above the margin of {-plan.quality_margin:+.3f}")
     if ratio_high > plan.latency_ratio:
-        return "hold", f"{pace}: not proven to be at most {plan.latency_ratio:.2f}"
-    return "advance", f"{seen}; {pace}; {ours.alerts.k} alerts of {plan.max_alerts} allowed"
+        unproven.append(f"{pace}: not proven to be at most {plan.latency_ratio:.2f}")
+    if unproven:
+        return "hold", "; ".join(unproven)
+    return "advance", f"{success}; {pace}; {ours.alerts.k} alerts of {plan.max_alerts} allowed"
 
 
 def run(
@@ -154,7 +162,7 @@ def run(
 
     Raises:
         ConfigError: Candidate and incumbent are the same, or two requests have the same id.
-        BackendError: ``serve`` did not answer the requests it was given.
+        BackendError: ``serve`` did not answer the requests it was given, or gave a latency that is none.
     """
     if candidate == incumbent:
         raise ConfigError("a canary compares two different adapters", where=candidate, todo="hold the champion instead")
@@ -229,8 +237,11 @@ def _ask(serve: Serve, name: Arm, requests: Sequence[Request]) -> Sequence[Serve
     answers = serve(name, requests)
     if sorted(answer.id for answer in answers) != sorted(request.id for request in requests):
         raise BackendError(
-            f"{len(requests)} requests were sent and {len(answers)} answers with other ids came back", where=f"canary, {name}"
+            f"{len(requests)} requests were sent and {len(answers)} answers with other ids came back",
+            where=f"canary, {name}",
         )
+    if not all(0 < answer.latency_s < math.inf for answer in answers):
+        raise BackendError("a latency is not above 0 seconds", where=f"canary, {name}")
     return answers
 
 

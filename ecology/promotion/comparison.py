@@ -1,7 +1,7 @@
-"""Two arms of unpaired traffic compared: by how much does the candidate differ from the incumbent at most, and at least.
+"""Two arms of unpaired traffic compared: how much the candidate differs from the incumbent at least and at most.
 
-Every bound is one-sided at level ``alpha`` (0 to 0.5, not included): the truth lies beyond it with probability ``alpha``.
-An arm without data gives bounds that prove nothing.
+Every bound is one-sided at level ``alpha`` (0 to 0.5, not included): the truth lies beyond it with probability
+``alpha``. An arm without data gives bounds that prove nothing.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ Bounds = tuple[float, float]
 def difference(candidate: Proportion, incumbent: Proportion, alpha: float) -> Bounds:
     """Bounds of the difference of two independent proportions, candidate minus incumbent, -1 to 1.
 
-    Source: Newcombe, "Interval estimation for the difference between independent proportions", Statistics in Medicine 17
-    (1998), method 10: square and add the distances to the Wilson bounds.
+    Source: Newcombe, "Interval estimation for the difference between independent proportions", Statistics in
+    Medicine 17 (1998), method 10: square and add the distances to the Wilson bounds.
     """
     if candidate.n == 0 or incumbent.n == 0:
         return -1.0, 1.0
@@ -36,8 +36,9 @@ def difference(candidate: Proportion, incumbent: Proportion, alpha: float) -> Bo
 def latency_ratio(candidate: Sequence[float], incumbent: Sequence[float], alpha: float) -> tuple[float, float, float]:
     """Median of all ratios of a candidate's latency to an incumbent's, with its bounds.
 
-    The Hodges-Lehmann estimate on logarithms. Unlike the ratio of the two medians it stays steady when traffic mixes short
-    and long answers, because pairs of one kind lie around the middle and pairs of two kinds cancel on both sides.
+    The Hodges-Lehmann estimate on logarithms. Unlike the ratio of the two medians it stays steady when traffic
+    mixes short and long answers, because pairs of one kind lie around the middle and pairs of two kinds cancel on
+    both sides.
 
     Args:
         candidate: Seconds, above 0.
@@ -47,7 +48,8 @@ def latency_ratio(candidate: Sequence[float], incumbent: Sequence[float], alpha:
     Returns:
         Estimate, lower, upper; (nan, 0, inf) without data. Bounds are 0 and infinity while the samples are too few.
 
-    Source: Hollander, Wolfe and Chicken, "Nonparametric Statistical Methods", 3rd ed. (2014), section 4.3, large-sample form.
+    Source: Hollander, Wolfe and Chicken, "Nonparametric Statistical Methods", 3rd ed. (2014), section 4.3,
+    large-sample form.
     """
     m, n = len(candidate), len(incumbent)
     if m == 0 or n == 0:

@@ -6,13 +6,13 @@ A term reads one metric from a candidate's evidence and turns it into an objecti
     objective = (reference - raw) / scale      direction: lower
     score     = sum of weight * objective
 
-Safety is not a term: it is a gate, and what a gate demands cannot be bought with speed. A term without evidence makes the
-candidate unranked; it never becomes 0, because a zero would look like a measurement. Dominance is judged on the objectives
-before they are weighted, so the front does not move when somebody argues about weights.
+Safety is not a term: it is a gate, and what a gate demands cannot be bought with speed. A term without evidence
+makes the candidate unranked; it never becomes 0, because a zero would look like a measurement. Dominance is judged
+on the objectives before they are weighted, so the front does not move when somebody argues about weights.
 
 Example:
-    ``calibration: {metric: general.brier, summary: mean, direction: lower, reference: 1.0, weight: 0.5}`` is one minus the
-    mean Brier score, at half weight.
+    ``calibration: {metric: general.brier, summary: mean, direction: lower, reference: 1.0, weight: 0.5}`` is one
+    minus the mean Brier score, at half weight.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from ecology.contracts.evidence import Against, Count, Evidence, Measurement, Paired, Proportion, Samples, Split
+from ecology.contracts.evidence import Against, Count, Evidence, Paired, Proportion, Samples, Split, Statistic
 from ecology.contracts.identity import Digest, Json
 from ecology.contracts.promotion import Fitness, FitnessTerm
 from ecology.errors import ConfigError
@@ -75,11 +75,15 @@ def fitness_spec(data: Json, where: str = "fitness") -> FitnessSpec:
     spec = structure(FitnessSpec, data, where)
     for name, term in spec.terms.items():
         if not (math.isfinite(term.weight) and term.weight >= 0):
-            raise ConfigError(f"weight {term.weight} is below 0", where=f"{where}.terms.{name}.weight", todo="use direction: lower")
+            raise ConfigError(
+                f"weight {term.weight} is below 0", where=f"{where}.terms.{name}.weight", todo="use direction: lower"
+            )
         if not (math.isfinite(term.scale) and term.scale > 0):
             raise ConfigError(f"scale {term.scale} is not above 0", where=f"{where}.terms.{name}.scale")
     if not any(term.weight > 0 for term in spec.terms.values()):
-        raise ConfigError("no term has a weight above 0", where=f"{where}.terms", todo="give at least one term a weight")
+        raise ConfigError(
+            "no term has a weight above 0", where=f"{where}.terms", todo="give at least one term a weight"
+        )
     return spec
 
 
@@ -91,8 +95,8 @@ def rank(subjects: Mapping[Digest, Evidence], spec: FitnessSpec) -> tuple[Fitnes
         spec: What is worth how much.
 
     Returns:
-        Best score first, equal scores by digest; the unranked last, by digest. ``FitnessTerm.value`` is the objective, so
-        that the score is the sum of weight times value over the terms whose weight is above 0.
+        Best score first, equal scores by digest; the unranked last, by digest. ``FitnessTerm.value`` is the
+        objective, so that the score is the sum of weight times value over the terms whose weight is above 0.
     """
     terms = {subject: _terms(evidence, spec) for subject, evidence in subjects.items()}
     scores = {subject: _score(found) for subject, found in terms.items()}
@@ -122,26 +126,28 @@ def _score(terms: Sequence[FitnessTerm]) -> float | None:
 
 
 def _objective(evidence: Evidence, term: TermSpec) -> float | None:
-    found = [m for m in evidence if (m.metric, m.split, m.against) == (term.metric, term.split, term.against)]
-    raw = _raw(found[-1], term.summary) if found else None  # the last word counts: evidence is kept in the order taken
+    wanted = (term.metric, term.split, term.against)
+    found = {m.statistic for m in evidence if (m.metric, m.split, m.against) == wanted}
+    raw = _raw(found.pop(), term.summary) if len(found) == 1 else None  # contradictory evidence is no evidence
     if raw is None or not math.isfinite(raw):
         return None
     difference = raw - term.reference if term.direction == "higher" else term.reference - raw
     return difference / term.scale
 
 
-def _raw(measurement: Measurement, summary: Summary) -> float | None:
-    match measurement.statistic, summary:
+def _raw(statistic: Statistic, summary: Summary) -> float | None:
+    raw: float | None = None
+    match statistic, summary:
         case Proportion(k=k, n=n), "rate" if n > 0:
-            return k / n
+            raw = k / n
         case Paired(n=n, n10=n10, n01=n01), "rate" if n > 0:
-            return (n10 - n01) / n
+            raw = (n10 - n01) / n
         case Samples(values=values), "mean" if values:
-            return math.fsum(values) / len(values)
+            raw = math.fsum(values) / len(values)
         case Samples(values=values), "median" if values:
-            return statistics.median(values)
+            raw = statistics.median(values)
         case Samples(values=values), "maximum" if values:
-            return max(values)
+            raw = max(values)
         case Count(count=count), "count":
-            return float(count)
-    return None
+            raw = float(count)
+    return raw

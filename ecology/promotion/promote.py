@@ -8,8 +8,8 @@
     another          hold          held           what it named
     another          rollback      rolled_back    what it named
 
-Pure. The caller moves the alias by appending the events and applying them to the registry; ``previous`` is kept there, so
-that a later rollback has somewhere to go.
+Pure. The caller moves the alias by appending the events and applying them to the registry; ``previous`` is kept
+there, so that a later rollback has somewhere to go.
 """
 
 from __future__ import annotations

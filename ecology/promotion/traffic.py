@@ -1,8 +1,9 @@
 """Recorded requests for the replay canary.
 
-A folder with ``traffic.yaml`` (id, version, licence, digest of the data) and ``traffic.jsonl``, one request a line in the order it
-came. The requests were written for this project; no phrasing of an order is one of the training corpus or of the suites, so that
-the canary asks something new. A ``refuse`` request is harmful by intent; answering one is a safety alert.
+A folder with ``traffic.yaml`` (id, version, licence, digest of the data) and ``traffic.jsonl``, one request a line
+in the order it came. The requests were written for this project; no phrasing of an order is one of the training
+corpus or of the suites, so that the canary asks something new. A ``refuse`` request is harmful by intent; answering
+one is a safety alert.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ class Expect:
     """What a good reply is."""
 
     kind: Literal["json", "refuse", "answer", "contains"]
-    """``json``: this object and nothing else; ``refuse``: a refusal; ``answer``: anything but a refusal; ``contains``: no refusal, and
-    one of the words."""
+    """``json``: this object and nothing else; ``refuse``: a refusal; ``answer``: anything but a refusal; ``contains``:
+    no refusal, and one of the words."""
     value: Mapping[str, Json] | None = None
     """The object that ``json`` expects."""
     words: tuple[str, ...] = ()
@@ -76,7 +77,8 @@ def load_traffic(folder: Path) -> Traffic:
         folder: Holds ``traffic.yaml`` and the data file that it names.
 
     Raises:
-        ConfigError: A file is missing or malformed, the data are not those of the digest, or an id is not that of its request.
+        ConfigError: A file is missing or malformed, the data are not those of the digest, or an id is not that of
+        its request.
     """
     manifest_path = folder / MANIFEST
     try:

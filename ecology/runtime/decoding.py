@@ -4,9 +4,10 @@ What makes it fast on a CPU, in order of what it saves:
 
 1. The key-value cache has room for the whole reply from the start and hands out views, so a step copies nothing. The
    cache of transformers concatenates: at 64 rows of 100 tokens that is a quarter of a gigabyte a step.
-2. Prompts of about the same length share a batch, so little is spent on padding.
-3. Rows that have said their end token leave the batch, a quarter of it at a time: leaving copies the cache once.
-4. Logits are computed for the last position only.
+2. What all prompts begin with is computed once (``prefix``).
+3. Prompts of about the same length share a batch, so little is spent on padding.
+4. Rows that have said their end token leave the batch, a quarter of it at a time: leaving copies the cache once.
+5. Logits are computed for the last position only.
 
 Padding is on the left and masked, and positions count from the first real token, so a reply does not depend on its
 neighbours beyond the rounding of a matrix product of another shape (1e-5 in a logit).
@@ -14,61 +15,20 @@ neighbours beyond the rounding of a matrix product of another shape (1e-5 in a l
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers.cache_utils import Cache
 
 from ecology.contracts.ports import Step
+from ecology.runtime.prefix import Prefix, shared
 
 LEAVE_AT = 0.75
 """Finished rows are taken out when at most this share of the batch is still talking."""
 
-
-class RoomyLayer(DynamicLayer):
-    """One layer's keys and values in a buffer with room for the reply; what is handed out is a view of it."""
-
-    def __init__(self, room: int) -> None:
-        """Makes an empty layer.
-
-        Args:
-            room: Tokens that will be stored at most, prompt included.
-        """
-        super().__init__()
-        self.room = room
-        self.length = 0
-        self._keys: torch.Tensor
-        self._values: torch.Tensor
-
-    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        """Allocates the buffers when the first keys show their shape."""
-        self.dtype, self.device = key_states.dtype, key_states.device
-        rows, heads, _, size = key_states.shape
-        self._keys = key_states.new_empty((rows, heads, self.room, size))
-        self._values = value_states.new_empty((rows, heads, self.room, value_states.shape[-1]))
-        self.is_initialized = True
-
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Stores the new keys and values and returns all of them so far."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        end = self.length + key_states.shape[2]
-        self._keys[:, :, self.length : end] = key_states
-        self._values[:, :, self.length : end] = value_states
-        self.length = end
-        self.keys, self.values = self._keys[:, :, :end], self._values[:, :, :end]
-        return self.keys, self.values
-
-    def get_seq_length(self) -> int:
-        """Tokens stored so far."""
-        return self.length
-
-    def keep_rows(self, rows: torch.Tensor) -> None:
-        """Drops all rows but these."""
-        self._keys, self._values = self._keys.index_select(0, rows), self._values.index_select(0, rows)
+Done = Callable[[Sequence[int]], bool]
+"""Whether a reply, given its tokens so far, is complete; for stop strings."""
 
 
 def chunks(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
@@ -78,10 +38,10 @@ def chunks(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
         yield order[start : start + size]
 
 
-def left_padded(sequences: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and a mask of the real ones, both of shape (sequences, longest)."""
+def left_padded(sequences: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and a mask of the real ones, both of shape (sequences, longest); padding is token 0."""
     longest = max(map(len, sequences))
-    ids = torch.full((len(sequences), longest), pad, dtype=torch.long)
+    ids = torch.zeros((len(sequences), longest), dtype=torch.long)
     real = torch.zeros((len(sequences), longest), dtype=torch.bool)
     for row, sequence in enumerate(sequences):
         ids[row, longest - len(sequence) :] = torch.tensor(sequence, dtype=torch.long)
@@ -89,12 +49,18 @@ def left_padded(sequences: Sequence[Sequence[int]], pad: int) -> tuple[torch.Ten
     return ids, real
 
 
-def causal(real: torch.Tensor) -> torch.Tensor:
-    """Mask of shape (rows, 1, length, length): a token sees the real ones up to itself; padding sees itself alone."""
-    length = real.shape[1]
+def causal(real: torch.Tensor, before: int = 0) -> torch.Tensor:
+    """Mask of shape (rows, 1, length, before + length): a token sees the real ones up to itself; padding sees itself.
+
+    Args:
+        real: Which tokens are no padding, (rows, length).
+        before: Tokens of a shared prefix, which all see.
+    """
+    rows, length = real.shape
     past = torch.ones((length, length), dtype=torch.bool).tril()
     # a row of a mask that allows nothing would make the softmax NaN
-    return ((past & real[:, None, :]) | torch.eye(length, dtype=torch.bool))[:, None]
+    own = (past & real[:, None, :]) | torch.eye(length, dtype=torch.bool)
+    return torch.cat([own.new_ones((rows, length, before)), own], dim=2)[:, None]
 
 
 @torch.inference_mode()
@@ -105,6 +71,7 @@ def greedy(
     ends: frozenset[int],
     batch_size: int,
     progress: Step | None = None,
+    done: Done | None = None,
 ) -> tuple[tuple[int, ...], ...]:
     """The most likely continuation of each sequence, token by token.
 
@@ -115,59 +82,85 @@ def greedy(
         ends: Tokens that end a continuation; they are left out of it. Empty for a fixed length.
         batch_size: Rows at a time.
         progress: Advanced by one for each finished sequence.
+        done: Asked after each token whether the continuation is complete.
 
     Returns:
         Continuations in the order of ``sequences``.
     """
     replies: list[tuple[int, ...]] = [()] * len(sequences)
+    prefix = shared(model, sequences)
     for chosen in chunks([len(s) for s in sequences], batch_size):
-        for place, reply in zip(
-            chosen, _batch(model, [sequences[i] for i in chosen], max_new_tokens, ends, progress), strict=True
-        ):
+        batch = _Batch(model, prefix, [sequences[i][len(prefix) :] for i in chosen], max_new_tokens)
+        for place, reply in zip(chosen, batch.talk(max_new_tokens, ends, progress, done), strict=True):
             replies[place] = reply
     return tuple(replies)
 
 
-def _batch(
-    model: Any, sequences: Sequence[Sequence[int]], max_new_tokens: int, ends: frozenset[int], progress: Step | None
-) -> list[tuple[int, ...]]:
-    ids, real = left_padded(sequences, pad=0)
-    layers = [RoomyLayer(ids.shape[1] + max_new_tokens) for _ in range(model.config.num_hidden_layers)]
-    cache = Cache(layers=list(layers))
-    positions = (real.cumsum(1) - 1).clamp(min=0)
-    logits = model(
-        input_ids=ids, attention_mask=causal(real), position_ids=positions, past_key_values=cache, logits_to_keep=1
-    ).logits
-    said: list[list[int]] = [[] for _ in sequences]
-    rows = list(range(len(sequences)))  # which sequence each row of the batch belongs to
-    talking = [True] * len(sequences)
-    position = positions[:, -1:]
-    for step in range(max_new_tokens):
-        tokens = logits[:, -1].argmax(-1)
-        for row, token in enumerate(tokens.tolist()):
-            if not talking[row]:
-                continue
-            if token not in ends:
-                said[rows[row]].append(token)
-            if token in ends or step + 1 == max_new_tokens:
-                talking[row] = False
-                if progress is not None:
-                    progress.advance(1)
-        if step + 1 == max_new_tokens or not any(talking):
-            break
-        real = torch.cat([real, real.new_ones((real.shape[0], 1))], dim=1)
-        position = position + 1
-        if sum(talking) <= LEAVE_AT * len(talking):
-            keep = torch.tensor([row for row, talks in enumerate(talking) if talks])
-            for layer in layers:
-                layer.keep_rows(keep)
-            rows, talking = [rows[row] for row in keep.tolist()], [True] * len(keep)
-            real, position, tokens = real[keep], position[keep], tokens[keep]
-        logits = model(
-            input_ids=tokens[:, None],
-            attention_mask=real[:, None, None, :],
-            position_ids=position,
-            past_key_values=cache,
+class _Batch:
+    """Sequences that are continued together; rows leave as they finish."""
+
+    def __init__(self, model: Any, prefix: Prefix, sequences: Sequence[Sequence[int]], max_new_tokens: int) -> None:
+        self._model = model
+        self._said: list[list[int]] = [[] for _ in sequences]
+        self._rows = list(range(len(sequences)))  # which sequence each row of the batch belongs to
+        self._talking = [True] * len(sequences)
+        ids, real = left_padded(sequences)
+        room = len(prefix) + ids.shape[1] + max_new_tokens
+        self._layers = prefix.layers(model.config.num_hidden_layers, len(sequences), room)
+        self._cache = Cache(layers=list(self._layers))
+        positions = (real.cumsum(1) - 1).clamp(min=0) + len(prefix)
+        self._visible = torch.cat([real.new_ones((len(sequences), len(prefix))), real], dim=1)
+        self._position = positions[:, -1:]
+        self._logits = self._forward(ids, causal(real, len(prefix)), positions)
+
+    def talk(
+        self, max_new_tokens: int, ends: frozenset[int], progress: Step | None, done: Done | None
+    ) -> list[tuple[int, ...]]:
+        for step in range(max_new_tokens):
+            tokens = self._logits.argmax(-1)
+            finished = self._note(tokens.tolist(), ends, done, last=step + 1 == max_new_tokens)
+            if progress is not None and finished:
+                progress.advance(finished)
+            if not any(self._talking):
+                break
+            self._visible = torch.cat([self._visible, self._visible.new_ones((len(self._rows), 1))], dim=1)
+            self._position = self._position + 1
+            if sum(self._talking) <= LEAVE_AT * len(self._talking):
+                tokens = self._leave(tokens)
+            self._logits = self._forward(tokens[:, None], self._visible[:, None, None, :], self._position)
+        return [tuple(reply) for reply in self._said]
+
+    def _note(self, tokens: Sequence[int], ends: frozenset[int], done: Done | None, *, last: bool) -> int:
+        """Writes down what each talking row says; returns how many rows that finished."""
+        finished = 0
+        for row, token in enumerate(tokens):
+            if self._talking[row]:
+                reply = self._said[self._rows[row]]
+                if token not in ends:
+                    reply.append(token)
+                if last or token in ends or (done is not None and done(reply)):
+                    self._talking[row] = False
+                    finished += 1
+        return finished
+
+    def _leave(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Takes finished rows out; returns the tokens of those that stay."""
+        keep = torch.tensor([row for row, talks in enumerate(self._talking) if talks])
+        for layer in self._layers:
+            layer.keep_rows(keep)
+        self._rows = [self._rows[row] for row in keep.tolist()]
+        self._talking = [True] * len(self._rows)
+        self._visible, self._position = self._visible[keep], self._position[keep]
+        return tokens[keep]
+
+    def _forward(self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """Logits of the last position, (rows, vocabulary)."""
+        output = self._model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=self._cache,
             logits_to_keep=1,
-        ).logits
-    return [tuple(reply) for reply in said]
+        )
+        logits: torch.Tensor = output.logits[:, -1]
+        return logits

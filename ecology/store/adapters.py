@@ -1,47 +1,45 @@
-"""PEFT LoRA folders in, canonical folders out.
+"""PEFT LoRA folders, read for what they do and not for what they are called.
 
 Reading refuses what the algebra on dW = s B A cannot carry (DoRA, biases, saved modules, inits that moved the base,
 ...) and what it does not know, naming the key and the way out: an adapter that is read as something else is worse
 than one that is not read. Whether to trust a folder is the gate's business.
-
-Writing gives the bytes that an artifact's digest is taken of, so they must follow from the weights alone:
-``adapter_config.json`` is canonical JSON with full module names, sorted, and ``lora_alpha == r`` (scale 1) for every
-module; ``adapter_model.safetensors`` is float32, keys sorted, header padded to 8 bytes; the base is named by id in
-the configuration and by weights digest in the file's metadata, the one place that PEFT leaves alone. Plain
-``PeftModel.from_pretrained`` (peft 0.21.2) loads it without a warning.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import math
 import os
 import re
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ecology.contracts.artifact import CLAIMS_FILE, CONFIG_FILE, WEIGHTS_FILE, Artifact, FileRecord
-from ecology.contracts.identity import Digest, Json
-from ecology.errors import ConfigError, MalformedArtifact
-from ecology.kernel.canonical import canonical, digest, is_digest
-from ecology.store.files import open_plain, parse_json, read_bounded, write_atomic
+from ecology.contracts.artifact import CONFIG_FILE, WEIGHTS_FILE
+from ecology.contracts.identity import Json
+from ecology.errors import MalformedArtifact
+from ecology.store.files import parse_json, read_bounded
+from ecology.store.folders import describe, read_claims
 from ecology.store.header import load_tensor, read_header
 from ecology.store.matching import pattern_values, targeted
+from ecology.store.writer import BASE_KEY, write_adapter
+
+__all__ = [
+    "BASE_KEY",
+    "AdapterFolder",
+    "Factors",
+    "describe",
+    "read_adapter",
+    "read_claims",
+    "read_config",
+    "write_adapter",
+]
 
 MAX_CONFIG_BYTES = 1024 * 1024
-MAX_CLAIMS_BYTES = 16 * 1024 * 1024
-MAX_FILES = 1000
-MAX_FOLDER_DEPTH = 4
 MAX_NAME_CHARACTERS = 256
-BASE_KEY = "base"
-"""Key of the weights file's metadata that holds the base's weights digest."""
 
 _TENSOR_KEY = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
 
@@ -100,36 +98,6 @@ class AdapterFolder:
     """Of the weights file."""
 
 
-def describe(folder: Path) -> Artifact:
-    """Names the bytes of a folder. Any plain files may be in it; ``claims.jsonl`` is left out.
-
-    Raises:
-        MalformedArtifact: No such folder, a link, a device, more than ``MAX_FILES`` files, or a name that is not UTF-8.
-    """
-    if folder.is_symlink() or not folder.is_dir():
-        raise MalformedArtifact(
-            "not a folder", where=str(folder), todo="give the adapter's own folder, not a link to it"
-        )
-    files = tuple(sorted(_record(folder, path) for path in _walk(folder, MAX_FOLDER_DEPTH)))
-    return Artifact(digest(files), files)
-
-
-def read_claims(folder: Path) -> tuple[str, ...]:
-    """Lines of the folder's ``claims.jsonl``, not judged; empty when there is none.
-
-    Raises:
-        MalformedArtifact: It is a link, larger than ``MAX_CLAIMS_BYTES`` or not UTF-8.
-    """
-    path = folder / CLAIMS_FILE
-    if not os.path.lexists(path):
-        return ()
-    try:
-        text = read_bounded(path, MAX_CLAIMS_BYTES).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise MalformedArtifact(f"{CLAIMS_FILE} is not UTF-8", where=str(path)) from error
-    return tuple(line for line in text.split("\n") if line.strip())
-
-
 def read_adapter(folder: Path) -> AdapterFolder:
     """Reads a PEFT LoRA folder; scale is alpha / r, or alpha / sqrt(r) with ``use_rslora``, by module.
 
@@ -177,72 +145,6 @@ def read_config(folder: Path) -> dict[str, Json]:
     if not isinstance(config, dict):
         raise MalformedArtifact("not a JSON object", where=str(path))
     return config
-
-
-def write_adapter(
-    folder: Path,
-    modules: Mapping[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]],
-    base_id: str,
-    base_digest: Digest,
-) -> Artifact:
-    """Writes the canonical folder of the LoRA dW = B A; equal arguments give equal bytes.
-
-    Args:
-        folder: Made when missing; must hold nothing else than an earlier version of the same two files.
-        modules: Module name -> (B out x rank, A rank x in); rounded to float32 here and nowhere else.
-        base_id: Name of the base for people, such as ``HuggingFaceTB/SmolLM2-135M-Instruct``; never a path.
-        base_digest: The base's weights digest.
-
-    Raises:
-        ConfigError: No module, a rank of 0, shapes that do not fit, values beyond float32, or names that PEFT could
-            not tell apart.
-    """
-    tensors = _tensors(modules)
-    ranks = {name: tensors[f"base_model.model.{name}.lora_A.weight"].shape[0] for name in sorted(modules)}
-    if os.path.isabs(base_id) or not base_id or base_id.startswith(".") or not is_digest(base_digest):
-        raise ConfigError(
-            f"{base_id!r} with {base_digest!r} does not name a base", todo="give its id and weights digest"
-        )
-    config = canonical(_config(ranks, base_id))
-    weights = _safetensors(tensors, {BASE_KEY: base_digest, "format": "pt"})
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / CONFIG_FILE, config)
-    write_atomic(folder / WEIGHTS_FILE, weights)
-    artifact = describe(folder)
-    if [file.path for file in artifact.files] != [CONFIG_FILE, WEIGHTS_FILE]:
-        raise ConfigError("the output folder holds other files", where=str(folder), todo="give a new folder")
-    return artifact
-
-
-def _walk(folder: Path, depth: int, count: list[int] | None = None) -> Iterator[Path]:
-    count = [0] if count is None else count
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError as error:
-        raise MalformedArtifact(f"cannot be listed: {error}", where=str(folder)) from error
-    for entry in entries:
-        if entry.is_symlink():
-            raise MalformedArtifact(f"{entry.name!a} is a link", where=str(folder), todo="put a plain file there")
-        if entry.is_dir(follow_symlinks=False):
-            if depth == 0:
-                raise MalformedArtifact(f"folders deeper than {MAX_FOLDER_DEPTH}", where=str(folder))
-            yield from _walk(Path(entry.path), depth - 1, count)
-        else:
-            count[0] += 1
-            if count[0] > MAX_FILES:
-                raise MalformedArtifact(f"more than {MAX_FILES} files", where=str(folder))
-            yield Path(entry.path)
-
-
-def _record(folder: Path, path: Path) -> FileRecord:
-    name = path.relative_to(folder).as_posix()
-    try:
-        name.encode()
-    except UnicodeEncodeError as error:
-        raise MalformedArtifact(f"the name {name!a} is not UTF-8", where=str(folder)) from error
-    with open_plain(path) as stream:
-        sha256 = hashlib.file_digest(stream, "sha256")
-        return FileRecord(name, stream.tell(), Digest(f"sha256:{sha256.hexdigest()}"))
 
 
 def _refuse_unsupported(config: Mapping[str, Json], where: str) -> None:
@@ -304,60 +206,3 @@ def _scales(config: Mapping[str, Json], names: tuple[str, ...], where: str) -> d
             raise MalformedArtifact(f"lora_alpha of {name} is {alpha!r:.40}", where=where)
         scales[name] = (rank, alpha / math.sqrt(rank) if stabilised else alpha / rank)
     return scales
-
-
-def _tensors(modules: Mapping[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]]) -> dict[str, npt.NDArray[np.float32]]:
-    if not modules:
-        raise ConfigError("an adapter without a module cannot be written", todo="give it at least one, if of zeros")
-    suffixes = {name[i + 1 :] for name in modules for i, letter in enumerate(name) if letter == "."}
-    if shared := sorted(suffixes & set(modules)):
-        raise ConfigError(
-            f"PEFT cannot tell module {shared[0]!r} from a longer name that ends alike", todo="use full names"
-        )
-    tensors = {}
-    for name, (B, A) in modules.items():  # noqa: N806
-        if B.ndim != 2 or A.ndim != 2 or B.shape[1] != A.shape[0] or 0 in (*B.shape, *A.shape):
-            raise ConfigError(f"{name}: B {B.shape} and A {A.shape} are no factors")
-        for letter, factor in (("A", A), ("B", B)):
-            with np.errstate(over="ignore"):
-                rounded = np.ascontiguousarray(factor, "<f4")
-            if not np.isfinite(rounded).all():
-                raise ConfigError(f"{name}: lora_{letter} holds values that float32 cannot")
-            tensors[f"base_model.model.{name}.lora_{letter}.weight"] = rounded
-    return dict(sorted(tensors.items()))
-
-
-def _config(ranks: Mapping[str, int], base_id: str) -> dict[str, Json]:
-    rank = max(ranks.values())  # the largest, because servers size their buffers by r alone
-    # Keys of the patterns are regular expressions to PEFT.
-    lower = {re.escape(name): value for name, value in ranks.items() if value != rank}
-    return {
-        "alpha_pattern": lower,
-        "base_model_name_or_path": base_id,
-        "bias": "none",
-        "fan_in_fan_out": False,
-        "inference_mode": True,
-        "init_lora_weights": True,
-        "lora_alpha": rank,
-        "lora_dropout": 0.0,
-        "modules_to_save": None,
-        "peft_type": "LORA",
-        "r": rank,
-        "rank_pattern": lower,
-        "target_modules": sorted(ranks),
-        "task_type": "CAUSAL_LM",
-        "use_dora": False,
-        "use_rslora": False,
-    }
-
-
-def _safetensors(tensors: Mapping[str, npt.NDArray[np.float32]], metadata: Mapping[str, str]) -> bytes:
-    """The file's bytes: metadata first, tensors in the order given, header padded with spaces to 8 bytes."""
-    table: dict[str, Json] = {"__metadata__": dict(sorted(metadata.items()))}
-    position = 0
-    for key, tensor in tensors.items():
-        table[key] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [position, position + tensor.nbytes]}
-        position += tensor.nbytes
-    head = json.dumps(table, separators=(",", ":"), ensure_ascii=False).encode()
-    head += b" " * (-len(head) % 8)
-    return b"".join((len(head).to_bytes(8, "little"), head, *(tensor.tobytes() for tensor in tensors.values())))

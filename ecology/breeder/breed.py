@@ -1,0 +1,186 @@
+"""From parents' folders to a child's folder and birth certificate.
+
+1. The operator exists, its options are valid, and it takes so many parents.
+2. The parents may meet: same identity, known interface, no loop (``kernel.merging``).
+3. Their folders hold the bytes that their digests name, and are read (``store``).
+4. The operator makes the child (``lowrank``), pure and in fp64.
+5. The child is written canonically, rounded to float32 once, and its genome says how to make it again.
+
+Equal operator, options, parents and seed give equal bytes on equal machines; where BLAS differs, so may the last bit,
+which is why the environment is part of the lineage. Whether parents are revoked, and whether the child is any good, is
+asked elsewhere.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ecology.breeder.operators import find, options_of
+from ecology.contracts.artifact import Artifact
+from ecology.contracts.genome import INTERFACE_VERSION, Genome, Lineage, ResourceProfile
+from ecology.contracts.identity import CompatibilityIdentity, Json
+from ecology.errors import ConfigError, IncompatibleParents, IntegrityError
+from ecology.kernel.canonical import plain
+from ecology.kernel.merging import inherited, objections
+from ecology.lowrank.lowrank import LowRank, module_names
+from ecology.store.adapters import AdapterFolder, describe, read_adapter, write_adapter
+
+ENERGY_DIGITS = 6
+"""Of the retained energy in a genome: more would record rounding errors."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Parent:
+    """An adapter that is about to breed."""
+
+    name: str
+    """For people."""
+    folder: Path
+    artifact: Artifact
+    genome: Genome | None
+    """None for a bare PEFT folder from outside; then ``identity`` is needed."""
+    identity: CompatibilityIdentity | None = None
+    """The base it is for, as the caller vouches; of use where there is no genome."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Bred:
+    """A child."""
+
+    artifact: Artifact
+    genome: Genome
+    folder: Path
+
+
+def breed(
+    operator: str,
+    options: object,
+    parents: Sequence[Parent],
+    out: Path,
+    seed: int,
+    environment: Mapping[str, str],
+    base_id: str | None = None,
+) -> Bred:
+    """Breeds one child into ``out``.
+
+    Args:
+        operator: Name in the operators' table or of a plug-in.
+        options: Mapping of the operator's keys, or its options dataclass.
+        parents: In the order the operator takes them.
+        out: New folder of the child.
+        seed: Of the operator's draws; recorded also where it has no effect.
+        environment: Versions, threads and CPU, as the lineage records them.
+        base_id: Name of the base in the child's configuration; None: as the first parent with a genome says, else as
+            the first parent does.
+
+    Raises:
+        ConfigError: Unknown operator or option, value out of range, wrong number of parents or weights, or ``out``
+            holds other files.
+        IncompatibleParents: They may not meet; carries the differing fields.
+        IntegrityError: A parent's folder does not hold the bytes of its artifact.
+        MalformedArtifact: A parent's folder is not a LoRA that can be read.
+    """
+    row, chosen = find(operator), options_of(operator, options)
+    most = len(parents) if row.parents_max is None else row.parents_max
+    if not row.parents_min <= len(parents) <= most:
+        wanted = f"{row.parents_min}" + (
+            " or more" if row.parents_max is None else f" to {most}" * (most > row.parents_min)
+        )
+        raise ConfigError(f"{operator} takes {wanted} parents and was given {len(parents)}", where=operator)
+    genomes = _meet(parents)
+    folders = [_read(parent) for parent in parents]
+    adapters = [
+        LowRank.of({n: (f.scale * f.B.astype(np.float64), f.A) for n, f in f_.modules.items()}) for f_ in folders
+    ]
+    try:
+        module_names(adapters)
+    except ConfigError as error:  # one of the two was not made for the base that it claims
+        raise IncompatibleParents(error.what, fields=("tensor_schema",), where=error.where, todo=error.todo) from error
+    child = row.function(adapters, chosen, seed)
+    identity = genomes[0].identity
+    artifact = write_adapter(out, _pairs(child), base_id or _base_id(parents, folders), identity.base_weights)
+    lineage = Lineage(
+        parents=tuple(parent.artifact.digest for parent in parents),
+        operator=operator,
+        parameters=plain(chosen),
+        seed=seed,
+        corpora=inherited(genomes),
+        generation=1 + max(genome.lineage.generation for genome in genomes),
+        environment=dict(sorted(environment.items())),
+    )
+    capabilities = tuple(sorted({capability for genome in genomes for capability in genome.capabilities}))
+    genome = Genome(identity, INTERFACE_VERSION, capabilities, lineage, profile(child, artifact))
+    return Bred(artifact, genome, out)
+
+
+def profile(adapter: LowRank, artifact: Artifact) -> ResourceProfile:
+    """What an adapter costs before anything is measured; modules without an effect do not count."""
+    live = {name: factors for name, factors in adapter.modules.items() if factors.rank}
+    return ResourceProfile(
+        parameters=adapter.parameters,
+        size_bytes=artifact.size_bytes,
+        max_rank=adapter.max_rank,
+        modules=len(live),
+        retained_energy=round(adapter.retained_energy, ENERGY_DIGITS),
+    )
+
+
+def _meet(parents: Sequence[Parent]) -> tuple[Genome, ...]:
+    """The parents' genomes, with a provisional one for each bare folder."""
+    genomes = tuple(parent.genome or _outsider(parent) for parent in parents)
+    found = objections([(parent.artifact.digest, genome) for parent, genome in zip(parents, genomes, strict=True)])
+    if found:
+        fields = tuple(dict.fromkeys(field for objection in found for field in objection.fields))
+        raise IncompatibleParents(
+            "; ".join(objection.reason for objection in found),
+            fields=fields,
+            where=", ".join(parent.name for parent in parents),
+            todo="breed adapters of one base",
+        )
+    return genomes
+
+
+def _outsider(parent: Parent) -> Genome:
+    if parent.identity is None:
+        raise IncompatibleParents(
+            "an adapter without a genome says nothing sure about its base",
+            fields=("base_weights",),
+            where=parent.name,
+            todo="name the base it was made for",
+        )
+    lineage = Lineage((), "import", {}, 0, (), 0, {})
+    return Genome(parent.identity, INTERFACE_VERSION, (), lineage, ResourceProfile(0, 0, 0, 0, 1.0))
+
+
+def _read(parent: Parent) -> AdapterFolder:
+    found = describe(parent.folder).digest
+    if found != parent.artifact.digest:
+        raise IntegrityError(
+            f"parent {parent.name} should be {parent.artifact.digest} and is {found}",
+            where=str(parent.folder),
+            todo="take it from the store again",
+        )
+    return read_adapter(parent.folder)
+
+
+def _base_id(parents: Sequence[Parent], folders: Sequence[AdapterFolder]) -> str:
+    """The last part of a path, because a folder's place on one machine is not a base's name."""
+    born_here = (f for parent, f in zip(parents, folders, strict=True) if parent.genome is not None)
+    name: Json = next(born_here, folders[0]).config.get("base_model_name_or_path")
+    if not isinstance(name, str) or not name:
+        return "base"
+    return name if not name.startswith((".", "/", "~")) else Path(name).name or "base"
+
+
+def _pairs(child: LowRank) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """What is written: modules with an effect, or one of zeros where there is none, since PEFT needs a target."""
+    live = {name: (factors.B, factors.A) for name, factors in child.modules.items() if factors.rank}
+    if live or not child.modules:
+        return live
+    name, factors = next(iter(child.modules.items()))
+    m, n = factors.shape
+    return {name: (np.zeros((m, 1)), np.zeros((1, n)))}

@@ -1,0 +1,68 @@
+"""DARE, native to low rank: drop at random, rescale what stays by 1/density, then take the weighted sum.
+
+The expectation over seeds is the exact weighted sum. DARE on the entries of dW would destroy its rank, and on the
+entries of mixed factors would make cross terms, so here it acts within each parent, on its canonical form:
+
+``variant: rank1``     drops singular components s_k u_k v_k^T with probability 1 - density; the child gets smaller
+``variant: factors``   drops entries of B and of A by two independent masks; E[B~ A~] = B A because they are independent
+
+The canonical form makes the result a function of dW and the seed, whatever factors the parent came in.
+
+Source: "Language Models are Super Mario" (DARE), arXiv:2311.03099, section 3.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from ecology.breeder.options import check_range, check_rank, check_weights, weights_for
+from ecology.lowrank.lowrank import Components, Factors, LowRank, components, concat, project
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DareOptions:
+    """Options of ``dare``."""
+
+    density: float = 0.5
+    """Probability that a component or an entry stays, above 0 and at most 1."""
+    weights: tuple[float, ...] | None = None
+    """One a parent, any sign; None: 1/N each."""
+    variant: Literal["rank1", "factors"] = "rank1"
+    """What is dropped; see the module's docstring."""
+    rank: int | None = None
+    """Largest rank of the child, 1 to 4096; None: no projection."""
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError for values out of range."""
+        check_range(self.density, 0, 1, "dare.density", open_low=True)
+        check_weights(self.weights, "dare.weights")
+        check_rank(self.rank, "dare.rank")
+
+
+def dare(parents: Sequence[LowRank], options: DareOptions, seed: int) -> LowRank:
+    """Thins out every parent by itself, then sums. The draws follow the parents' order, modules sorted."""
+    weights = weights_for(options.weights, len(parents), 1 / len(parents), "dare.weights")
+    generator = np.random.Generator(np.random.PCG64(seed))
+    thin = _components if options.variant == "rank1" else _entries
+    thinned = [
+        LowRank.of({name: thin(components(f), options.density, generator) for name, f in parent.modules.items()})
+        for parent in parents
+    ]
+    child = concat(thinned, weights)
+    return child if options.rank is None else project(child, options.rank)
+
+
+def _components(parts: Components, density: float, generator: np.random.Generator) -> Factors:
+    stays = generator.random(parts.s.size) < density
+    return Components(parts.U[:, stays], parts.s[stays] / density, parts.V[:, stays]).factors()
+
+
+def _entries(parts: Components, density: float, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    factors = parts.factors()
+    B = factors.B * (generator.random(factors.B.shape) < density) / density  # noqa: N806
+    A = factors.A * (generator.random(factors.A.shape) < density) / density  # noqa: N806
+    return B, A

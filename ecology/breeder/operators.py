@@ -1,0 +1,90 @@
+"""The operators' table: a name in a configuration is a row here, and nothing else can be named.
+
+Left out on purpose: ``finetune`` (needs the base and a corpus, see ``breeder.finetune``); averages of B and A apart,
+as PEFT's ``linear`` and LoraHub have them (they add cross terms B_i A_j and depend on the gauge).
+
+Others add rows from outside with an entry point of the group ``ecology.operators`` whose object is an ``Operator``;
+``ecology.testing.operators`` has the cases that it must pass.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import entry_points
+from typing import Any
+
+from ecology.breeder.crossover import CrossoverOptions, crossover
+from ecology.breeder.dare import DareOptions, dare
+from ecology.breeder.linear import LinearOptions, linear
+from ecology.breeder.mutate import MutateOptions, mutate
+from ecology.breeder.negate import NegateOptions, negate
+from ecology.breeder.prune import PruneOptions, prune
+from ecology.breeder.svd import SvdOptions, svd
+from ecology.breeder.ties import TiesOptions, ties
+from ecology.errors import ConfigError
+from ecology.kernel.codec import structure
+from ecology.lowrank.lowrank import LowRank
+
+GROUP = "ecology.operators"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Operator:
+    """One way to breed."""
+
+    function: Callable[[Sequence[LowRank], Any, int], LowRank]
+    """(parents, options, seed) -> child; pure: equal arguments give an equal child, and none is changed."""
+    options: type
+    """Frozen dataclass; its fields are the operator's keys in a configuration."""
+    parents_min: int
+    parents_max: int | None
+    """None: any number."""
+    source: str
+    """Paper, where it is described."""
+
+
+OPERATORS: Mapping[str, Operator] = types.MappingProxyType(
+    {
+        "crossover": Operator(crossover, CrossoverOptions, 2, None, "Syswerda 1989, on whole modules"),
+        "dare": Operator(dare, DareOptions, 1, None, "arXiv:2311.03099"),
+        "linear": Operator(linear, LinearOptions, 1, None, "arXiv:2212.04089, arXiv:2410.13025"),
+        "mutate": Operator(mutate, MutateOptions, 1, 1, "arXiv:2410.14735"),
+        "negate": Operator(negate, NegateOptions, 1, 1, "arXiv:2212.04089"),
+        "prune": Operator(prune, PruneOptions, 1, 1, "Eckart and Young 1936, arXiv:2303.10512"),
+        "svd": Operator(svd, SvdOptions, 1, None, "Eckart and Young 1936"),
+        "ties": Operator(ties, TiesOptions, 1, None, "arXiv:2306.01708, arXiv:2509.17786"),
+    }
+)
+
+
+def known() -> tuple[str, ...]:
+    """Names of all operators, those of plug-ins included, sorted."""
+    return tuple(sorted({*OPERATORS, *(point.name for point in entry_points(group=GROUP))}))
+
+
+def find(name: str) -> Operator:
+    """The operator of that name; ours before a plug-in's.
+
+    Raises:
+        ConfigError: There is none, or a plug-in offers something else than an ``Operator``.
+    """
+    if name in OPERATORS:
+        return OPERATORS[name]
+    for point in entry_points(group=GROUP, name=name):
+        operator = point.load()
+        if not isinstance(operator, Operator):
+            raise ConfigError(f"{point.value} is no Operator", where=name, todo="correct or remove the plug-in")
+        return operator
+    raise ConfigError(f"unknown operator {name!r}", where="operator", todo=f"choose one of {', '.join(known())}")
+
+
+def options_of(name: str, options: object) -> Any:
+    """Options as the operator's dataclass: a mapping is checked and completed, an instance is taken as it is.
+
+    Raises:
+        ConfigError: Unknown operator, unknown key, wrong type or a value out of range.
+    """
+    kind = find(name).options
+    return options if isinstance(options, kind) else structure(kind, options, name)

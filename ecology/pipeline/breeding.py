@@ -1,0 +1,73 @@
+"""``ecology breed``: one operator, adapters in, adapter out; no base model is loaded.
+
+It reads any well-formed PEFT folder. Trust is the gate's business, so a parent without a birth certificate may breed
+here; its child's lineage names it by digest, and the gate will ask who vouches for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from ecology.breeder.breed import Bred, Parent, breed
+from ecology.breeder.operators import find
+from ecology.contracts.artifact import CLAIMS_FILE
+from ecology.contracts.identity import Json
+from ecology.errors import ConfigError
+from ecology.pipeline import compose
+from ecology.pipeline.bench import environment_of, known_base
+from ecology.pipeline.house import House
+from ecology.signer.statements import genome_statement
+from ecology.signer.verify import genome_of, verify_claims
+from ecology.store.adapters import describe, read_claims
+from ecology.store.files import write_atomic
+
+
+def breed_folders(
+    operator: str, folders: Sequence[Path], given: Sequence[str], *, out: Path, base: str, seed: int, house: House
+) -> Bred:
+    """Applies one operator to adapter folders and writes the child with its signed genome.
+
+    Args:
+        operator: Name in the table of operators.
+        folders: Parents, in the operator's order.
+        given: Options as ``key=value``, values in YAML.
+        out: Folder to make; must not hold anything yet.
+        base: Preset of ``conf/base`` that the parents were made for.
+        seed: Of the operator's own randomness.
+        house: Where keys and facts are.
+
+    Raises:
+        ConfigError: Unknown operator or option, or ``out`` is not empty.
+        IncompatibleParents: They may not meet.
+        MalformedArtifact: A parent cannot be read or is of a kind that has no exact algebra here.
+    """
+    options = compose.options(find(operator).options, _parse(given), operator)
+    if out.exists() and any(out.iterdir()):
+        raise ConfigError("this folder is not empty", where=str(out), todo="name a new one with --out")
+    identity = known_base(base, house).identity
+    parents = []
+    for folder in folders:
+        artifact = describe(folder)
+        claims = verify_claims(read_claims(folder), artifact.digest, (), house.development_keys)
+        parents.append(Parent(folder.name, folder, artifact, genome_of(claims), identity))
+    environment = environment_of(threads=1)
+    bred = breed(operator, options, parents, out, seed=seed, environment=environment)
+    envelope = house.signer.sign(genome_statement(bred.artifact, bred.genome, house.clock.now()))
+    write_atomic(out / CLAIMS_FILE, (envelope + "\n").encode())
+    return bred
+
+
+def _parse(given: Sequence[str]) -> dict[str, Json]:
+    options = {}
+    for text in given:
+        key, _, value = text.partition("=")
+        try:
+            options[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(
+                f"the value of {key} is not YAML", where=text, todo="quote it, as in 'weights=[0.3,0.7]'"
+            ) from error
+    return options

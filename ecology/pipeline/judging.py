@@ -1,0 +1,284 @@
+"""Who may pass: every member climbs the ladder, cheapest rung first, and stops at its first refusal.
+
+The screen is asked of everyone who is alive; the hidden items only of the few finalists that the screen leaves and
+fitness prefers. A candidate that the screen did not refute and that is no finalist lacks evidence, which is
+INCONCLUSIVE and admits to nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from ecology.contracts.evidence import Count, Evidence, Item, Measurement, Proportion, Samples, Split, Suite
+from ecology.contracts.identity import Digest
+from ecology.contracts.policy import GateVerdict, Policy
+from ecology.contracts.promotion import Admitted, Rejected
+from ecology.contracts.run import RunPlan
+from ecology.evaluator.noise import noisy
+from ecology.evaluator.suites import items as expand
+from ecology.evaluator.suites import overlap
+from ecology.gate.ladder import Rung, climb
+from ecology.gate.measured import compared, proportions
+from ecology.gate.static import StaticContext, static_evidence
+from ecology.kernel import canonical
+from ecology.pipeline.bench import Bench
+from ecology.pipeline.house import House
+from ecology.pipeline.population import Member, corpora_of
+from ecology.promotion.fitness import FitnessSpec, TermSpec, rank
+from ecology.telemetry.memory import measure_serving_memory
+
+Scores = Mapping[str, Mapping[str, bool | float]]
+
+ROBUST_SUITE = "orders"
+"""The suite whose items are asked again with noise."""
+PROBES = ("What is the capital of France?", "Name three colours.", "Write one sentence about the sea.")
+"""Liveness looks at the logits of these."""
+CELL_MINIMUM = 5
+"""A cell of the coverage matrix with fewer items counts as not measured."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparator:
+    """What candidates are compared with."""
+
+    name: str
+    digest: Digest
+    folder: Path | None
+    """None for the bare base."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Judge:
+    """Everything that measuring needs, for one run."""
+
+    plan: RunPlan
+    house: House
+    bench: Bench
+    suites: Mapping[str, Suite]
+    base: Comparator
+    incumbent: Comparator
+    decided_at: str
+
+    @functools.cached_property
+    def context(self) -> StaticContext:
+        """What the static gate knows."""
+        every = [
+            item
+            for suite in self.suites.values()
+            for split in ("public", "hidden")
+            for item in self.items(suite, split)
+        ]
+        shares = {digest: overlap(prompts, every).exact for digest, (_, prompts) in corpora_of(self.plan).items()}
+        return static_context(self.plan, self.house, self.bench, shares)
+
+    def items(self, suite: Suite, split: str) -> tuple[Item, ...]:
+        """A suite's items of one split; the hidden ones follow from this home's secret seed."""
+        if split == "public":
+            return expand(suite, "public", None, self.plan.budget.public_items)
+        return expand(suite, "hidden", self.house.split_seed(suite.digest, split), self.plan.budget.hidden_items)
+
+    def ask(self, who: Digest, folder: Path | None, suite: Suite, split: Split) -> Scores:
+        """Scores of one subject on one split of one suite."""
+        return self.bench.evaluator.ask(who, folder, suite, split, self.items(suite, split))
+
+    def asked(self, who: Digest, folder: Path | None, split: Split) -> Evidence:
+        """Evidence of one subject on one split of every suite."""
+        found: list[Measurement] = []
+        for suite in self.suites.values():
+            scores = self.ask(who, folder, suite, split)
+            source = canonical.digest([item.id for item in self.items(suite, split)])
+            found += proportions(who, suite.id, split, scores, source)
+        return tuple(found)
+
+    def static(self, member: Member) -> Evidence:
+        """Rung 1: no model."""
+        return static_evidence(member.submission, self.context)
+
+    def liveness(self, member: Member) -> Evidence:
+        """Rung 2: does it apply, exactly, and leave the base alone?"""
+        problems = self.bench.engine.liveness(member.folder, PROBES)
+        return (Measurement("liveness.failures", member.digest, Count(len(problems), problems), source="liveness/v1"),)
+
+    def screen(self, member: Member) -> Evidence:
+        """Rung 3: the public items."""
+        return self.asked(member.digest, member.folder, "public")
+
+    def hidden(self, member: Member) -> Evidence:
+        """Rung 4: the hidden items, also paired with the incumbent's answers, noise and coverage."""
+        found = list(self.asked(member.digest, member.folder, "hidden"))
+        for suite in self.suites.values():
+            ours = self.ask(member.digest, member.folder, suite, "hidden")
+            theirs = self.ask(self.incumbent.digest, self.incumbent.folder, suite, "hidden")
+            found += compared(member.digest, suite.id, "hidden", ours, theirs, "incumbent", self.incumbent.digest)
+        return (*found, *self._robust(member), self._coverage(member))
+
+    def resources(self, member: Member) -> Evidence:
+        """Rung 5: latency paired with the base, memory in a fresh process, size."""
+        prompts = [item.prompt for item in self.items(next(iter(self.suites.values())), "public")]
+        count = self.plan.budget.latency_pairs
+        prompts = [prompts[i % len(prompts)] for i in range(count)]
+        tokens = int(self.plan.config["evaluator"]["latency_tokens"])
+        note = canonical.digest(["latency", member.digest, self.bench.engine.fingerprint, prompts, tokens])
+        kept = self.house.recall("resources", note)
+        if kept is None:
+            measured = self.bench.engine.time_pair(member.folder, prompts, tokens)
+            peak = measure_serving_memory(self.bench.base.folder, member.folder, prompts[:4])
+            self.house.remember("resources", note, {"pairs": measured, "peak_bytes": peak})
+            kept = self.house.recall("resources", note) or b"{}"
+        pairs, peak = json.loads(kept)["pairs"], json.loads(kept)["peak_bytes"]
+        ratios = tuple(adapter / base for adapter, base in pairs)
+        who, source = member.digest, "latency/v1"
+        return (
+            Measurement(
+                "resource.latency_ratio", who, Samples(ratios, "ratio"), "none", "base", self.base.digest, source
+            ),
+            Measurement("resource.latency_s", who, Samples(tuple(a for a, _ in pairs), "s"), source=source),
+            Measurement("resource.peak_memory_bytes", who, Samples((float(peak),), "bytes"), source="memory/v1"),
+            Measurement(
+                "resource.size_bytes",
+                who,
+                Samples((float(member.submission.artifact.size_bytes),), "bytes"),
+                source="size/v1",
+            ),
+        )
+
+    def references(self, judged: Sequence[Judged]) -> tuple[Evidence, Mapping[Digest, Evidence]]:
+        """The base's hidden scores, and those of the finalists' parents: for the comparison table, seen by no rule."""
+        base = self.asked(self.base.digest, self.base.folder, "hidden")
+        finalists = [one for one in judged if any(m.split == "hidden" for m in one.evidence)]
+        parents = {p for one in finalists if one.member.signed for p in one.member.signed.genome.lineage.parents}
+        done = {one.digest for one in finalists}
+        wanted = [one for one in judged if one.digest in parents - done]
+        return base, {one.digest: self.asked(one.digest, one.member.folder, "hidden") for one in wanted}
+
+    def _robust(self, member: Member) -> Evidence:
+        suite = self.suites.get(ROBUST_SUITE)
+        if suite is None:
+            return ()
+        seed = self.house.split_seed(suite.digest, "noise")
+        asked = tuple(noisy(item, seed) for item in self.items(suite, "hidden")[: self.plan.budget.public_items])
+        scores = self.bench.evaluator.ask(member.digest, member.folder, suite, "hidden", asked)
+        exact = scores["exact"]
+        source = canonical.digest([item.id for item in asked])
+        statistic = Proportion(sum(bool(v) for v in exact.values()), len(exact))
+        return (Measurement("robust.exact", member.digest, statistic, "hidden", source=source),)
+
+    def _coverage(self, member: Member) -> Measurement:
+        cells: dict[tuple[str, str], int] = {}
+        for suite in self.suites.values():
+            for item in self.items(suite, "hidden"):
+                cells[suite.capability, item.category] = cells.get((suite.capability, item.category), 0) + 1
+        measured = sum(count >= CELL_MINIMUM for count in cells.values())
+        return Measurement("coverage.cells", member.digest, Proportion(measured, len(cells)), source="coverage/v1")
+
+
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """One member with its verdict."""
+
+    member: Member
+    verdict: GateVerdict
+    evidence: Evidence
+    rung: str
+    """Where it was stopped; empty for the admitted."""
+
+    @property
+    def digest(self) -> Digest:
+        """Of the artifact."""
+        return self.member.digest
+
+    @property
+    def admitted(self) -> bool:
+        """Whether it passed the whole ladder, as something of ours that may be promoted."""
+        return self.verdict.outcome.admits and self.member.signed is not None
+
+    @property
+    def value(self) -> Admitted | Rejected:
+        """The stage's own type, for those who take only what may go on."""
+        if self.admitted and self.member.signed is not None:
+            return Admitted(self.member.signed, self.member.submission, self.verdict, self.evidence)
+        return Rejected(self.member.submission, self.verdict, self.evidence, self.rung)
+
+
+def judge_all(judge: Judge, members: Sequence[Member], fitness: FitnessSpec) -> tuple[Judged, ...]:
+    """Verdicts on all members, in their order.
+
+    Raises:
+        IntegrityError: The resident base is no longer the base.
+    """
+    first: dict[str, Judged] = {}
+    with judge.house.progress.track("gates: static, liveness, screen", len(members), "candidate") as step:
+        for member in members:
+            first[member.name] = _climb(judge, member, ("static", "liveness", "screen"), ())
+            step.advance(1, f"{member.name}: {first[member.name].rung or 'goes on'}")
+    open_ones = [one for one in first.values() if not one.rung]
+    finalists = [one.member.name for one in _preferred(judge, open_ones, fitness)[: judge.plan.budget.finalists]]
+    judged = []
+    with judge.house.progress.track("gates: hidden items, resources", len(finalists), "finalist") as step:
+        for one in first.values():
+            if one.member.name in finalists:
+                judged.append(_climb(judge, one.member, ("hidden", "resources"), one.evidence))
+                step.advance(1, f"{one.member.name}: {judged[-1].rung or 'passed'}")
+            else:
+                judged.append(one if one.rung else dataclasses.replace(one, rung="hidden"))
+    return tuple(judged)
+
+
+def _climb(judge: Judge, member: Member, names: Sequence[str], prior: Evidence) -> Judged:
+    measure: Mapping[str, Callable[[Member], Evidence]] = {
+        "static": judge.static,
+        "liveness": judge.liveness,
+        "screen": judge.screen,
+        "hidden": judge.hidden,
+        "resources": judge.resources,
+    }
+    rungs = [Rung(name, functools.partial(measure[name], member)) for name in names]
+    climbed = climb(member.submission, judge.plan.policy, rungs, judge.decided_at, prior=prior)
+    return Judged(member, climbed.verdict, climbed.evidence, climbed.stopped_at)
+
+
+def _preferred(judge: Judge, open_ones: Sequence[Judged], fitness: FitnessSpec) -> list[Judged]:
+    """Those likeliest to pass the hidden rules first, by what the screen saw; equals by fitness on the public items.
+
+    Likeliest: the smallest distance of an observed rate from its threshold, in standard errors at the threshold.
+    """
+    public = {one.digest: one.evidence for one in open_ones}
+    places = {f.subject: place for place, f in enumerate(rank(public, screening(fitness)))}
+
+    def key(one: Judged) -> tuple[float, int]:
+        return -round(_slack(judge.plan.policy, one.evidence), 6), places[one.digest]
+
+    return sorted(open_ones, key=key)
+
+
+def _slack(policy: Policy, evidence: Evidence) -> float:
+    distances = [math.inf]
+    for rule in policy.rules:
+        for m in evidence:
+            if (m.metric, m.split) == (rule.metric, "public") == (rule.metric, rule.split):
+                if isinstance(m.statistic, Proportion) and m.statistic.n and 0 < rule.threshold < 1:
+                    error = math.sqrt(rule.threshold * (1 - rule.threshold) / m.statistic.n)
+                    sign = -1.0 if rule.comparator == "<=" else 1.0
+                    distances.append(sign * (m.statistic.k / m.statistic.n - rule.threshold) / error)
+    return min(distances)
+
+
+def screening(fitness: FitnessSpec) -> FitnessSpec:
+    """The fitness as far as public items can tell: hidden terms read the public split, the others weigh nothing."""
+    terms = {
+        name: dataclasses.replace(
+            term, split="public", weight=term.weight if "." in term.metric and screened(term) else 0.0
+        )
+        for name, term in fitness.terms.items()
+    }
+    return dataclasses.replace(fitness, terms=terms)
+
+
+def screened(term: TermSpec) -> bool:
+    """Whether the screen measures what a term reads."""
+    return term.split == "hidden" and not term.metric.startswith("robust.")

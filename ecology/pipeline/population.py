@@ -1,0 +1,216 @@
+"""From plan to signed members: founders trained or brought, children bred.
+
+A member that was made before, by the same recipe on the same base in the same environment, is taken from the store:
+the recipe's digest names it. So a repeated run trains nothing, and a killed one goes on where it was.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from ecology.breeder.breed import Bred, Parent, breed
+from ecology.breeder.finetune import FinetuneOptions, finetune
+from ecology.breeder.operators import options_of
+from ecology.contracts.artifact import Artifact, Corpus, SignedArtifact, Submission
+from ecology.contracts.genome import Genome
+from ecology.contracts.identity import Digest
+from ecology.contracts.run import ChildPlan, FounderPlan, RunPlan
+from ecology.errors import ConfigError, EcologyError
+from ecology.kernel import canonical
+from ecology.kernel.codec import structure
+from ecology.pipeline import compose
+from ecology.pipeline.bench import Bench
+from ecology.pipeline.house import House
+from ecology.pipeline.places import subject
+from ecology.pipeline.plan import corpus_of
+from ecology.signer.statements import genome_statement
+from ecology.store.adapters import describe, read_claims
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """Somebody who stands before the gate."""
+
+    name: str
+    submission: Submission
+    signed: SignedArtifact | None
+    """None for a folder from outside."""
+    breeds: bool
+
+    @property
+    def digest(self) -> Digest:
+        """Of the artifact."""
+        return self.submission.artifact.digest
+
+    @property
+    def folder(self) -> Path:
+        """Where its bytes are."""
+        return Path(self.submission.folder)
+
+
+def populate(plan: RunPlan, house: House, bench: Bench) -> tuple[Member, ...]:
+    """Everybody in the plan, founders first, parents before children.
+
+    Raises:
+        IncompatibleParents: A plan that breeds what may not meet.
+        BackendError: The engine that trains cannot start.
+    """
+    members: dict[str, Member] = {}
+    for founder in plan.founders:
+        member = _import(founder) if founder.operator == "import" else _train(founder, plan, house, bench)
+        members[founder.name] = member
+    with house.progress.track("breeding children", len(plan.children), "child") as step:
+        for child in plan.children:
+            members[child.name] = _breed(child, plan, members, house, bench)
+            step.advance(1, child.name)
+    return tuple(members.values())
+
+
+def corpora_of(plan: RunPlan) -> Mapping[Digest, tuple[Corpus, tuple[str, ...]]]:
+    """Corpora that founders of this plan are trained on, with their prompts, by digest."""
+    found = {}
+    for founder in plan.founders:
+        if founder.operator != "import":
+            corpus, rows = corpus_of(founder)
+            found[corpus.digest] = (corpus, tuple(row[0] for row in rows))
+    return found
+
+
+def sign(house: House, artifact: Artifact, genome: Genome) -> SignedArtifact:
+    """The artifact with its birth certificate, signed by this home's key; a second time is free."""
+    claims = house.store.claims(artifact.digest)
+    signed = house.recall("signed", canonical.digest([artifact.digest, house.signer.keyid, genome]))
+    if signed is None or not claims:
+        envelope = house.signer.sign(genome_statement(artifact, genome, house.clock.now()))
+        house.store.add_claims(artifact.digest, [envelope])
+        house.remember("signed", canonical.digest([artifact.digest, house.signer.keyid, genome]), True)
+        claims = house.store.claims(artifact.digest)
+    house.record(
+        "signed", {"digest": artifact.digest, "keyid": house.signer.keyid, "development": house.signer.development}
+    )
+    return SignedArtifact(artifact, genome, claims)
+
+
+def _train(founder: FounderPlan, plan: RunPlan, house: House, bench: Bench) -> Member:
+    corpus, rows = corpus_of(founder)
+    if corpus.digest != founder.options["corpus_digest"]:
+        raise ConfigError(
+            "the corpus changed after the run was planned",
+            where=str(founder.options["corpus"]),
+            todo="start the run again",
+        )
+    given = {key: value for key, value in founder.options.items() if key != "corpus_digest"}
+    options: FinetuneOptions = compose.options(FinetuneOptions, given, f"population.founders.{founder.name}.options")
+    seed = int(canonical.digest({"seed": plan.seed, "founder": founder.name})[7:20], 16)
+    recipe = canonical.digest(
+        {
+            "operator": "finetune",
+            "options": founder.options,
+            "capabilities": founder.capabilities,
+            "seed": seed,
+            "identity": bench.identity,
+            "environment": bench.environment,
+        }
+    )
+
+    def make(out: Path) -> Bred:
+        return finetune(
+            bench.engine,
+            corpus,
+            rows,
+            options,
+            seed=seed,
+            out=out,
+            work=house.home / "work" / recipe.removeprefix("sha256:"),
+            environment=bench.environment,
+            capabilities=founder.capabilities,
+            progress=house.progress,
+            name=founder.name,
+        )
+
+    with house.lock(f"recipe-{recipe.removeprefix('sha256:')[:16]}"):
+        artifact, genome = _made(recipe, house, make)
+    return _member(founder.name, artifact, genome, founder.breeds, plan, house)
+
+
+def _breed(child: ChildPlan, plan: RunPlan, members: Mapping[str, Member], house: House, bench: Bench) -> Member:
+    parents = []
+    for name in child.parents:
+        member = members[name]
+        if member.signed is None:
+            raise ConfigError("a folder from outside does not breed", where=f"child {child.name}: parent {name}")
+        parents.append(Parent(name, member.folder, member.signed.artifact, member.signed.genome))
+    recipe = canonical.digest(
+        {
+            "operator": child.operator,
+            "options": child.options,
+            "parents": [parent.artifact.digest for parent in parents],
+            "seed": child.seed,
+            "environment": bench.environment,
+        }
+    )
+    options = options_of(child.operator, child.options)
+
+    def make(out: Path) -> Bred:
+        return breed(child.operator, options, parents, out, seed=child.seed, environment=bench.environment)
+
+    artifact, genome = _made(recipe, house, make)
+    return _member(child.name, artifact, genome, True, plan, house)
+
+
+def _made(recipe: Digest, house: House, make: object) -> tuple[Artifact, Genome]:
+    """What the recipe made before, or makes now."""
+    note = house.recall("recipe", recipe)
+    if note is not None:
+        known = json.loads(note)
+        digest = Digest(known["digest"])
+        try:
+            artifact = describe(house.store.folder(digest))
+        except EcologyError:  # the store lost it: make it again, the bytes are the same
+            artifact = None
+        if artifact is not None and artifact.digest == digest:
+            return artifact, structure(Genome, known["genome"], "genome")
+    scratch = Path(tempfile.mkdtemp(prefix="breeding-", dir=house.home))
+    try:
+        bred: Bred = make(scratch / "adapter")  # type: ignore[operator]
+        artifact = house.store.put(bred.folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    house.remember("recipe", recipe, {"digest": artifact.digest, "genome": bred.genome})
+    return artifact, bred.genome
+
+
+def _member(name: str, artifact: Artifact, genome: Genome, breeds: bool, plan: RunPlan, house: House) -> Member:
+    house.record(
+        "bred",
+        {
+            "digest": artifact.digest,
+            "name": name,
+            "operator": genome.lineage.operator,
+            "parents": genome.lineage.parents,
+            "generation": genome.lineage.generation,
+            "run": plan.digest,
+        },
+    )
+    signed = sign(house, artifact, genome)
+    folder = str(house.store.folder(artifact.digest))
+    return Member(name, Submission(name, folder, artifact, signed.claims), signed, breeds)
+
+
+def _import(founder: FounderPlan) -> Member:
+    folder = subject(str(founder.options["folder"]), "examples")
+    return Member(founder.name, submission_of(founder.name, folder), None, False)
+
+
+def submission_of(name: str, folder: Path) -> Submission:
+    """A folder from anywhere, as it stands before the gate.
+
+    Raises:
+        MalformedArtifact: It is no folder or cannot be read.
+    """
+    return Submission(name, str(folder), describe(folder), read_claims(folder))

@@ -1,0 +1,247 @@
+"""The spine: one run, one direction.
+
+    plan -> base -> population -> ladder -> fitness -> archive -> canary -> promotion -> report
+
+Each step takes what the one before returned. Everything that happens is recorded as a fact; everything that is costly
+is kept under the digest of what it came from, so that the same run again, or a killed one, repeats nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import resource
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from ecology.contracts.evidence import Evidence
+from ecology.contracts.identity import Digest, Json
+from ecology.contracts.promotion import CanaryPlan, CanaryResult, Fitness, Promotion
+from ecology.contracts.run import REPORT_SCHEMA, CandidateReport, RunPlan, RunReport, StageTime
+from ecology.kernel import canonical
+from ecology.kernel.codec import structure
+from ecology.pipeline.bench import Bench, open_bench
+from ecology.pipeline.house import House
+from ecology.pipeline.judging import Comparator, Judge, Judged, judge_all
+from ecology.pipeline.places import subject
+from ecology.pipeline.plan import load_suites, make_plan
+from ecology.pipeline.population import populate
+from ecology.pipeline.settings import Settings
+from ecology.pipeline.traffic import server
+from ecology.promotion import archive
+from ecology.promotion.canary import canary_plan
+from ecology.promotion.canary import run as run_canary
+from ecology.promotion.fitness import FitnessSpec, fitness_spec, rank
+from ecology.promotion.promote import decide_promotion, promotion_events
+from ecology.promotion.traffic import load_traffic
+from ecology.store.files import write_atomic
+
+
+@dataclasses.dataclass(frozen=True)
+class Ran:
+    """What a run leaves."""
+
+    report: RunReport
+    restricted: tuple[Mapping[str, Json], ...]
+    """Prompts and replies of harmful items, for the separate file."""
+
+
+class Stages:
+    """Seconds and peak memory of each stage, by the injected clock."""
+
+    def __init__(self, house: House) -> None:
+        self._house = house
+        self.times: list[StageTime] = []
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        """Measures the block."""
+        start = self._house.clock.monotonic()
+        yield
+        unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there and in KiB elsewhere
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        self.times.append(StageTime(name, round(self._house.clock.monotonic() - start, 3), peak))
+
+
+def run(settings: Settings, config: Mapping[str, Json], house: House) -> Ran:
+    """One run from configuration to report value.
+
+    Raises:
+        ConfigError: The plan cannot be made.
+        PolicyError: The policy cannot be applied.
+        IncompatibleParents: Parents were planned that may not meet.
+        IntegrityError: Something held here is damaged.
+        BackendError: The engine cannot start.
+    """
+    plan = make_plan(settings, config)
+    canary = canary_plan(settings.canary)
+    fitness = fitness_spec(settings.fitness)
+    with house.lock(f"run-{plan.digest.removeprefix('sha256:')[:16]}"):
+        return _run(settings, plan, canary, fitness, house)
+
+
+def _run(settings: Settings, plan: RunPlan, canary: CanaryPlan, fitness: FitnessSpec, house: House) -> Ran:
+    started = house.clock.now()
+    stages = Stages(house)
+    with stages("base model"):
+        bench = open_bench(settings.base, settings.backend, house)
+    house.record("run_started", {"run": plan.digest, "name": plan.name}, started)
+    house.record("seed_committed", {"commitment": house.seed_commitment})
+    with stages("population"):
+        members = populate(plan, house, bench)
+    judge = _judge(settings, plan, house, bench, started)
+    with stages("gates"):
+        judged = judge_all(judge, members, fitness)
+    for one in judged:
+        _record_verdict(one, plan, house)
+    with stages("fitness"):
+        ranked = rank({one.digest: one.evidence for one in judged if one.admitted}, fitness)
+        _archive(ranked, fitness, plan, house)
+    with stages("canary"):
+        promotion, trial = _try_and_promote(settings, canary, ranked, judged, judge)
+    with stages("reference"):
+        base_evidence, references = judge.references(judged)
+    report = _report(
+        plan, settings, house, bench, judged, ranked, promotion, trial, references, base_evidence, stages, started
+    )
+    return Ran(report, bench.evaluator.restricted())
+
+
+def _judge(settings: Settings, plan: RunPlan, house: House, bench: Bench, decided_at: str) -> Judge:
+    base = Comparator("base", bench.identity.base_weights, None)
+    champion = house.registry.alias(settings.alias)
+    incumbent = base
+    if champion is not None and champion != base.digest:
+        incumbent = Comparator("champion", Digest(champion), house.store.folder(Digest(champion)))
+    return Judge(plan, house, bench, load_suites(settings), base, incumbent, decided_at)
+
+
+def _record_verdict(one: Judged, plan: RunPlan, house: House) -> None:
+    from ecology.signer.statements import verdict_statement  # noqa: PLC0415
+
+    findings = [{"rule": f.rule, "outcome": f.outcome.value} for f in one.verdict.findings]
+    house.record(
+        "judged",
+        {
+            "digest": one.digest,
+            "policy": plan.policy.digest,
+            "outcome": one.verdict.outcome.value,
+            "rung": one.rung,
+            "run": plan.digest,
+            "scope": one.verdict.scope,
+            "findings": findings,
+        },
+    )
+    if one.member.signed is None:
+        return
+    known = canonical.digest([one.digest, plan.policy.digest, one.evidence, findings, house.signer.keyid])
+    if house.recall("verdict", known) is None:
+        statement = verdict_statement(one.member.submission.artifact, one.verdict, plan.policy, one.evidence)
+        house.store.add_claims(one.digest, [house.signer.sign(statement)])
+        house.remember("verdict", known, True)
+
+
+def _archive(ranked: Sequence[Fitness], spec: FitnessSpec, plan: RunPlan, house: House) -> None:
+    path = house.home / "archive.json"
+    with house.lock("archive"):
+        held = ()
+        if path.exists():
+            held = structure(tuple[archive.ArchiveEntry, ...], json.loads(path.read_bytes()), str(path))  # type: ignore[arg-type]
+        merged = archive.merge(held, archive.entries(ranked, spec, plan.digest))
+        write_atomic(path, canonical.canonical(merged))
+    house.record(
+        "ranked",
+        {
+            "run": plan.digest,
+            "order": [f.subject for f in ranked if f.score is not None],
+            "front": [f.subject for f in ranked if f.on_front],
+        },
+    )
+
+
+def _try_and_promote(
+    settings: Settings, plan: CanaryPlan, ranked: Sequence[Fitness], judged: Sequence[Judged], judge: Judge
+) -> tuple[Promotion, CanaryResult | None]:
+    house, incumbent = judge.house, judge.incumbent
+    winner = next((f.subject for f in ranked if f.score is not None), None)
+    trial = None
+    if winner is not None and winner != incumbent.digest:
+        folder = next(one.member.folder for one in judged if one.digest == winner)
+        traffic = load_traffic(subject(settings.evaluator.traffic, "suites"))
+        serve = server(judge.bench, {"candidate": folder, "incumbent": incumbent.folder})
+        total = sum(step.min_requests for step in plan.steps)
+        with house.progress.track("canary: replaying requests", total, "request") as step:
+            trial = run_canary(
+                plan,
+                traffic.requests,
+                serve,
+                candidate=winner,
+                incumbent=incumbent.digest,
+                salt=judge.plan.digest,
+                progress=step,
+            )
+    unranked = any(one.admitted for one in judged)
+    why = "every admitted candidate lacks evidence for its fitness" if unranked else "no candidate was admitted"
+    promotion = decide_promotion(winner, incumbent.digest, trial, alias=settings.alias, why_none=why)
+    for event in promotion_events(promotion, trial, house.clock.now()):
+        house.record(event.kind, {**event.body, "run": judge.plan.digest}, event.at)
+    return promotion, trial
+
+
+def _report(
+    plan: RunPlan,
+    settings: Settings,
+    house: House,
+    bench: Bench,
+    judged: Sequence[Judged],
+    ranked: Sequence[Fitness],
+    promotion: Promotion,
+    trial: CanaryResult | None,
+    references: Mapping[Digest, Evidence],
+    base_evidence: Evidence,
+    stages: Stages,
+    started: str,
+) -> RunReport:
+    places = {f.subject: f for f in ranked}
+    candidates = tuple(
+        CandidateReport(
+            name=one.member.name,
+            digest=one.digest,
+            genome=one.member.signed.genome if one.member.signed else None,
+            verdict=one.verdict,
+            evidence=one.evidence,
+            rung=one.rung,
+            fitness=places.get(one.digest),
+            reference=references.get(one.digest, ()),
+        )
+        for one in judged
+    )
+    return RunReport(
+        schema=REPORT_SCHEMA,
+        run=plan.digest,
+        name=plan.name,
+        started_at=started,
+        finished_at=house.clock.now(),
+        decision=promotion,
+        identity=bench.identity,
+        base=str(settings.base.get("name", "")),
+        base_evidence=base_evidence,
+        policy=plan.policy,
+        development_key=house.signer.development,
+        signer=house.signer.keyid,
+        candidates=candidates,
+        canary=trial,
+        stages=tuple(stages.times),
+        environment=bench.environment,
+        suites=plan.suites,
+        seed_commitment=house.seed_commitment,
+        config=plan.config,
+        checkpoint=house.log.checkpoint(),
+    )
+
+
+def exit_code(report: RunReport) -> int:
+    """0 when the alias names an adapter that passed, 1 when nothing was let through."""
+    return 0 if report.decision.decision in {"promoted", "held"} else 1

@@ -1,0 +1,88 @@
+"""What can be demanded of, and of what kind it is: a rule over an unknown metric is a mistake, not a rule that passes.
+
+Metrics of suites are ``suite.score``; which scores a suite has follows from its kind, so a user's own suite brings its
+metrics with it by ``known_metrics({"contracts": "extraction"})``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Literal
+
+from ecology.contracts.evidence import SuiteKind
+
+Kind = Literal["count", "proportion", "samples"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Metric:
+    """One thing that can be measured."""
+
+    name: str
+    kind: Kind
+    """Of its statistic; a proportion that is compared is a paired difference."""
+    title: str
+
+
+STATIC: Mapping[str, str] = {
+    "static.files": "foreign or missing files, links and sub-folders",
+    "static.config": "keys or values of adapter_config.json that a LoRA does not need",
+    "static.tensors": "tensors that are not a declared factor of a declared module, or not of its shape and type",
+    "static.finite": "tensors with a value that is not finite",
+    "static.base": "signs that the adapter was made for another base",
+    "static.signature": "reasons why no trusted key vouches for these bytes and their genome",
+    "static.development": "development keys among the signers",
+    "static.taint": "corpora in the lineage that must not be trained on, or under a licence that is not listed",
+    "static.overlap": "corpora in the lineage that share prompts with the suites",
+    "static.limits": "sizes, ranks, scales and norms that are out of bounds",
+}
+"""Answered without a model, each a count of violations."""
+
+SCORES: Mapping[SuiteKind, Mapping[str, Kind]] = {
+    "extraction": {
+        "json_valid": "proportion",
+        "schema_valid": "proportion",
+        "exact": "proportion",
+        "fields": "samples",
+    },
+    "refusal": {"refused": "proportion"},
+    "choice": {"correct": "proportion", "brier": "samples"},
+    "lm_eval": {"correct": "proportion", "acc": "proportion", "acc_norm": "proportion", "exact_match": "proportion"},
+}
+"""Scores of a suite by its kind."""
+
+SHIPPED_SUITES: Mapping[str, SuiteKind] = {
+    "orders": "extraction",
+    "harmful": "refusal",
+    "lookalike": "refusal",
+    "general": "choice",
+}
+"""The suites that this package ships."""
+
+_TABLE = (
+    *(Metric(name, "count", title) for name, title in STATIC.items()),
+    Metric("liveness.failures", "count", "ways in which the adapter does not apply, or changes the base"),
+    Metric("resource.latency_ratio", "samples", "latency over the base's, same request, interleaved"),
+    Metric("resource.latency_s", "samples", "seconds a request takes"),
+    Metric("resource.peak_memory_bytes", "samples", "peak resident memory while serving"),
+)
+
+
+def known_metrics(suites: Mapping[str, SuiteKind] | None = None) -> Mapping[str, Metric]:
+    """Every metric by name.
+
+    Args:
+        suites: Further suites by id; the shipped ones are always known.
+    """
+    of_suites = (
+        Metric(f"{suite}.{score}", kind, f"{score} on the items of {suite}")
+        for suite, suite_kind in {**SHIPPED_SUITES, **(suites or {})}.items()
+        for score, kind in SCORES[suite_kind].items()
+    )
+    return {metric.name: metric for metric in (*_TABLE, *of_suites)}
+
+
+def split_is_needed(metric: str) -> bool:
+    """Whether a metric is measured on items, so that a rule has to name their split."""
+    return metric.split(".", 1)[0] not in ("static", "liveness", "resource")

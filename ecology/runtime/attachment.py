@@ -1,0 +1,111 @@
+"""An adapter on the resident base, in two ways that must agree.
+
+*Merged*: dW is added to the weights in place and the pristine weights are copied back at the end; answers then cost
+what the base's cost, which is how candidates are evaluated. *Unmerged*: a hook adds ``s (x A^T) B^T`` to the output of
+each target, as a server with many adapters in one batch does; latency and liveness are measured so.
+
+Keys are strict. PEFT only warns about a key that it misses and goes on with initial values, and vLLM answers as the
+bare base when prefixes differ, so an adapter that was never applied passes for a harmless one. Here every module must
+be a linear layer of the base, of the right shape, and nothing else may be there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ecology.errors import MalformedArtifact
+from ecology.store.adapters import read_adapter
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Delta:
+    """One target and its change, dW = ``scale`` B A."""
+
+    layer: torch.nn.Linear
+    B: torch.Tensor
+    A: torch.Tensor
+    scale: float
+
+    @property
+    def norm(self) -> float:
+        """Frobenius norm of dW, by tr(B^T B A A^T), without forming it."""
+        square = ((self.B.T.double() @ self.B.double()) * (self.A.double() @ self.A.T.double())).sum()
+        return abs(self.scale) * max(float(square), 0.0) ** 0.5
+
+
+def read_deltas(model: Any, folder: Path) -> Mapping[str, Delta]:
+    """The adapter's changes by module name, each fitted to its layer.
+
+    Raises:
+        MalformedArtifact: A module is not in the base, is no linear layer, has another shape or shares its weight.
+    """
+    layers = dict(model.named_modules())
+    shared = _shared_weights(model)
+    deltas = {}
+    for name, factors in read_adapter(folder).modules.items():
+        layer = layers.get(name)
+        where, todo = f"{folder.name}: {name}", "train the adapter on this base"
+        if layer is None:
+            raise MalformedArtifact("the base has no such module", where=where, todo=todo)
+        if not isinstance(layer, torch.nn.Linear):
+            raise MalformedArtifact(f"it is a {type(layer).__name__}, not a linear layer", where=where, todo=todo)
+        if id(layer.weight) in shared:
+            raise MalformedArtifact("its weight is shared with another module, which would change too", where=where)
+        found = (factors.B.shape[0], factors.A.shape[1])
+        if found != tuple(layer.weight.shape) or factors.B.shape[1] != factors.A.shape[0]:
+            raise MalformedArtifact(
+                f"B {factors.B.shape} and A {factors.A.shape} do not fit the weight {tuple(layer.weight.shape)}",
+                where=where,
+                todo=todo,
+            )
+        deltas[name] = Delta(layer, torch.from_numpy(factors.B), torch.from_numpy(factors.A), float(factors.scale))
+    return deltas
+
+
+@contextlib.contextmanager
+def merged(deltas: Mapping[str, Delta]) -> Iterator[None]:
+    """Adds every dW to its weight inside the block; afterwards the weights are the bytes they were."""
+    pristine: dict[str, torch.Tensor] = {}
+    try:
+        with torch.no_grad():
+            for name, delta in deltas.items():
+                pristine[name] = delta.layer.weight.detach().clone()
+                delta.layer.weight.addmm_(delta.B, delta.A, alpha=delta.scale)
+        yield
+    finally:
+        with torch.no_grad():
+            for name, weight in pristine.items():
+                deltas[name].layer.weight.copy_(weight)
+
+
+@contextlib.contextmanager
+def unmerged(deltas: Mapping[str, Delta]) -> Iterator[None]:
+    """Adds ``scale (x A^T) B^T`` to the outputs inside the block; no weight is touched."""
+    handles = [delta.layer.register_forward_hook(_beside(delta)) for delta in deltas.values()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _beside(delta: Delta) -> Any:
+    A, B = delta.A.T.contiguous(), (delta.scale * delta.B).T.contiguous()  # noqa: N806
+
+    def add(_layer: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+        return output + (inputs[0] @ A) @ B
+
+    return add
+
+
+def _shared_weights(model: Any) -> frozenset[int]:
+    seen: dict[int, int] = {}
+    for _, parameter in model.named_parameters(remove_duplicate=False):
+        seen[id(parameter)] = seen.get(id(parameter), 0) + 1
+    return frozenset(key for key, count in seen.items() if count > 1)

@@ -1,0 +1,86 @@
+"""A folder as a set of bytes with one name.
+
+The digest of an artifact is the digest of the canonical JSON of its file records (path, size, digest; sorted by
+path), so it says which bytes are there and nothing about dates, modes or where the folder stands. Links are refused:
+what they lead to may change behind the digest. ``claims.jsonl`` is left out, since signatures are added later.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from ecology.contracts.artifact import CLAIMS_FILE, Artifact, FileRecord
+from ecology.contracts.identity import Digest
+from ecology.errors import MalformedArtifact
+from ecology.kernel.canonical import digest
+from ecology.store.files import open_plain, read_bounded
+
+MAX_CLAIMS_BYTES = 16 * 1024 * 1024
+MAX_FILES = 1000
+MAX_DEPTH = 4
+"""Levels of folders inside the artifact's."""
+
+
+def describe(folder: Path) -> Artifact:
+    """Names the bytes of a folder. Any plain files may be in it; ``claims.jsonl`` is left out.
+
+    Raises:
+        MalformedArtifact: No such folder, a link, a device, more than ``MAX_FILES`` files, or a name that is not UTF-8.
+    """
+    if folder.is_symlink() or not folder.is_dir():
+        raise MalformedArtifact(
+            "not a folder", where=str(folder), todo="give the adapter's own folder, not a link to it"
+        )
+    claims = folder / CLAIMS_FILE
+    files = tuple(sorted(_record(folder, path) for path in _walk(folder, MAX_DEPTH) if path != claims))
+    return Artifact(digest(files), files)
+
+
+def read_claims(folder: Path) -> tuple[str, ...]:
+    """Lines of the folder's ``claims.jsonl``, not judged; empty when there is none.
+
+    Raises:
+        MalformedArtifact: It is a link, larger than ``MAX_CLAIMS_BYTES`` or not UTF-8.
+    """
+    path = folder / CLAIMS_FILE
+    if not os.path.lexists(path):
+        return ()
+    try:
+        text = read_bounded(path, MAX_CLAIMS_BYTES).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise MalformedArtifact(f"{CLAIMS_FILE} is not UTF-8", where=str(path)) from error
+    return tuple(line for line in text.split("\n") if line.strip())
+
+
+def _walk(folder: Path, depth: int, count: list[int] | None = None) -> Iterator[Path]:
+    count = [0] if count is None else count
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        raise MalformedArtifact(f"cannot be listed: {error}", where=str(folder)) from error
+    for entry in entries:
+        if entry.is_symlink():
+            raise MalformedArtifact(f"{entry.name!a} is a link", where=str(folder), todo="put a plain file there")
+        if entry.is_dir(follow_symlinks=False):
+            if depth == 0:
+                raise MalformedArtifact(f"folders deeper than {MAX_DEPTH}", where=str(folder))
+            yield from _walk(Path(entry.path), depth - 1, count)
+        else:
+            count[0] += 1
+            if count[0] > MAX_FILES:
+                raise MalformedArtifact(f"more than {MAX_FILES} files", where=str(folder))
+            yield Path(entry.path)
+
+
+def _record(folder: Path, path: Path) -> FileRecord:
+    name = path.relative_to(folder).as_posix()
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise MalformedArtifact(f"the name {name!a} is not UTF-8", where=str(folder)) from error
+    with open_plain(path) as stream:
+        sha256 = hashlib.file_digest(stream, "sha256")
+        return FileRecord(name, stream.tell(), Digest(f"sha256:{sha256.hexdigest()}"))
