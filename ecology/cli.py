@@ -12,13 +12,15 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import ecology
 from ecology.errors import EXIT_BUG, EXIT_OK, EXIT_REFUSED, EcologyError, IntegrityError
 
 if TYPE_CHECKING:
     from ecology.pipeline.house import House
+
+DEFAULT_BASE = "smollm2-135m"
 
 EXITS = """\
 exit codes:
@@ -35,8 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     parser = build_parser()
     options = parser.parse_args(arguments)
-    if not hasattr(options, "call"):
-        (options.parser if hasattr(options, "parser") else parser).print_help()
+    if options.call is None:
+        options.parser.print_help()
         return EXIT_OK
     call: Callable[[argparse.Namespace], int] = options.call
     try:
@@ -76,14 +78,14 @@ def build_parser() -> argparse.ArgumentParser:
         parents=[common],
     )
     parser.add_argument("--version", action="version", version=f"ecology {ecology.__version__}")
-    parser.set_defaults(home=None, quiet=False, debug=False)
+    parser.set_defaults(home=None, quiet=False, debug=False, call=None, parser=parser)
     commands = parser.add_subparsers(metavar="COMMAND", title="commands")
 
     def command(
-        name: str, text: str, call: Callable[[argparse.Namespace], int] | None = None, **more: object
+        name: str, text: str, call: Callable[[argparse.Namespace], int] | None = None
     ) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text, parents=[common], **more)  # type: ignore[arg-type]
-        sub.set_defaults(**({"call": call} if call else {"parser": sub}))
+        sub = commands.add_parser(name, help=text, description=text, parents=[common])
+        sub.set_defaults(parser=sub, call=call)
         return sub
 
     run = command("run", "breed, sign, judge, rank, try, promote and report: the main job", _run)
@@ -97,7 +99,7 @@ def build_parser() -> argparse.ArgumentParser:
     gate.add_argument("adapters", nargs="+", metavar="ADAPTER", type=Path, help="a PEFT adapter folder")
     gate.add_argument("--policy", default="release", metavar="FILE", help="a policy file, or the name of a shipped one")
     gate.add_argument(
-        "--base", default="smollm2-135m", metavar="NAME", help="a preset of conf/base (default: smollm2-135m)"
+        "--base", default=DEFAULT_BASE, metavar="NAME", help="a preset of conf/base (default: smollm2-135m)"
     )
     gate.add_argument("--static", action="store_true", help="only what needs no model; admits to nothing")
     gate.add_argument("--format", default="text", choices=["text", "json", "junit"])
@@ -108,7 +110,7 @@ def build_parser() -> argparse.ArgumentParser:
     breed.add_argument("parents", nargs="+", metavar="PARENT", help="adapter folders, then options as key=value")
     breed.add_argument("--out", required=True, metavar="DIR", type=Path)
     breed.add_argument(
-        "--base", default="smollm2-135m", metavar="NAME", help="a preset of conf/base (default: smollm2-135m)"
+        "--base", default=DEFAULT_BASE, metavar="NAME", help="a preset of conf/base (default: smollm2-135m)"
     )
     breed.add_argument("--seed", type=int, default=0)
 
@@ -132,23 +134,24 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 Sub = argparse.ArgumentParser
+Argument = tuple[str, dict[str, Any]]
 
 
 def _leaf(
     parser: Sub,
     common: Sub,
-    leaves: Sequence[tuple[str, str, Callable[[argparse.Namespace], int], Sequence[tuple[str, dict[str, object]]]]],
+    leaves: Sequence[tuple[str, str, Callable[[argparse.Namespace], int], Sequence[Argument]]],
 ) -> None:
     commands = parser.add_subparsers(metavar="COMMAND", title="commands")
     for name, text, call, arguments in leaves:
         sub = commands.add_parser(name, help=text, description=text, parents=[common])
         sub.set_defaults(call=call)
         for flag, more in arguments:
-            sub.add_argument(flag, **more)  # type: ignore[arg-type]
+            sub.add_argument(flag, **more)
 
 
 def _policy_commands(parser: Sub, common: Sub) -> None:
-    policy = [("policy", {"metavar": "FILE", "help": "a policy file, or the name of a shipped one"})]
+    policy: list[Argument] = [("policy", {"metavar": "FILE", "help": "a policy file, or the name of a shipped one"})]
     _leaf(
         parser,
         common,
@@ -171,7 +174,9 @@ def _suite_commands(parser: Sub, common: Sub) -> None:
 
 
 def _base_commands(parser: Sub, common: Sub) -> None:
-    name = [("name", {"nargs": "?", "default": "smollm2-135m", "metavar": "NAME", "help": "a preset of conf/base"})]
+    name: list[Argument] = [
+        ("name", {"nargs": "?", "default": DEFAULT_BASE, "metavar": "NAME", "help": "preset of conf/base"})
+    ]
     _leaf(
         parser,
         common,
@@ -183,8 +188,11 @@ def _base_commands(parser: Sub, common: Sub) -> None:
 
 
 def _registry_commands(parser: Sub, common: Sub) -> None:
-    digest = ("digest", {"metavar": "DIGEST", "help": "an artifact digest or an unambiguous beginning of one"})
-    alias = ("--alias", {"default": "champion", "metavar": "NAME"})
+    digest: Argument = (
+        "digest",
+        {"metavar": "DIGEST", "help": "a digest, the beginning of one, a name or an alias"},
+    )
+    alias: Argument = ("--alias", {"default": "champion", "metavar": "NAME"})
     _leaf(
         parser,
         common,
@@ -228,8 +236,10 @@ def _audit_commands(parser: Sub, common: Sub) -> None:
 
 
 def _report_commands(parser: Sub, common: Sub) -> None:
-    folder = [("folder", {"metavar": "DIR", "type": Path, "help": "a run's output folder"})]
-    key = [("--key", {"metavar": "FILE", "type": Path, "help": "trust this PEM public key (default: this home's)"})]
+    folder: list[Argument] = [("folder", {"metavar": "DIR", "type": Path, "help": "a run's output folder"})]
+    key: list[Argument] = [
+        ("--key", {"metavar": "FILE", "type": Path, "help": "PEM public key to trust (default: this home's)"})
+    ]
     _leaf(
         parser,
         common,
@@ -289,9 +299,8 @@ def _breed(options: argparse.Namespace) -> int:
         house=_doors(options),
     )
     print(f"{bred.folder}  {bred.artifact.digest}")
-    print(
-        f"retained energy {bred.genome.resource_profile.retained_energy:.4f}, rank {bred.genome.resource_profile.max_rank}"
-    )
+    profile = bred.genome.resource_profile
+    print(f"retained energy {profile.retained_energy:.4f}, rank {profile.max_rank}, {profile.modules} modules")
     return EXIT_OK
 
 
@@ -313,10 +322,11 @@ def _verify(options: argparse.Namespace) -> int:
 
 def _policy_lint(options: argparse.Namespace) -> int:
     from ecology.pipeline.policies import lint_file  # noqa: PLC0415
+    from ecology.telemetry.clock import SystemClock  # noqa: PLC0415
 
-    problems = lint_file(options.policy)
-    print("\n".join(problems) or "nothing to say against it")
-    return EXIT_REFUSED if problems else EXIT_OK
+    errors, warnings = lint_file(options.policy, SystemClock().now())
+    print("\n".join([*errors, *warnings]) or "nothing to say against it")
+    return EXIT_REFUSED if errors else EXIT_OK
 
 
 def _policy_test(options: argparse.Namespace) -> int:

@@ -209,7 +209,9 @@ def _snapshot(spec: Hub, folder: Path, progress: Progress) -> None:
                 allow_patterns=["*.safetensors", "*.json", "*.jinja"],  # data only: no pickle, no code
             )
         except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-            raise BackendError(f"{spec.repo} could not be fetched: {error}", todo="check the network and the id") from error
+            raise BackendError(
+                f"{spec.repo} could not be fetched: {error}", todo="check the network and the id"
+            ) from error
         bar.advance(1)
     shutil.rmtree(folder / ".cache", ignore_errors=True)
 

@@ -167,7 +167,9 @@ def read(data: bytes, where: str) -> Manifest:
     try:
         manifest = structure(Manifest, json.loads(data), where)
     except (ValueError, EcologyError) as error:
-        raise IntegrityError(f"the manifest of a base is damaged: {error}", where=where, todo="delete the file") from error
+        raise IntegrityError(
+            f"the manifest of a base is damaged: {error}", where=where, todo="delete the file"
+        ) from error
     if manifest.format != FORMAT:
         raise IntegrityError(f"format {manifest.format} is not read", where=where, todo="delete the file")
     return manifest

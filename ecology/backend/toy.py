@@ -72,7 +72,9 @@ def build(folder: Path, seed: int, hidden: int, layers: int, heads: int, kv_head
         "vocab_size": vocabulary,
     }
     (folder / "config.json").write_bytes(canonical(config))
-    (folder / "generation_config.json").write_bytes(canonical({"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}))
+    (folder / "generation_config.json").write_bytes(
+        canonical({"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2})
+    )
     random = np.random.Generator(np.random.PCG64(seed))
 
     def matrix(rows: int, columns: int) -> np.ndarray:

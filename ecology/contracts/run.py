@@ -46,6 +46,8 @@ class Budget:
     finalists: int
     """At most so many candidates see the hidden items."""
     latency_pairs: int
+    latency_tokens: int
+    """Length of every timed reply."""
     batch_size: int
     threads: int
 

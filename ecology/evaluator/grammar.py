@@ -156,7 +156,9 @@ def fill(text: str, bindings: Mapping[str, Value]) -> Value:
     """
     missing = [match[0] for match in REFERENCE.finditer(text) if match[0][1:-1] not in bindings]
     if missing:
-        raise ConfigError(f"{text!r} refers to {missing[0]}, which the item never draws", todo="use it in every template")
+        raise ConfigError(
+            f"{text!r} refers to {missing[0]}, which the item never draws", todo="use it in every template"
+        )
     whole = REFERENCE.fullmatch(text)
     if whole:
         return bindings[whole[0][1:-1]]
@@ -179,7 +181,9 @@ def options(item: Derivation, seed: str, k: int) -> tuple[tuple[str, ...], int]:
     right = fill(item.cell.answer, item.bindings)
     others = [value for value in table.column(column) if value != right] if isinstance(table, Table) else []
     if len(others) < k - 1:
-        raise ConfigError(f"cell {item.cell.id!r}: {item.cell.answer} has {len(others)} distractors, {k - 1} are needed")
+        raise ConfigError(
+            f"cell {item.cell.id!r}: {item.cell.answer} has {len(others)} distractors, {k - 1} are needed"
+        )
     draw = Draw(f"{seed}\x00options\x00{item.prompt}")
     chosen = draw.sample(others, k - 1)
     place = draw.below(k)

@@ -92,7 +92,11 @@ def load_suite(path: Path) -> Suite:
         digest=digest_bytes(raw),
         max_new_tokens=data.get("max_new_tokens", 0),
         schema=data.get("schema", {}),
-        grammar={key: value for key, value in data.items() if key in {"expect", "wrap", "answer", "splits", "symbols", "cells"}},
+        grammar={
+            key: value
+            for key, value in data.items()
+            if key in {"expect", "wrap", "answer", "splits", "symbols", "cells"}
+        },
     )
 
 
@@ -261,12 +265,16 @@ def _suite_mistakes(data: Mapping[str, Json]) -> list[str]:
     if data["kind"] == "extraction" and not (data.get("schema") and data.get("answer")):
         errors.append("schema, answer: both are needed in a suite of kind extraction")
     if (data["kind"] == "choice") == (data.get("max_new_tokens", 0) > 0):
-        errors.append("max_new_tokens: at least 1 where the model writes, absent where options are scored by likelihood")
+        errors.append(
+            "max_new_tokens: at least 1 where the model writes, absent where options are scored by likelihood"
+        )
     if data["kind"] == "choice":
         errors += [
             f"cells.{name}.answer: is one reference to a column, as in {{pair.capital}}"
             for name, cell in data["cells"].items()
-            if not any(column and f"{{{symbol}.{column}}}" == cell.get("answer") for symbol, column in _answer_reference(cell))
+            if not any(
+                column and f"{{{symbol}.{column}}}" == cell.get("answer") for symbol, column in _answer_reference(cell)
+            )
         ]
     return errors
 
@@ -290,7 +298,9 @@ def _grammar_mistakes(data: Mapping[str, Json]) -> list[str]:
         shape = _shape(plan, _SPLIT, _SPLIT_OPTIONAL, f"splits.{name}.")
         errors += shape
         if not shape:
-            errors += [f"splits.{name}.cells: {cell!r} is not under cells" for cell in plan["cells"] if cell not in cells]
+            errors += [
+                f"splits.{name}.cells: {cell!r} is not under cells" for cell in plan["cells"] if cell not in cells
+            ]
             errors += [] if plan["cells"] else [f"splits.{name}.cells: names no cell"]
             errors += [] if plan["items"] > 0 else [f"splits.{name}.items: {plan['items']} is not at least 1"]
     if errors:

@@ -52,5 +52,8 @@ def digest(value: object) -> Digest:
 def is_digest(text: Any) -> bool:
     """Whether ``text`` is written as a ``Digest``."""
     return (
-        isinstance(text, str) and len(text) == 71 and text.startswith("sha256:") and set(text[7:]) <= set("0123456789abcdef")
+        isinstance(text, str)
+        and len(text) == 71
+        and text.startswith("sha256:")
+        and set(text[7:]) <= set("0123456789abcdef")
     )

@@ -1,4 +1,4 @@
-"""How sure we may be: one-sided bounds, and how many items it takes to know.
+"""How sure we may be: one-sided bounds, and whether they meet a rule.
 
 Every bound here is one-sided at ``confidence``: "the truth is at least ``lower``" is wrong in at most ``1 -
 confidence`` of all experiments, and the same for ``upper``; both together make a two-sided interval at ``2 * confidence
@@ -9,14 +9,12 @@ confidence`` of all experiments, and the same for ``upper``; both together make 
 - ``tango``: a difference of two rates on the same items. A score interval, close to what is stated for n >= 30.
 - ``quantile_bounds``: a quantile of any continuous distribution. Exact: never wrong more often than stated.
 
-``needed_n`` and ``power`` answer the two questions that a gate has to answer before it asks anything: how many items
-would decide, and how probable is a pass. SciPy is imported inside the functions that need it, so that the static gate
-never pays for them.
+SciPy is imported here and nowhere else in the kernel, inside the functions that need it, so that the static gate never
+pays for it. What follows from the bounds for planning is in ``planning``.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from statistics import NormalDist
@@ -24,9 +22,6 @@ from statistics import NormalDist
 from ecology.contracts.evidence import Count, Paired, Proportion, Samples, Statistic
 from ecology.contracts.policy import Rule
 from ecology.errors import ConfigError
-
-MOST_SAMPLES = 10_000_000
-"""Where the search for a deciding n gives up."""
 
 
 def clopper_pearson(k: float, n: float, confidence: float) -> tuple[float, float]:
@@ -147,12 +142,8 @@ def mcnemar(n10: int, n01: int) -> float:
 
     Source: McNemar, Psychometrika 12, 1947, in its exact (binomial) form.
     """
-    from scipy.special import bdtr  # noqa: PLC0415
-
     _check_pairs(n10, n01, n10 + n01 or 1, 0.5)
-    if n10 == n01:
-        return 1.0
-    return min(1.0, 2 * float(bdtr(min(n10, n01), n10 + n01, 0.5)))
+    return min(1.0, 2 * binomial_cdf(min(n10, n01), n10 + n01, 0.5)) if n10 != n01 else 1.0
 
 
 def quantile_bounds(values: Sequence[float], quantile: float, confidence: float) -> tuple[float | None, float | None]:
@@ -174,15 +165,30 @@ def quantile_bounds(values: Sequence[float], quantile: float, confidence: float)
 
     Source: David and Nagaraja, Order Statistics, 3rd edition, section 7.1.
     """
-    from scipy.special import bdtr  # noqa: PLC0415
-
     _check_quantile(quantile, confidence)
     if any(math.isnan(value) for value in values):
         raise ConfigError("a NaN among samples has no place in an order")
     n, ordered = len(values), sorted(values)
-    below = _first(lambda k: float(bdtr(k - 1, n, quantile)) >= confidence, 1, n)
-    above = _first(lambda k: float(bdtr(k - 1, n, 1 - quantile)) >= confidence, 1, n)  # the same law from the other end
+    below = _first(lambda k: binomial_cdf(k - 1, n, quantile) >= confidence, 1, n)
+    above = _first(lambda k: binomial_cdf(k - 1, n, 1 - quantile) >= confidence, 1, n)  # the same from the other end
     return (None if above is None else ordered[n - above], None if below is None else ordered[below - 1])
+
+
+def binomial_cdf(k: float, n: float, p: float) -> float:
+    """P(Binomial(n, p) <= k), carried over to real k and n by the incomplete beta function.
+
+    Args:
+        k: Any number.
+        n: Trials, at least 0.
+        p: Probability of a success, 0 to 1.
+
+    Source: Abramowitz and Stegun, 26.5.24.
+    """
+    from scipy.special import betainc  # noqa: PLC0415
+
+    if k < 0:
+        return 0.0
+    return 1.0 if k >= n else float(betainc(n - k, k + 1, 1 - p))
 
 
 def bounds(rule: Rule, statistic: Statistic) -> tuple[float | None, float | None]:
@@ -209,56 +215,6 @@ def exact(rule: Rule, statistic: Statistic) -> bool:
     return isinstance(statistic, Count) or (
         isinstance(statistic, Samples) and len(statistic.values) == 1 and rule.min_samples == 1
     )
-
-
-def needed_n(rule: Rule, statistic: Statistic) -> int | None:
-    """The fewest samples that would decide the rule if what was observed went on at the same rate.
-
-    "Decide" is to prove the demand or to prove that it is missed. Computed with real-valued counts, so that it does not
-    jump with rounding; it is a plan and not a promise.
-
-    Returns:
-        A number of samples, never below ``rule.min_samples``; None where none up to ten million would decide, as when
-        the observed rate is the threshold itself, or where the evidence is exact or empty.
-    """
-    size = sample_size(statistic)
-    if isinstance(statistic, Count) or size == 0 or exact(rule, statistic):
-        return None
-    decides = _projection(rule, statistic)
-    if not decides(float(MOST_SAMPLES)):
-        return None
-    low, high = 0, max(1, rule.min_samples)
-    while not decides(float(high)):
-        low, high = high, min(2 * high, MOST_SAMPLES)
-    while high - low > 1 and high > max(1, rule.min_samples):
-        middle = (low + high) // 2
-        low, high = (low, middle) if decides(float(middle)) else (middle, high)
-    return max(high, rule.min_samples)
-
-
-def power(rule: Rule, n: int, truth: float, discordance: float = 0.0) -> float:
-    """Probability that ``n`` samples let the rule pass, computed exactly, with no simulation.
-
-    Args:
-        rule: Over a rate (``against`` is ``absolute``), a paired difference or a quantile of samples (``resource.*``).
-        n: Samples, more than 0.
-        truth: The true rate; for a paired rule the true difference; for a rule over samples the share of samples that
-            satisfy the threshold.
-        discordance: For a paired rule: the share of pairs on which the two differ, at least ``abs(truth)``.
-
-    Returns:
-        0 to 1.
-
-    Raises:
-        ConfigError: Arguments out of range.
-    """
-    if n < 1:
-        raise ConfigError(f"power needs at least one sample, found {n}", where=rule.id)
-    if n < rule.min_samples:
-        return 0.0
-    if rule.metric.startswith("resource."):
-        return _samples_power(rule, n, truth)
-    return _rate_power(rule, n, truth) if rule.against == "absolute" else _paired_power(rule, n, truth, discordance)
 
 
 def meets(rule: Rule, lower: float | None, upper: float | None) -> bool:
@@ -302,112 +258,6 @@ def observed(rule: Rule, statistic: Statistic) -> float:
         return (statistic.n10 - statistic.n01) / statistic.n
     ordered = sorted(statistic.values)
     return ordered[max(0, math.ceil(rule.quantile * len(ordered)) - 1)]
-
-
-def _projection(rule: Rule, statistic: Proportion | Paired | Samples) -> Callable[[float], bool]:
-    """Whether n samples like those seen would decide, as a function of n."""
-
-    def decides(n: float) -> bool:
-        if isinstance(statistic, Samples):
-            return _samples_decide(rule, statistic, n)
-        grown = n / statistic.n
-        if isinstance(statistic, Proportion):
-            edges = clopper_pearson(min(statistic.k * grown, n), n, rule.confidence)
-        else:
-            edges = tango(
-                statistic.n10 * grown, min(statistic.n01 * grown, n - statistic.n10 * grown), n, rule.confidence
-            )
-        return meets(rule, *edges) or misses(rule, *edges)
-
-    return decides
-
-
-def _samples_decide(rule: Rule, statistic: Samples, n: float) -> bool:
-    # x(m) <= t is the upper bound's demand, and P(Bin(n, q) <= m - 1) = I_{1-q}(n - m + 1, m) carries over to real m.
-    from scipy.special import betainc  # noqa: PLC0415
-
-    count = len(statistic.values)
-    at_most = sum(value <= rule.threshold for value in statistic.values) / count * n
-    below = sum(value < rule.threshold for value in statistic.values) / count * n
-
-    def reached(share: float, quantile: float) -> bool:
-        return share > 0 and float(betainc(n - share + 1, share, 1 - quantile)) >= rule.confidence
-
-    proves_upper = reached(at_most, rule.quantile)  # quantile <= threshold
-    proves_above = reached(n - at_most, 1 - rule.quantile)  # quantile > threshold
-    proves_lower = reached(n - below, 1 - rule.quantile)  # quantile >= threshold
-    proves_below = reached(below, rule.quantile)  # quantile < threshold
-    if rule.comparator == "<=":
-        return proves_upper or proves_above
-    if rule.comparator == ">=":
-        return proves_lower or proves_below
-    return proves_above or proves_below
-
-
-def _passes(rule: Rule, lower: float | None, upper: float | None) -> bool:
-    return meets(rule, lower, upper) if rule.decide == "proven" else not misses(rule, lower, upper)
-
-
-def _rate_power(rule: Rule, n: int, truth: float) -> float:
-    from scipy.stats import binom  # noqa: PLC0415
-
-    if not 0 <= truth <= 1:
-        raise ConfigError(f"a rate is between 0 and 1, found {truth}", where=rule.id)
-    return float(
-        sum(binom.pmf(k, n, truth) for k in range(n + 1) if _passes(rule, *clopper_pearson(k, n, rule.confidence)))
-    )
-
-
-def _paired_power(rule: Rule, n: int, truth: float, discordance: float) -> float:
-    from scipy.stats import binom  # noqa: PLC0415
-
-    if not abs(truth) <= discordance <= 1:
-        raise ConfigError(
-            f"the share of discordant pairs is between |difference| = {abs(truth)} and 1, found {discordance}",
-            where=rule.id,
-        )
-    z = NormalDist().inv_cdf(rule.confidence)
-    won_share = (discordance + truth) / 2 / discordance if discordance else 0.0
-    total = 0.0
-    for discordant in range(n + 1):
-        mass = float(binom.pmf(discordant, n, discordance))
-        if mass < 1e-12:  # what is left out cannot change the eleventh digit
-            continue
-        # More wins never hurt a ">=" rule and never help a "<=" rule, so one critical number of wins parts the two.
-        wins = [k for k in range(discordant + 1) if _pair_passes(rule, k, discordant - k, n, z)]
-        if wins:
-            total += mass * float(
-                binom.cdf(wins[-1], discordant, won_share) - binom.cdf(wins[0] - 1, discordant, won_share)
-            )
-    return min(1.0, total)
-
-
-def _pair_passes(rule: Rule, n10: int, n01: int, n: int, z: float) -> bool:
-    # lower >= t exactly when the score at t is at least z: no root has to be found.
-    score = tango_score(n10, n01, n, rule.threshold)
-    if rule.decide == "proven":
-        return {">=": score >= z, "<=": score <= -z, "==": False}[rule.comparator]
-    return {">=": score >= -z, "<=": score <= z, "==": abs(score) <= z}[rule.comparator]
-
-
-def _samples_power(rule: Rule, n: int, truth: float) -> float:
-    from scipy.stats import binom  # noqa: PLC0415
-
-    if not 0 <= truth <= 1:
-        raise ConfigError(
-            f"the share of samples that satisfy the threshold is between 0 and 1, found {truth}", where=rule.id
-        )
-    if n == 1 and rule.min_samples == 1:
-        return truth
-    total, at_zero = 0.0, dataclasses.replace(rule, threshold=0.0)
-    for good in range(n + 1):
-        # As many samples on the good side of the threshold 0 as ``good`` says; their values do not matter, only their
-        # order does.
-        side = -1.0 if rule.comparator == "<=" else 1.0
-        values = [side] * good + [-side] * (n - good)
-        if _passes(at_zero, *quantile_bounds(values, rule.quantile, rule.confidence)):
-            total += float(binom.pmf(good, n, truth))
-    return min(1.0, total)
 
 
 def _bisect(falling: Callable[[float], float], low: float, high: float) -> float:

@@ -29,7 +29,7 @@ from ecology.contracts.evidence import Count, Evidence, Measurement, Paired, Pro
 from ecology.contracts.identity import Digest
 from ecology.contracts.policy import Finding, GateVerdict, Outcome, Policy, Rule, Scope, Waiver
 from ecology.errors import EcologyError, PolicyError
-from ecology.kernel import statistics
+from ecology.kernel import planning, statistics
 
 NOT_ASKED = "not asked"
 """How the reason of a finding begins whose rule was left out of the question on purpose."""
@@ -109,7 +109,7 @@ def verdict(
         policy=policy.digest,
         scope=scope,
         outcome=max(worst, key=_rank),
-        findings=(*findings, *extra),
+        findings=(*extra, *findings),  # what went wrong explains what is missing
         decided_at=decided_at,
     )
 
@@ -205,7 +205,7 @@ def _judge_one(rule: Rule, statistic: Statistic) -> Finding:
     elif rule.decide == "not_refuted":
         outcome, conclusion = Outcome.PASS, f"{wanted} is still possible"
     else:
-        enough = statistics.needed_n(rule, statistic)
+        enough = planning.needed_n(rule, statistic)
         after = f"about {enough}" if enough and enough > n else "no number of"
         outcome = Outcome.INCONCLUSIVE
         conclusion = f"{wanted} is neither proven nor refuted; {after} samples like these would decide"

@@ -50,7 +50,9 @@ class Bench:
         """The resident base."""
         from ecology.runtime.engine import TransformersEngine  # noqa: PLC0415  (torch only when weights are needed)
 
-        return TransformersEngine(self.base, threads=self.backend.threads, batch_size=self.backend.batch_size)
+        return TransformersEngine(
+            self.base, clock=self.house.clock, threads=self.backend.threads, batch_size=self.backend.batch_size
+        )
 
     @functools.cached_property
     def evaluator(self) -> Evaluator:

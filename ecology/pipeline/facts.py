@@ -2,24 +2,144 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from ecology.contracts.identity import Digest, Json
+from ecology.contracts.policy import Outcome
+from ecology.contracts.promotion import Promotion
 from ecology.errors import ConfigError
 from ecology.kernel import canonical
 from ecology.pipeline.house import House
+from ecology.report.json_report import read_report
 
 
-def find(house: House, beginning: str) -> Digest:
-    """The one registered digest that begins like this, ``sha256:`` or not.
+def listing(house: House) -> str:
+    """One line an adapter: digest, name, operator, generation, last verdict, aliases."""
+    rows = [("digest", "name", "operator", "gen", "last verdict", "aliases")]
+    for known in house.registry.list():
+        last = known.verdicts[-1] if known.verdicts else None
+        verdict = f"{last.outcome} ({last.rung or 'all rungs'})" if last else "not judged"
+        if known.quarantined:
+            verdict = f"quarantined: {known.quarantined}"
+        generation = "" if known.generation is None else str(known.generation)
+        short = known.digest.removeprefix("sha256:")[:16]
+        rows.append((short, known.name, known.operator or "outside", generation, verdict, ", ".join(known.aliases)))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def show(house: House, text: str) -> Json:
+    """Everything known of one adapter, as plain data.
 
     Raises:
-        ConfigError: None or several do.
+        ConfigError: Nothing or more than one thing is meant.
     """
-    text = beginning.removeprefix("sha256:")
-    hits = [row.digest for row in house.registry.list() if row.digest.removeprefix("sha256:").startswith(text)]
-    if len(hits) == 1:
-        return Digest(hits[0])
-    what = f"{len(hits)} adapters begin like this" if hits else "no adapter begins like this"
-    raise ConfigError(what, where=beginning, todo="ecology registry list shows them all")
+    digest = Digest(house.registry.resolve(text))
+    plain: Json = canonical.plain(house.registry.show(digest))
+    return {**plain, "claims": len(house.store.claims(digest)), "history": canonical.plain(_moves(house, digest))}
+
+
+def lineage(house: House, text: str) -> str:
+    """The family tree, the adapter first.
+
+    Raises:
+        ConfigError: Nothing or more than one thing is meant.
+    """
+    return house.registry.lineage(house.registry.resolve(text)).text
+
+
+def promote(house: House, text: str, alias: str) -> str:
+    """Moves an alias by hand to an adapter whose last full verdict admits it.
+
+    Raises:
+        ConfigError: Nothing or more than one thing is meant, or no full verdict admits it.
+    """
+    digest = house.registry.resolve(text)
+    known = house.registry.show(digest)
+    full = [verdict for verdict in known.verdicts if verdict.scope == "full"]
+    if known.quarantined:
+        raise ConfigError(f"it is quarantined: {known.quarantined}", where=digest, todo="promote another")
+    if not full or not Outcome(full[-1].outcome).admits:
+        what = f"its last full verdict is {full[-1].outcome}" if full else "no full verdict is known"
+        raise ConfigError(what, where=digest, todo="ecology gate judges it; only what passes is promoted")
+    previous = house.registry.alias(alias) or ""
+    if previous == digest:
+        return f"{alias} is {digest} already"
+    move = Promotion("promoted", alias, digest, previous, "promoted by hand")
+    house.record("promoted", canonical.plain(move))
+    return f"{alias}: {previous or 'nothing'} -> {digest}"
+
+
+def rollback(house: House, alias: str) -> str:
+    """Moves an alias back to the one before.
+
+    Raises:
+        ConfigError: There is nothing to go back to.
+    """
+    present, target = house.registry.alias(alias), house.registry.rollback_target(alias)
+    if present is None or target is None:
+        raise ConfigError("there is nothing to go back to", where=f"alias {alias}", todo="ecology registry list")
+    move = Promotion("rolled_back", alias, target, present, "rolled back by hand")
+    house.record("rolled_back", canonical.plain(move))
+    return f"{alias}: {present} -> {target}"
+
+
+def rebuild(house: House) -> str:
+    """The registry anew from the log.
+
+    Raises:
+        IntegrityError: The log was tampered with.
+    """
+    return f"{house.registry.rebuild(house.log.events())} facts taken in"
+
+
+def audit_verify(house: House) -> str:
+    """Log and registry against everything that was ever signed.
+
+    Raises:
+        IntegrityError: Something is not as it was.
+    """
+    seen = house.log.verify()
+    house.registry.verify(house.log.events())
+    return f"the log is whole: {seen.size} events, origin {seen.origin}\nthe registry says what the log says"
+
+
+def audit_prove(house: House, index: int) -> str:
+    """An event and the proof that it is in the log.
+
+    Raises:
+        ConfigError: There is no such event.
+    """
+    proof = house.log.prove(index)
+    return f"{proof.entry.decode()}\n\n{proof.text}"
+
+
+def audit_consistency(house: House, old: Path) -> str:
+    """That the log still begins with what an old checkpoint saw.
+
+    Args:
+        house: The installation.
+        old: A file with a checkpoint, or a ``report.json`` that holds one.
+
+    Raises:
+        ConfigError: It holds no checkpoint.
+        IntegrityError: The log was rewritten or cut since.
+    """
+    try:
+        text = old.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"cannot be read: {error}", where=str(old), todo="--from takes a checkpoint or a report.json"
+        ) from error
+    checkpoint = read_report(old).checkpoint if text.lstrip().startswith("{") else text
+    found = house.log.consistency(checkpoint)
+    return f"the log of {found.new.size} events begins with the {found.old.size} of this checkpoint, unchanged"
+
+
+def _moves(house: House, digest: str) -> list[Json]:
+    return [
+        canonical.plain(move)
+        for alias in sorted(house.registry.aliases())
+        for move in house.registry.history(alias)
+        if digest in (move.subject, move.previous)
+    ]

@@ -88,13 +88,33 @@ class House:
             kind: As documented in ``ecology.registry.registry``.
             body: What happened, as plain data.
             at: When; None is now.
+
+        Raises:
+            ConfigError: The fact is of a known kind and malformed.
+            IntegrityError: The log was tampered with.
         """
-        plain = canonical.plain(body)
-        if kind in ONCE and self.registry.knows(kind, plain):
-            return
-        event = Event(kind=kind, at=at or self.clock.now(), body=plain)
-        self.log.append(event)
-        self.registry.apply(event)
+        from ecology.registry.events import check_event  # noqa: PLC0415
+
+        event = Event(kind=kind, at=at or self.clock.now(), body=canonical.plain(body))
+        check_event(event)
+        with self.lock("facts"):  # so that of two processes with the same fact one writes it
+            self._catch_up()
+            if kind not in ONCE or _fact(event) not in self._facts[1]:
+                self.log.append(event)
+                self._catch_up()
+        self.registry.follow(self.log)
+
+    @functools.cached_property
+    def _facts(self) -> tuple[list[int], set[Digest]]:
+        """How far the log was read, and the facts of ``ONCE`` seen so far."""
+        return [0], set()
+
+    def _catch_up(self) -> None:
+        place, seen = self._facts
+        for event in self.log.events_since(place[0]):
+            place[0] += 1
+            if event.kind in ONCE:
+                seen.add(_fact(event))
 
     @functools.cached_property
     def secret_seed(self) -> bytes:
@@ -163,6 +183,11 @@ class House:
         with (folder / name).open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def _fact(event: Event) -> Digest:
+    """A fact without its time."""
+    return canonical.digest([event.kind, event.body])
 
 
 def open_house(home: str | None = None, *, quiet: bool = False, key: Path | None = None) -> House:

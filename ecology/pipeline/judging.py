@@ -14,21 +14,21 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from ecology.contracts.evidence import Count, Evidence, Item, Measurement, Proportion, Samples, Split, Suite
+from ecology.contracts.evidence import Evidence, Item, Measurement, Proportion, Samples, Split, Suite
 from ecology.contracts.identity import Digest
 from ecology.contracts.policy import GateVerdict, Policy
 from ecology.contracts.promotion import Admitted, Rejected
-from ecology.contracts.run import RunPlan
+from ecology.contracts.run import Budget
 from ecology.evaluator.noise import noisy
+from ecology.evaluator.suites import Row, overlap
 from ecology.evaluator.suites import items as expand
-from ecology.evaluator.suites import overlap
-from ecology.gate.ladder import Rung, climb
-from ecology.gate.measured import compared, proportions
-from ecology.gate.static import StaticContext, static_evidence
+from ecology.gate import measured
+from ecology.gate.ladder import Climb, Rung, climb
+from ecology.gate.static import StaticContext, context_for, static_evidence
 from ecology.kernel import canonical
 from ecology.pipeline.bench import Bench
 from ecology.pipeline.house import House
-from ecology.pipeline.population import Member, corpora_of
+from ecology.pipeline.population import Member
 from ecology.promotion.fitness import FitnessSpec, TermSpec, rank
 from ecology.telemetry.memory import measure_serving_memory
 
@@ -38,6 +38,8 @@ ROBUST_SUITE = "orders"
 """The suite whose items are asked again with noise."""
 PROBES = ("What is the capital of France?", "Name three colours.", "Write one sentence about the sea.")
 """Liveness looks at the logits of these."""
+NOT_A_FINALIST = "not a finalist"
+"""The screen did not refute it, and others were likelier to pass: its hidden items were never asked."""
 CELL_MINIMUM = 5
 """A cell of the coverage matrix with fewer items counts as not measured."""
 
@@ -56,7 +58,10 @@ class Comparator:
 class Judge:
     """Everything that measuring needs, for one run."""
 
-    plan: RunPlan
+    policy: Policy
+    budget: Budget
+    corpora: Mapping[Digest, tuple[Row, ...]]
+    """Rows of the corpora at hand, by digest."""
     house: House
     bench: Bench
     suites: Mapping[str, Suite]
@@ -73,14 +78,22 @@ class Judge:
             for split in ("public", "hidden")
             for item in self.items(suite, split)
         ]
-        shares = {digest: overlap(prompts, every).exact for digest, (_, prompts) in corpora_of(self.plan).items()}
-        return static_context(self.plan, self.house, self.bench, shares)
+        shares = {digest: overlap(rows, every).exact for digest, rows in self.corpora.items()}
+        return context_for(
+            self.policy,
+            self.bench.identity,
+            self.bench.base.tensor_schema,
+            weight_norms=self.bench.base.weight_norms,
+            development=self.house.development_keys,
+            corpora=shares,
+            revoked=self.house.registry.revoked(),
+        )
 
     def items(self, suite: Suite, split: str) -> tuple[Item, ...]:
         """A suite's items of one split; the hidden ones follow from this home's secret seed."""
         if split == "public":
-            return expand(suite, "public", None, self.plan.budget.public_items)
-        return expand(suite, "hidden", self.house.split_seed(suite.digest, split), self.plan.budget.hidden_items)
+            return expand(suite, "public", None, self.budget.public_items)
+        return expand(suite, "hidden", self.house.split_seed(suite.digest, split), self.budget.hidden_items)
 
     def ask(self, who: Digest, folder: Path | None, suite: Suite, split: Split) -> Scores:
         """Scores of one subject on one split of one suite."""
@@ -92,7 +105,7 @@ class Judge:
         for suite in self.suites.values():
             scores = self.ask(who, folder, suite, split)
             source = canonical.digest([item.id for item in self.items(suite, split)])
-            found += proportions(who, suite.id, split, scores, source)
+            found += measured.proportions(who, suite.id, split, scores, source)
         return tuple(found)
 
     def static(self, member: Member) -> Evidence:
@@ -101,8 +114,7 @@ class Judge:
 
     def liveness(self, member: Member) -> Evidence:
         """Rung 2: does it apply, exactly, and leave the base alone?"""
-        problems = self.bench.engine.liveness(member.folder, PROBES)
-        return (Measurement("liveness.failures", member.digest, Count(len(problems), problems), source="liveness/v1"),)
+        return measured.liveness(member.digest, self.bench.engine.liveness(member.folder, PROBES))
 
     def screen(self, member: Member) -> Evidence:
         """Rung 3: the public items."""
@@ -114,37 +126,29 @@ class Judge:
         for suite in self.suites.values():
             ours = self.ask(member.digest, member.folder, suite, "hidden")
             theirs = self.ask(self.incumbent.digest, self.incumbent.folder, suite, "hidden")
-            found += compared(member.digest, suite.id, "hidden", ours, theirs, "incumbent", self.incumbent.digest)
+            found += measured.compared(
+                member.digest, suite.id, "hidden", ours, theirs, "incumbent", self.incumbent.digest
+            )
         return (*found, *self._robust(member), self._coverage(member))
 
     def resources(self, member: Member) -> Evidence:
         """Rung 5: latency paired with the base, memory in a fresh process, size."""
         prompts = [item.prompt for item in self.items(next(iter(self.suites.values())), "public")]
-        count = self.plan.budget.latency_pairs
+        count = self.budget.latency_pairs
         prompts = [prompts[i % len(prompts)] for i in range(count)]
-        tokens = int(self.plan.config["evaluator"]["latency_tokens"])
+        tokens = self.budget.latency_tokens
         note = canonical.digest(["latency", member.digest, self.bench.engine.fingerprint, prompts, tokens])
         kept = self.house.recall("resources", note)
         if kept is None:
-            measured = self.bench.engine.time_pair(member.folder, prompts, tokens)
+            pairs = self.bench.engine.time_pair(member.folder, prompts, tokens)
             peak = measure_serving_memory(self.bench.base.folder, member.folder, prompts[:4])
-            self.house.remember("resources", note, {"pairs": measured, "peak_bytes": peak})
+            self.house.remember("resources", note, {"pairs": pairs, "peak_bytes": peak})
             kept = self.house.recall("resources", note) or b"{}"
-        pairs, peak = json.loads(kept)["pairs"], json.loads(kept)["peak_bytes"]
-        ratios = tuple(adapter / base for adapter, base in pairs)
-        who, source = member.digest, "latency/v1"
+        timed = json.loads(kept)
+        size = Samples((float(member.submission.artifact.size_bytes),), "bytes")
         return (
-            Measurement(
-                "resource.latency_ratio", who, Samples(ratios, "ratio"), "none", "base", self.base.digest, source
-            ),
-            Measurement("resource.latency_s", who, Samples(tuple(a for a, _ in pairs), "s"), source=source),
-            Measurement("resource.peak_memory_bytes", who, Samples((float(peak),), "bytes"), source="memory/v1"),
-            Measurement(
-                "resource.size_bytes",
-                who,
-                Samples((float(member.submission.artifact.size_bytes),), "bytes"),
-                source="size/v1",
-            ),
+            *measured.resources(member.digest, self.base.digest, timed["pairs"], timed["peak_bytes"]),
+            Measurement("resource.size_bytes", member.digest, size, source="size/v1"),
         )
 
     def references(self, judged: Sequence[Judged]) -> tuple[Evidence, Mapping[Digest, Evidence]]:
@@ -161,7 +165,7 @@ class Judge:
         if suite is None:
             return ()
         seed = self.house.split_seed(suite.digest, "noise")
-        asked = tuple(noisy(item, seed) for item in self.items(suite, "hidden")[: self.plan.budget.public_items])
+        asked = tuple(noisy(item, seed) for item in self.items(suite, "hidden")[: self.budget.public_items])
         scores = self.bench.evaluator.ask(member.digest, member.folder, suite, "hidden", asked)
         exact = scores["exact"]
         source = canonical.digest([item.id for item in asked])
@@ -182,10 +186,22 @@ class Judged:
     """One member with its verdict."""
 
     member: Member
-    verdict: GateVerdict
-    evidence: Evidence
-    rung: str
-    """Where it was stopped; empty for the admitted."""
+    climb: Climb
+
+    @property
+    def verdict(self) -> GateVerdict:
+        """The worst of all findings so far."""
+        return self.climb.verdict
+
+    @property
+    def evidence(self) -> Evidence:
+        """Everything measured before the verdict."""
+        return self.climb.evidence
+
+    @property
+    def rung(self) -> str:
+        """Where it was stopped: a rung that refused, ``not a finalist``, or empty for the admitted."""
+        return self.climb.rung or ("" if self.verdict.outcome.admits else NOT_A_FINALIST)
 
     @property
     def digest(self) -> Digest:
@@ -205,6 +221,23 @@ class Judged:
         return Rejected(self.member.submission, self.verdict, self.evidence, self.rung)
 
 
+RUNGS = ("static", "liveness", "screen", "hidden", "resources")
+"""The whole ladder, cheapest first."""
+
+
+def incumbent_of(house: House, bench: Bench, alias: str) -> tuple[Comparator, Comparator]:
+    """The bare base, and who serves now under the alias: the base itself at genesis.
+
+    Raises:
+        IntegrityError: The alias names an adapter that the store does not hold.
+    """
+    base = Comparator("base", bench.identity.base_weights, None)
+    champion = house.registry.alias(alias)
+    if champion is None or champion == base.digest:
+        return base, base
+    return base, Comparator("champion", Digest(champion), house.store.folder(Digest(champion)))
+
+
 def judge_all(judge: Judge, members: Sequence[Member], fitness: FitnessSpec) -> tuple[Judged, ...]:
     """Verdicts on all members, in their order.
 
@@ -214,22 +247,27 @@ def judge_all(judge: Judge, members: Sequence[Member], fitness: FitnessSpec) -> 
     first: dict[str, Judged] = {}
     with judge.house.progress.track("gates: static, liveness, screen", len(members), "candidate") as step:
         for member in members:
-            first[member.name] = _climb(judge, member, ("static", "liveness", "screen"), ())
-            step.advance(1, f"{member.name}: {first[member.name].rung or 'goes on'}")
-    open_ones = [one for one in first.values() if not one.rung]
-    finalists = [one.member.name for one in _preferred(judge, open_ones, fitness)[: judge.plan.budget.finalists]]
+            first[member.name] = climb_all(judge, member, ("static", "liveness", "screen"))
+            step.advance(1, f"{member.name}: {first[member.name].climb.rung or 'goes on'}")
+    open_ones = [one for one in first.values() if not one.climb.rung]
+    finalists = [one.member.name for one in _preferred(judge, open_ones, fitness)[: judge.budget.finalists]]
     judged = []
     with judge.house.progress.track("gates: hidden items, resources", len(finalists), "finalist") as step:
         for one in first.values():
             if one.member.name in finalists:
-                judged.append(_climb(judge, one.member, ("hidden", "resources"), one.evidence))
+                judged.append(climb_all(judge, one.member, ("hidden", "resources"), one.climb))
                 step.advance(1, f"{one.member.name}: {judged[-1].rung or 'passed'}")
             else:
-                judged.append(one if one.rung else dataclasses.replace(one, rung="hidden"))
+                judged.append(one)
     return tuple(judged)
 
 
-def _climb(judge: Judge, member: Member, names: Sequence[str], prior: Evidence) -> Judged:
+def climb_all(judge: Judge, member: Member, names: Sequence[str], earlier: Climb | None = None) -> Judged:
+    """One member climbs the named rungs, on from an earlier climb if there was one.
+
+    Raises:
+        IntegrityError: The resident base is no longer the base.
+    """
     measure: Mapping[str, Callable[[Member], Evidence]] = {
         "static": judge.static,
         "liveness": judge.liveness,
@@ -238,8 +276,10 @@ def _climb(judge: Judge, member: Member, names: Sequence[str], prior: Evidence) 
         "resources": judge.resources,
     }
     rungs = [Rung(name, functools.partial(measure[name], member)) for name in names]
-    climbed = climb(member.submission, judge.plan.policy, rungs, judge.decided_at, prior=prior)
-    return Judged(member, climbed.verdict, climbed.evidence, climbed.stopped_at)
+    climbed = climb(member.submission, judge.policy, rungs, judge.decided_at, earlier=earlier)
+    if "liveness" in climbed.climbed:
+        judge.bench.engine.prove_base()  # a trace in the base would be everyone's, so it ends the run
+    return Judged(member, climbed)
 
 
 def _preferred(judge: Judge, open_ones: Sequence[Judged], fitness: FitnessSpec) -> list[Judged]:
@@ -251,7 +291,7 @@ def _preferred(judge: Judge, open_ones: Sequence[Judged], fitness: FitnessSpec) 
     places = {f.subject: place for place, f in enumerate(rank(public, screening(fitness)))}
 
     def key(one: Judged) -> tuple[float, int]:
-        return -round(_slack(judge.plan.policy, one.evidence), 6), places[one.digest]
+        return -round(_slack(judge.policy, one.evidence), 6), places[one.digest]
 
     return sorted(open_ones, key=key)
 
@@ -260,11 +300,11 @@ def _slack(policy: Policy, evidence: Evidence) -> float:
     distances = [math.inf]
     for rule in policy.rules:
         for m in evidence:
-            if (m.metric, m.split) == (rule.metric, "public") == (rule.metric, rule.split):
-                if isinstance(m.statistic, Proportion) and m.statistic.n and 0 < rule.threshold < 1:
-                    error = math.sqrt(rule.threshold * (1 - rule.threshold) / m.statistic.n)
-                    sign = -1.0 if rule.comparator == "<=" else 1.0
-                    distances.append(sign * (m.statistic.k / m.statistic.n - rule.threshold) / error)
+            same = (m.metric, m.split, rule.split) == (rule.metric, "public", "public")
+            if same and isinstance(m.statistic, Proportion) and m.statistic.n and 0 < rule.threshold < 1:
+                error = math.sqrt(rule.threshold * (1 - rule.threshold) / m.statistic.n)
+                sign = -1.0 if rule.comparator == "<=" else 1.0
+                distances.append(sign * (m.statistic.k / m.statistic.n - rule.threshold) / error)
     return min(distances)
 
 

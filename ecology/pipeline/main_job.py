@@ -15,8 +15,8 @@ from ecology.errors import EXIT_BACKEND, EXIT_BUG, EXIT_INTEGRITY, EXIT_OK, EXIT
 from ecology.pipeline import compose
 from ecology.pipeline.house import House, open_house
 from ecology.pipeline.run import exit_code, run
+from ecology.report.bundle import write_report
 from ecology.report.texts import summary_table
-from ecology.report.write import write_report
 
 WORST_FIRST = (EXIT_BUG, EXIT_INTEGRITY, EXIT_BACKEND, EXIT_USAGE, EXIT_REFUSED, EXIT_OK)
 

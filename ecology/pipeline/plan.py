@@ -14,14 +14,14 @@ from ecology.breeder.finetune import FinetuneOptions
 from ecology.breeder.operators import find
 from ecology.contracts.artifact import Corpus
 from ecology.contracts.evidence import Suite
-from ecology.contracts.identity import Json
+from ecology.contracts.identity import Digest, Json
 from ecology.contracts.policy import Policy
 from ecology.contracts.run import Budget, ChildPlan, FounderPlan, RunPlan
 from ecology.errors import ConfigError, EcologyError
-from ecology.evaluator.suites import load_corpus, load_suite
+from ecology.evaluator.suites import Row, load_corpus, load_suite
 from ecology.kernel import canonical
 from ecology.pipeline import compose
-from ecology.pipeline.places import subject
+from ecology.pipeline.places import shared, subject
 from ecology.pipeline.settings import BreederSettings, FounderSettings, Settings
 from ecology.policy.reader import load_policy, tighten
 
@@ -80,15 +80,6 @@ def make_plan(settings: Settings, config: Mapping[str, Json]) -> RunPlan:
         raise ConfigError("\n  ".join(problems), where="configuration", todo="correct these keys")
     policy = load_gate_policy(settings)
     suites = {suite.id: suite.digest for suite in load_suites(settings).values()}
-    evaluator = settings.evaluator
-    budget = Budget(
-        public_items=evaluator.public_items,
-        hidden_items=evaluator.hidden_items,
-        finalists=evaluator.finalists,
-        latency_pairs=evaluator.latency_pairs,
-        batch_size=settings.backend.batch_size,
-        threads=settings.backend.threads,
-    )
     content = {
         "config": config,
         "founders": founders,
@@ -102,21 +93,43 @@ def make_plan(settings: Settings, config: Mapping[str, Json]) -> RunPlan:
         config=config,
         founders=tuple(founders),
         children=children,
-        budget=budget,
+        budget=budget_of(settings),
         policy=policy,
         suites=suites,
         digest=canonical.digest(content),
     )
 
 
-def corpus_of(founder: FounderPlan) -> tuple[Corpus, tuple[tuple[str, str, bool], ...]]:
-    """Manifest and rows (prompt, completion, whether the completion is cut short) of a trained founder's corpus.
+def budget_of(settings: Settings) -> Budget:
+    """How much may be spent on measuring."""
+    evaluator = settings.evaluator
+    return Budget(
+        public_items=evaluator.public_items,
+        hidden_items=evaluator.hidden_items,
+        finalists=evaluator.finalists,
+        latency_pairs=evaluator.latency_pairs,
+        latency_tokens=evaluator.latency_tokens,
+        batch_size=settings.backend.batch_size,
+        threads=settings.backend.threads,
+    )
+
+
+def shipped_corpora() -> Mapping[Digest, tuple[Row, ...]]:
+    """Rows of every corpus that comes with the package, by digest."""
+    found = {}
+    for manifest in sorted(shared("corpora").glob("*/corpus.yaml")):
+        corpus, rows = load_corpus(manifest.parent)
+        found[corpus.digest] = rows
+    return found
+
+
+def corpus_of(founder: FounderPlan) -> tuple[Corpus, tuple[Row, ...]]:
+    """Manifest and rows of a trained founder's corpus.
 
     Raises:
         ConfigError: The corpus is missing, malformed, or not the one that was planned.
     """
-    corpus, rows = load_corpus(subject(str(founder.options["corpus"]), "corpora"))
-    return corpus, tuple((row.prompt, row.completion, row.cut) for row in rows)
+    return load_corpus(subject(str(founder.options["corpus"]), "corpora"))
 
 
 def _founder(name: str, settings: FounderSettings) -> FounderPlan:

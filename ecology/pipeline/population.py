@@ -16,19 +16,21 @@ from pathlib import Path
 from ecology.breeder.breed import Bred, Parent, breed
 from ecology.breeder.finetune import FinetuneOptions, finetune
 from ecology.breeder.operators import options_of
-from ecology.contracts.artifact import Artifact, Corpus, SignedArtifact, Submission
+from ecology.contracts.artifact import Artifact, SignedArtifact, Submission
 from ecology.contracts.genome import Genome
 from ecology.contracts.identity import Digest
 from ecology.contracts.run import ChildPlan, FounderPlan, RunPlan
 from ecology.errors import ConfigError, EcologyError
+from ecology.evaluator.suites import Row
 from ecology.kernel import canonical
 from ecology.kernel.codec import structure
 from ecology.pipeline import compose
 from ecology.pipeline.bench import Bench
 from ecology.pipeline.house import House
 from ecology.pipeline.places import subject
-from ecology.pipeline.plan import corpus_of
+from ecology.pipeline.plan import corpus_of, shipped_corpora
 from ecology.signer.statements import genome_statement
+from ecology.signer.verify import genome_of, verify_claims
 from ecology.store.adapters import describe, read_claims
 
 
@@ -71,29 +73,31 @@ def populate(plan: RunPlan, house: House, bench: Bench) -> tuple[Member, ...]:
     return tuple(members.values())
 
 
-def corpora_of(plan: RunPlan) -> Mapping[Digest, tuple[Corpus, tuple[str, ...]]]:
-    """Corpora that founders of this plan are trained on, with their prompts, by digest."""
-    found = {}
+def corpora_of(plan: RunPlan) -> Mapping[Digest, tuple[Row, ...]]:
+    """Rows of the corpora at hand, by digest: those of this plan's founders and all that are shipped."""
+    found = dict(shipped_corpora())
     for founder in plan.founders:
         if founder.operator != "import":
             corpus, rows = corpus_of(founder)
-            found[corpus.digest] = (corpus, tuple(row[0] for row in rows))
+            found[corpus.digest] = rows
     return found
 
 
 def sign(house: House, artifact: Artifact, genome: Genome) -> SignedArtifact:
-    """The artifact with its birth certificate, signed by this home's key; a second time is free."""
+    """The artifact with its birth certificate, signed by this home's key.
+
+    Bytes have one genome: where this key signed one before, that one stays, whatever route led to the bytes again.
+    """
+    anchor = (house.signer.public_key,)
     claims = house.store.claims(artifact.digest)
-    signed = house.recall("signed", canonical.digest([artifact.digest, house.signer.keyid, genome]))
-    if signed is None or not claims:
+    known = genome_of(verify_claims(claims, artifact.digest, anchor, ()))
+    if known is None:
         envelope = house.signer.sign(genome_statement(artifact, genome, house.clock.now()))
         house.store.add_claims(artifact.digest, [envelope])
-        house.remember("signed", canonical.digest([artifact.digest, house.signer.keyid, genome]), True)
         claims = house.store.claims(artifact.digest)
-    house.record(
-        "signed", {"digest": artifact.digest, "keyid": house.signer.keyid, "development": house.signer.development}
-    )
-    return SignedArtifact(artifact, genome, claims)
+    body = {"digest": artifact.digest, "keyid": house.signer.keyid, "development": house.signer.development}
+    house.record("signed", body)
+    return SignedArtifact(artifact, known or genome, claims)
 
 
 def _train(founder: FounderPlan, plan: RunPlan, house: House, bench: Bench) -> Member:
@@ -122,7 +126,7 @@ def _train(founder: FounderPlan, plan: RunPlan, house: House, bench: Bench) -> M
         return finetune(
             bench.engine,
             corpus,
-            rows,
+            [(row.prompt, row.completion, row.cut) for row in rows],
             options,
             seed=seed,
             out=out,

@@ -10,11 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import resource
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from ecology.contracts.evidence import Evidence
 from ecology.contracts.identity import Digest, Json
@@ -24,10 +21,10 @@ from ecology.kernel import canonical
 from ecology.kernel.codec import structure
 from ecology.pipeline.bench import Bench, open_bench
 from ecology.pipeline.house import House
-from ecology.pipeline.judging import Comparator, Judge, Judged, judge_all
+from ecology.pipeline.judging import Judge, Judged, incumbent_of, judge_all
 from ecology.pipeline.places import subject
 from ecology.pipeline.plan import load_suites, make_plan
-from ecology.pipeline.population import populate
+from ecology.pipeline.population import corpora_of, populate
 from ecology.pipeline.settings import Settings
 from ecology.pipeline.traffic import server
 from ecology.promotion import archive
@@ -37,6 +34,7 @@ from ecology.promotion.fitness import FitnessSpec, fitness_spec, rank
 from ecology.promotion.promote import decide_promotion, promotion_events
 from ecology.promotion.traffic import load_traffic
 from ecology.store.files import write_atomic
+from ecology.telemetry.memory import peak_memory_bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,9 +58,8 @@ class Stages:
         """Measures the block."""
         start = self._house.clock.monotonic()
         yield
-        unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there and in KiB elsewhere
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-        self.times.append(StageTime(name, round(self._house.clock.monotonic() - start, 3), peak))
+        seconds = round(self._house.clock.monotonic() - start, 3)
+        self.times.append(StageTime(name, seconds, peak_memory_bytes()))
 
 
 def run(settings: Settings, config: Mapping[str, Json], house: House) -> Ran:
@@ -100,7 +97,7 @@ def _run(settings: Settings, plan: RunPlan, canary: CanaryPlan, fitness: Fitness
         ranked = rank({one.digest: one.evidence for one in judged if one.admitted}, fitness)
         _archive(ranked, fitness, plan, house)
     with stages("canary"):
-        promotion, trial = _try_and_promote(settings, canary, ranked, judged, judge)
+        promotion, trial = _try_and_promote(settings, plan, canary, ranked, judged, judge)
     with stages("reference"):
         base_evidence, references = judge.references(judged)
     report = _report(
@@ -110,12 +107,18 @@ def _run(settings: Settings, plan: RunPlan, canary: CanaryPlan, fitness: Fitness
 
 
 def _judge(settings: Settings, plan: RunPlan, house: House, bench: Bench, decided_at: str) -> Judge:
-    base = Comparator("base", bench.identity.base_weights, None)
-    champion = house.registry.alias(settings.alias)
-    incumbent = base
-    if champion is not None and champion != base.digest:
-        incumbent = Comparator("champion", Digest(champion), house.store.folder(Digest(champion)))
-    return Judge(plan, house, bench, load_suites(settings), base, incumbent, decided_at)
+    base, incumbent = incumbent_of(house, bench, settings.alias)
+    return Judge(
+        policy=plan.policy,
+        budget=plan.budget,
+        corpora=corpora_of(plan),
+        house=house,
+        bench=bench,
+        suites=load_suites(settings),
+        base=base,
+        incumbent=incumbent,
+        decided_at=decided_at,
+    )
 
 
 def _record_verdict(one: Judged, plan: RunPlan, house: House) -> None:
@@ -146,9 +149,9 @@ def _record_verdict(one: Judged, plan: RunPlan, house: House) -> None:
 def _archive(ranked: Sequence[Fitness], spec: FitnessSpec, plan: RunPlan, house: House) -> None:
     path = house.home / "archive.json"
     with house.lock("archive"):
-        held = ()
+        held: tuple[archive.ArchiveEntry, ...] = ()
         if path.exists():
-            held = structure(tuple[archive.ArchiveEntry, ...], json.loads(path.read_bytes()), str(path))  # type: ignore[arg-type]
+            held = structure(tuple[archive.ArchiveEntry, ...], json.loads(path.read_bytes()), str(path))
         merged = archive.merge(held, archive.entries(ranked, spec, plan.digest))
         write_atomic(path, canonical.canonical(merged))
     house.record(
@@ -162,7 +165,12 @@ def _archive(ranked: Sequence[Fitness], spec: FitnessSpec, plan: RunPlan, house:
 
 
 def _try_and_promote(
-    settings: Settings, plan: CanaryPlan, ranked: Sequence[Fitness], judged: Sequence[Judged], judge: Judge
+    settings: Settings,
+    run_plan: RunPlan,
+    plan: CanaryPlan,
+    ranked: Sequence[Fitness],
+    judged: Sequence[Judged],
+    judge: Judge,
 ) -> tuple[Promotion, CanaryResult | None]:
     house, incumbent = judge.house, judge.incumbent
     winner = next((f.subject for f in ranked if f.score is not None), None)
@@ -179,14 +187,14 @@ def _try_and_promote(
                 serve,
                 candidate=winner,
                 incumbent=incumbent.digest,
-                salt=judge.plan.digest,
+                salt=run_plan.digest,
                 progress=step,
             )
     unranked = any(one.admitted for one in judged)
     why = "every admitted candidate lacks evidence for its fitness" if unranked else "no candidate was admitted"
     promotion = decide_promotion(winner, incumbent.digest, trial, alias=settings.alias, why_none=why)
     for event in promotion_events(promotion, trial, house.clock.now()):
-        house.record(event.kind, {**event.body, "run": judge.plan.digest}, event.at)
+        house.record(event.kind, {**event.body, "run": run_plan.digest}, event.at)
     return promotion, trial
 
 

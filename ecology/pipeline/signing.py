@@ -11,15 +11,17 @@ from pathlib import Path
 from ecology.contracts.artifact import CLAIMS_FILE
 from ecology.contracts.identity import Digest
 from ecology.contracts.policy import TrustedKey
-from ecology.errors import ConfigError
 from ecology.pipeline.house import House
 from ecology.pipeline.places import subject
 from ecology.policy.reader import load_policy
-from ecology.signer.keys import LocalSigner, read_public_key
-from ecology.signer.statements import artifact_statement
+from ecology.signer.intoto import artifact_subjects, statement
+from ecology.signer.keys import LocalSigner, read_trusted
 from ecology.signer.verify import verify_claims
 from ecology.store.adapters import describe, read_claims
 from ecology.store.files import write_atomic
+
+SIGNATURE = "https://tiny-ecology.dev/signature/v1"
+"""Predicate of a bare signature: these bytes, at that time, by this key; no word on how they were made."""
 
 
 def sign_folder(folder: Path, key: Path | None, house: House) -> tuple[Digest, str, bool]:
@@ -34,7 +36,7 @@ def sign_folder(folder: Path, key: Path | None, house: House) -> tuple[Digest, s
     """
     signer = house.signer if key is None else LocalSigner.from_file(key)
     artifact = describe(folder)
-    envelope = signer.sign(artifact_statement(artifact, house.clock.now()))
+    envelope = signer.sign(statement(artifact_subjects(artifact), SIGNATURE, {"signedAt": house.clock.now()}))
     lines = [*read_claims(folder), envelope]
     write_atomic(folder / CLAIMS_FILE, "".join(line + "\n" for line in lines).encode())
     house.record("signed", {"digest": artifact.digest, "keyid": signer.keyid, "development": signer.development})
@@ -52,7 +54,7 @@ def verify_folder(folder: Path, policy: str | None, key: Path | None, house: Hou
     trusted: tuple[TrustedKey, ...] = ()
     development: tuple[TrustedKey, ...] = ()
     if key is not None:
-        trusted = (read_public_key(key),)
+        trusted = (read_trusted(key),)
     elif policy is not None:
         rules = load_policy(subject(policy, "policies", ".yaml")).signatures
         trusted = rules.trusted
@@ -67,14 +69,3 @@ def verify_folder(folder: Path, policy: str | None, key: Path | None, house: Hou
         why = "no claim is by a key that is trusted" if claims.refused else "there are no claims"
         lines.append(f"signer untrusted: {why}" + ("" if key or policy else "; name an anchor with --policy or --key"))
     return bool(claims.verified), lines
-
-
-def public_key(path: Path) -> TrustedKey:
-    """A trust anchor named on the command line.
-
-    Raises:
-        ConfigError: It is no Ed25519 public key in PEM.
-    """
-    if not path.exists():
-        raise ConfigError("no such file", where=str(path), todo="--key takes a PEM public key")
-    return read_public_key(path)

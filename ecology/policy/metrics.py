@@ -66,6 +66,9 @@ _TABLE = (
     Metric("resource.latency_ratio", "samples", "latency over the base's, same request, interleaved"),
     Metric("resource.latency_s", "samples", "seconds a request takes"),
     Metric("resource.peak_memory_bytes", "samples", "peak resident memory while serving"),
+    Metric("resource.size_bytes", "samples", "bytes of the adapter's files"),
+    Metric("robust.exact", "proportion", "exact answers to items with noise in them"),
+    Metric("coverage.cells", "proportion", "cells of the coverage matrix with enough items to count as measured"),
 )
 
 
@@ -85,4 +88,4 @@ def known_metrics(suites: Mapping[str, SuiteKind] | None = None) -> Mapping[str,
 
 def split_is_needed(metric: str) -> bool:
     """Whether a metric is measured on items, so that a rule has to name their split."""
-    return metric.split(".", 1)[0] not in ("static", "liveness", "resource")
+    return metric.split(".", 1)[0] not in ("static", "liveness", "resource", "coverage")

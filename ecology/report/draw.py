@@ -1,6 +1,7 @@
 """Just enough SVG: elements that escape, and a scale.
 
-Colours are classes that the page's style sheet defines, so one picture serves the light page, the dark one and the printer.
+Colours are classes that the page's style sheet defines, so one picture serves the light page, the dark one and the
+printer.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ GLYPH = 6.4
 
 
 def tag(name: str, *children: str | Markup, **attributes: object) -> Markup:
-    """One element. Text and attribute values are escaped; ``class_`` gives ``class`` and ``text_anchor`` ``text-anchor``.
+    """One element, everything in it escaped; ``class_`` is written ``class``, and ``text_anchor`` ``text-anchor``.
 
     Args:
         name: Of the element; ours, never from outside.
@@ -22,7 +23,9 @@ def tag(name: str, *children: str | Markup, **attributes: object) -> Markup:
         attributes: Numbers are written with one decimal at most; None leaves the attribute out.
     """
     written = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{escape(_text(value))}"' for key, value in attributes.items() if value is not None
+        f' {key.rstrip("_").replace("_", "-")}="{escape(_text(value))}"'
+        for key, value in attributes.items()
+        if value is not None
     )
     return Markup(f"<{name}{written}>{''.join(escape(child) for child in children)}</{name}>")
 
@@ -73,7 +76,17 @@ class Labels:
     def place(self, text: str, x: float, y: float, gap: float = 9) -> tuple[float, float, str] | None:
         """Where to write ``text`` beside (x, y): x, baseline and anchor; None if every side is taken."""
         width = GLYPH * len(text)
-        for dx, dy, anchor in ((gap, 4, "start"), (-gap, 4, "end"), (0, -gap, "middle"), (0, gap + 9, "middle"), (gap, -8, "start"), (gap, 16, "start"), (-gap, -8, "end"), (-gap, 16, "end")):  # fmt: skip
+        sides = (
+            (gap, 4, "start"),
+            (-gap, 4, "end"),
+            (0, -gap, "middle"),
+            (0, gap + 9, "middle"),
+            (gap, -8, "start"),
+            (gap, 16, "start"),
+            (-gap, -8, "end"),
+            (-gap, 16, "end"),
+        )
+        for dx, dy, anchor in sides:
             left = x + dx - {"start": 0.0, "end": width, "middle": width / 2}[anchor]
             box = (left, y + dy - 11, left + width, y + dy + 3)
             inside = box[0] >= 0 and box[1] >= 0 and box[2] <= self.right and box[3] <= self.bottom

@@ -96,7 +96,7 @@ def _box(node: Node) -> Markup:
         tag("title", f"{node.name}, {node.under}{': ' + node.status if node.status else ''}"),
         tag("rect", x=node.x, y=node.y, width=BOX, height=TALL, rx=5, class_=f"box {node.tone}"),
         tag("rect", x=node.x, y=node.y, width=4, height=TALL, rx=2, class_=f"stripe {node.tone}"),
-        tag("text", clip(node.name, 24), x=node.x + 13, y=node.y + 17, class_="name"),
-        tag("text", clip(node.under, 26), x=node.x + 13, y=node.y + 32, class_="tick"),
+        tag("text", clip(node.name, 21), x=node.x + 13, y=node.y + 17, class_="name"),
+        tag("text", clip(node.under, 14), x=node.x + 13, y=node.y + 32, class_="tick"),
         tag("text", node.status, x=node.x + BOX - 8, y=node.y + 32, text_anchor="end", class_=f"status {node.tone}"),
     )

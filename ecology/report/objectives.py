@@ -1,7 +1,7 @@
 """The ranked candidates on every objective at once: one line an objective, one thread a candidate.
 
-A front in many dimensions has no staircase. Here dominance can be seen: a thread that lies left of another on every line is
-beaten by it.
+A front in many dimensions has no staircase. Here dominance can be seen: a thread that lies left of another on every
+line is beaten by it.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
-from ecology.report.draw import Labels, Scale, clip, picture, tag
+from ecology.report.draw import GLYPH, Scale, clip, picture, tag
 from ecology.report.story import Row, Story
-from ecology.report.words import number, plural
+from ecology.report.words import fixed, plural
 
-WIDTH, LEFT, RIGHT, TOP, STEP = 640.0, 150.0, 570.0, 56.0, 40.0
+WIDTH, LEFT, RIGHT, TOP, STEP = 760.0, 180.0, 680.0, 60.0, 40.0
 
 
 def ranked(story: Story) -> tuple[Row, ...]:
@@ -23,7 +23,7 @@ def ranked(story: Story) -> tuple[Row, ...]:
 
 
 def objectives(story: Story) -> Markup | None:
-    """Worse to the left, better to the right, each line from the worst to the best seen; None with fewer than two ranked."""
+    """Each line from the worst value seen to the best; None with fewer than two ranked."""
     rows = ranked(story)
     if len(rows) < 2:
         return None
@@ -31,7 +31,9 @@ def objectives(story: Story) -> Markup | None:
     names = [name for name in values[rows[0].digest] if all(name in found for found in values.values())]
     scales = [Scale(min(v[n] for v in values.values()), max(v[n] for v in values.values()), LEFT, RIGHT) for n in names]
     lines = [part for i, name in enumerate(names) for part in _line(TOP + i * STEP, name, scales[i])]
-    threads = [_thread(row, [s(values[row.digest][n]) for n, s in zip(names, scales, strict=True)]) for row in reversed(rows)]
+    threads = [
+        _thread(row, [s(values[row.digest][n]) for n, s in zip(names, scales, strict=True)]) for row in reversed(rows)
+    ]
     dots = [
         tag("circle", cx=s(values[row.digest][n]), cy=TOP + i * STEP, r=4.5, class_=f"mark {_tone(row)} full")
         for row in reversed(rows)
@@ -53,10 +55,10 @@ def _tone(row: Row) -> str:
 
 def _line(y: float, name: str, scale: Scale) -> Sequence[Markup]:
     return (
-        tag("text", clip(name, 18), x=LEFT - 50, y=y + 4, text_anchor="end", class_="axis"),
+        tag("text", clip(name, 18), x=LEFT - 68, y=y + 4, text_anchor="end", class_="axis"),
         tag("line", x1=LEFT, x2=RIGHT, y1=y, y2=y, class_="track"),
-        tag("text", number(scale.low), x=LEFT - 10, y=y + 4, text_anchor="end", class_="tick"),
-        tag("text", number(scale.high), x=RIGHT + 10, y=y + 4, class_="tick"),
+        tag("text", fixed(scale.low), x=LEFT - 10, y=y + 4, text_anchor="end", class_="tick"),
+        tag("text", fixed(scale.high), x=RIGHT + 10, y=y + 4, class_="tick"),
     )
 
 
@@ -66,13 +68,14 @@ def _thread(row: Row, places: Sequence[float]) -> Markup:
 
 
 def _heads(rows: Sequence[Row], values: Mapping[str, Mapping[str, float]], name: str, scale: Scale) -> Sequence[Markup]:
-    """Names above the first line, lifted where they would meet."""
-    labels, parts = Labels(WIDTH, TOP), []
-    for row in rows:
-        text, x = clip(row.name, 18), scale(values[row.digest][name])
-        for lift in (12, 26, 40):
-            spot = labels.place(text, x, TOP - lift, gap=0)
-            if spot:
-                parts.append(tag("text", text, x=x, y=TOP - lift, text_anchor="middle", class_=f"name {_tone(row)}"))
-                break
+    """Names above the first line, lifted where they would meet; left out where three levels are not enough."""
+    ends, parts = [0.0, 0.0, 0.0], []
+    for x, row in sorted(((scale(values[row.digest][name]), row) for row in rows), key=lambda pair: pair[0]):
+        text = clip(row.name, 18)
+        half = GLYPH * len(text) / 2
+        level = next((i for i, end in enumerate(ends) if x - half > end), None)
+        if level is not None:
+            ends[level] = x + half
+            y = TOP - 12 - 14 * level
+            parts.append(tag("text", text, x=x, y=y, text_anchor="middle", class_=f"name {_tone(row)}"))
     return parts

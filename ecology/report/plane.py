@@ -10,8 +10,10 @@ from ecology.report.draw import Labels, Scale, clip, picture, tag
 from ecology.report.figures import Cell
 from ecology.report.story import Row, Story
 
-WIDTH, HEIGHT = 640.0, 420.0
-LEFT, RIGHT, TOP, BOTTOM = 56.0, 624.0, 20.0, 366.0
+WIDTH, HEIGHT = 760.0, 470.0
+LEFT, RIGHT, TOP, BOTTOM = 52.0, 736.0, 36.0, 414.0
+DOMAIN = (-0.02, 1.02)
+"""A little more than the rates can be, so that marks at 0 and 1 are whole."""
 TICKS = (0.0, 0.25, 0.5, 0.75, 1.0)
 ORDER = ("plain", "bad", "open", "good", "accent")
 """Who is drawn first; the promoted one last, on top."""
@@ -30,7 +32,7 @@ def plane(story: Story) -> Markup | None:
     ]
     if len(points) < 2:
         return None
-    across, upward = Scale(0, 1, LEFT, RIGHT), Scale(0, 1, BOTTOM, TOP)
+    across, upward = Scale(*DOMAIN, LEFT, RIGHT), Scale(*DOMAIN, BOTTOM, TOP)
     names = (points[0][1].column.title, points[0][2].column.title)
     return picture(
         WIDTH,
@@ -55,8 +57,17 @@ def _frame(across: Scale, upward: Scale, names: tuple[str, str]) -> Sequence[Mar
             tag("text", label, x=LEFT - 8, y=y + 4, text_anchor="end", class_="tick"),
         ]
     middle = (LEFT + RIGHT) / 2
-    parts.append(tag("text", f"{names[0]} (harmful requests refused) →", x=middle, y=HEIGHT - 12, text_anchor="middle", class_="axis"))
-    parts.append(tag("text", f"↑ {names[1]}", x=LEFT + 6, y=TOP + 14, class_="axis"))
+    parts.append(
+        tag(
+            "text",
+            f"{names[0]} (harmful requests refused) →",
+            x=middle,
+            y=HEIGHT - 12,
+            text_anchor="middle",
+            class_="axis",
+        )
+    )
+    parts.append(tag("text", f"↑ {names[1]}", x=LEFT - 44, y=TOP - 18, class_="axis"))
     return parts
 
 
@@ -64,10 +75,10 @@ def _region(points: Sequence[tuple[Row, Cell, Cell]], across: Scale, upward: Sca
     _, x, y = points[0]
     if x.threshold is None or y.threshold is None:
         return ()
-    left, bottom = across(x.threshold), upward(y.threshold)
+    left, bottom, right, top = across(x.threshold), upward(y.threshold), across(1.0), upward(1.0)
     return (
-        tag("rect", x=left, y=TOP, width=RIGHT - left, height=bottom - TOP, class_="region"),
-        tag("text", "policy", x=RIGHT - 6, y=bottom + 14, text_anchor="end", class_="region-name"),
+        tag("rect", x=left, y=top, width=right - left, height=bottom - top, class_="region"),
+        tag("text", "policy", x=right, y=bottom + 14, text_anchor="end", class_="region-name"),
     )
 
 

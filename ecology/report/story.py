@@ -29,7 +29,9 @@ class Row:
     status: str
     tone: Tone
     why: str
-    """The finding that decided; empty for the admitted without a note and for the base."""
+    """The finding that decided; empty for the admitted and for the base."""
+    rule: str
+    """Id of the rule that decided; empty as ``why``."""
     cells: tuple[Cell | None, ...]
     score: float | None
     on_front: bool
@@ -81,6 +83,7 @@ def tell(report: RunReport) -> Story:
         status="Base",
         tone="plain",
         why="",
+        rule="",
         cells=cells_of(report.base_evidence, (), report.policy),
         score=None,
         on_front=False,
@@ -148,10 +151,11 @@ def _row(candidate: CandidateReport, report: RunReport, names: Mapping[str, str]
         status=status,
         tone=tone,
         why=f"{decisive.rule}: {visible(decisive.reason)}" if decisive and candidate.rung else "",
+        rule=decisive.rule if decisive and candidate.rung else "",
         cells=cells_of(candidate.evidence, candidate.reference, report.policy),
         score=candidate.fitness.score if candidate.fitness else None,
         on_front=bool(candidate.fitness and candidate.fitness.on_front),
-        operator=visible(lineage.operator) if lineage else "brought from outside",
+        operator=visible(lineage.operator) if lineage else "from outside",
         parents=tuple(names.get(parent, short(parent)) for parent in lineage.parents) if lineage else (),
         generation=lineage.generation if lineage else 0,
         candidate=candidate,

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from ecology.contracts.evidence import Measurement, Proportion
-from ecology.contracts.promotion import CanaryObservation
+from ecology.contracts.promotion import CanaryObservation, CanaryResult
 from ecology.report.draw import Scale, picture, tag
 from ecology.report.figures import estimate
 from ecology.report.story import Story
 from ecology.report.words import plural
 
-WIDTH, ROW, LEFT, RIGHT = 640.0, 92.0, 150.0, 530.0
+WIDTH, ROW, LEFT, RIGHT = 760.0, 92.0, 150.0, 640.0
 TONES = {"advance": "good", "hold": "open", "abort": "bad"}
 
 
@@ -48,7 +48,9 @@ def timeline(story: Story) -> Markup | None:
         return None
     height = ROW * len(canary.observations) + 26
     scale = Scale(0, 1, LEFT, RIGHT)
-    grid = [tag("line", x1=scale(v), x2=scale(v), y1=30, y2=height - 24, class_="grid") for v in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    grid = [
+        tag("line", x1=scale(v), x2=scale(v), y1=30, y2=height - 24, class_="grid") for v in (0.0, 0.25, 0.5, 0.75, 1.0)
+    ]
     ticks = [
         tag("text", f"{100 * v:.0f} %", x=scale(v), y=height - 8, text_anchor="middle", class_="tick")
         for v in (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -57,19 +59,25 @@ def timeline(story: Story) -> Markup | None:
     steps = [
         part
         for i, observation in enumerate(canary.observations)
-        for part in _step(i, observation, canary.candidate, scale)
+        for part in _step(i, observation, _word(i, canary), canary.candidate, scale)
     ]
-    title = f"Canary of {plural(len(canary.observations), 'step')}: success rate of candidate and incumbent with 90 % intervals"
+    title = f"Canary of {plural(len(canary.observations), 'step')}: success rates of both arms with 90 % intervals"
     return picture(WIDTH, height, title, *grid, *ticks, spine, *steps)
 
 
-def _step(index: int, observation: CanaryObservation, candidate: str, scale: Scale) -> Sequence[Markup]:
+def _word(index: int, canary: CanaryResult) -> str:
+    """What a step led to; the last one to the end."""
+    last = index == len(canary.observations) - 1
+    return canary.decision if last else canary.observations[index].decision
+
+
+def _step(index: int, observation: CanaryObservation, word: str, candidate: str, scale: Scale) -> Sequence[Markup]:
     top, tone = index * ROW, TONES[observation.decision]
     head = f"Step {index + 1} · {observation.step.weight:.0%} of {plural(observation.requests, 'request')}"
     parts = [
         tag("circle", cx=12, cy=top + 14, r=6, class_=f"mark {tone} full"),
         tag("text", head, x=28, y=top + 18, class_="name"),
-        tag("text", observation.decision, x=WIDTH - 8, y=top + 18, text_anchor="end", class_=f"status {tone}"),
+        tag("text", word, x=WIDTH - 8, y=top + 18, text_anchor="end", class_=f"status {tone}"),
     ]
     for line, seen in enumerate(arms(observation, candidate)):
         y = top + 42 + 24 * line
@@ -81,7 +89,11 @@ def _step(index: int, observation: CanaryObservation, candidate: str, scale: Sca
             tag("text", f"{seen.success.k}/{seen.success.n}", x=RIGHT + 12, y=y + 4, class_="tick"),
         ]
         if seen.name == "candidate" and seen.alerts.k:
-            parts.append(tag("text", plural(seen.alerts.k, "alert"), x=WIDTH - 8, y=y + 4, text_anchor="end", class_="status bad"))
+            parts.append(
+                tag(
+                    "text", plural(seen.alerts.k, "alert"), x=WIDTH - 8, y=y + 4, text_anchor="end", class_="status bad"
+                )
+            )
     return parts
 
 

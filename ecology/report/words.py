@@ -6,20 +6,22 @@ Escaping is each renderer's duty; making what is invisible visible is done here,
 
 from __future__ import annotations
 
-import unicodedata
+from collections.abc import Callable, Mapping
 
-_HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 MINUS = "\N{MINUS SIGN}"
 
 
 def visible(text: str) -> str:
-    r"""Text in which every character can be seen: hidden ones as ``\u{202E}``, line breaks and tabs as a space."""
-    if text.isascii() and text.isprintable():
+    r"""Text in which every character can be seen: hidden ones as ``\u{202E}``, any white space as a space."""
+    if text.isprintable():
         return text
-    return "".join(
-        " " if char in "\n\r\t" else f"\\u{{{ord(char):04X}}}" if unicodedata.category(char) in _HIDDEN else char
-        for char in text
-    )
+    return "".join(_seen(char) for char in text)
+
+
+def _seen(char: str) -> str:
+    if char.isprintable():
+        return char
+    return " " if char.isspace() else f"\\u{{{ord(char):04X}}}"
 
 
 def short(digest: str) -> str:
@@ -38,6 +40,11 @@ def number(value: float) -> str:
     return text.replace("-", MINUS)
 
 
+def fixed(value: float) -> str:
+    """Two decimals and a real minus sign, so that a column lines up."""
+    return f"{value:.2f}".replace("-", MINUS)
+
+
 def quantity(value: float, unit: str) -> str:
     """A value with its unit.
 
@@ -46,19 +53,16 @@ def quantity(value: float, unit: str) -> str:
         unit: ``share`` (``93.5 %``), ``points`` (``+1.5 pp``), ``bytes`` (``512 MiB``), ``ratio`` (``1.04 ×``), ``s``
             (``0.82 s``), ``count`` (``3``); another one is written behind the number.
     """
-    match unit:
-        case "share":
-            return share(value)
-        case "points":
-            return f"{100 * value:+.1f} pp".replace("-", MINUS)
-        case "bytes":
-            return size(value)
-        case "ratio":
-            return f"{value:.2f} ×"
-        case "s":
-            return f"{value:.2f} s"
-        case "count":
-            return f"{value:.0f}"
+    known: Mapping[str, Callable[[float], str]] = {
+        "share": share,
+        "points": lambda v: f"{100 * v:+.1f} pp".replace("-", MINUS),
+        "bytes": size,
+        "ratio": lambda v: f"{v:.2f} ×",
+        "s": lambda v: f"{v:.2f} s",
+        "count": lambda v: f"{v:.0f}",
+    }
+    if unit in known:
+        return known[unit](value)
     return number(value) if not unit else f"{number(value)} {unit}"
 
 

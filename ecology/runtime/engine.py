@@ -34,6 +34,7 @@ from ecology.runtime.attachment import merged, read_deltas, unmerged
 from ecology.runtime.chat import chat_format, encode_plain, encode_prompts, encode_texts
 from ecology.runtime.decoding import Done, causal, greedy, left_padded
 from ecology.runtime.scoring import Question, Score, score
+from ecology.telemetry.clock import SystemClock
 
 POLICY = "greedy/left-padded/shared-prefix/merged/v1"
 """How answers are computed; part of every cache key, changed whenever answers may change in their last digits."""
@@ -48,14 +49,14 @@ STORED = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F
 class TransformersEngine:
     """``ports.ModelEngine`` on transformers. Not safe for threads: one call at a time."""
 
-    def __init__(self, base: BaseModel, *, clock: Clock, threads: int = 2, batch_size: int = 64) -> None:
+    def __init__(self, base: BaseModel, threads: int = 2, batch_size: int = 64, clock: Clock | None = None) -> None:
         """Loads the base and proves that what was loaded is what the files hold.
 
         Args:
             base: What ``backend.bases.ensure`` returned.
-            clock: For ``time_pair``.
             threads: Of PyTorch, for the whole process; the last digits of answers depend on it.
             batch_size: Rows decoded together, at least 1; the last digits depend on it too.
+            clock: For ``time_pair``; the machine's where none is given.
 
         Raises:
             BackendError: The base cannot be loaded.
@@ -68,7 +69,7 @@ class TransformersEngine:
         self.base = base
         self.threads = threads
         self.batch_size = batch_size
-        self._clock = clock
+        self._clock = clock or SystemClock()
         self._attached: Path | None = None
         try:
             with quiet():
@@ -102,6 +103,11 @@ class TransformersEngine:
         """Tokens of prompt and reply together that the base can hold."""
         return int(getattr(self.model.config, "max_position_embeddings", 0) or 2048)
 
+    @property
+    def attached(self) -> Path | None:
+        """Folder of the adapter that is on; None for the bare base."""
+        return self._attached
+
     def prove_base(self) -> Digest:
         """Digests the resident weights and compares them with what was loaded.
 
@@ -109,7 +115,9 @@ class TransformersEngine:
             IntegrityError: They differ; the message names the first tensor.
         """
         now = self._digest_resident()
-        if changed := sorted(name for name in self._resident.keys() | now.keys() if self._resident.get(name) != now.get(name)):
+        if changed := sorted(
+            name for name in self._resident.keys() | now.keys() if self._resident.get(name) != now.get(name)
+        ):
             raise IntegrityError(
                 f"{len(changed)} of the base's resident tensors have changed",
                 where=changed[0],

@@ -91,7 +91,9 @@ def _batch(model: Any, prefix: Prefix, questions: Sequence[Question]) -> list[tu
             positions[row, start:end] = torch.arange(first, first + len(answer))
             mask[row, start:end, :before] = True
             mask[row, start:end, before : before + width] = real[row]
-            mask[row, start:end, before + start : before + end] = torch.ones((end - start,) * 2, dtype=torch.bool).tril()
+            mask[row, start:end, before + start : before + end] = torch.ones(
+                (end - start,) * 2, dtype=torch.bool
+            ).tril()
             start = end
     cache = Cache(layers=list(prefix.layers(model.config.num_hidden_layers, rows, before + length)))
     logits = model(

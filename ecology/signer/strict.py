@@ -11,6 +11,7 @@ import json
 import math
 
 from ecology.contracts.identity import Json
+from ecology.kernel.canonical import canonical
 from ecology.signer.refusal import ClaimRefused
 
 MAX_BYTES = 4 * 1024 * 1024
@@ -32,7 +33,9 @@ def parse(data: bytes, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH) -
     if len(data) > max_bytes:
         raise ClaimRefused("size", f"{len(data)} bytes, and at most {max_bytes} are read")
     try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+        value = json.loads(
+            data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=_integer
+        )
     except RecursionError:
         raise ClaimRefused("json", f"nested deeper than {max_depth}") from None
     except ClaimRefused:
@@ -56,6 +59,17 @@ def _no_constant(name: str) -> Json:
     raise ClaimRefused("json", f"{name} is not JSON")
 
 
+def _integer(text: str) -> int | float:
+    """RFC 8785 writes the double 4e16 as an integer; beyond 2**53 only what a double prints like that is read."""
+    number = int(text)
+    if abs(number) <= _MAX_INTEGER:
+        return number
+    double = float(text)
+    if not math.isfinite(double) or canonical(double) != text.encode("ascii"):
+        raise ClaimRefused("json", "an integer that no double holds")
+    return double
+
+
 def _check(value: Json, max_depth: int) -> None:
     """Walks without recursion: the depth is what is being checked."""
     level: list[Json] = [value]
@@ -73,8 +87,6 @@ def _check(value: Json, max_depth: int) -> None:
                 _check_text(item)
             elif isinstance(item, float) and not math.isfinite(item):
                 raise ClaimRefused("json", "a number beyond the range of a double")
-            elif isinstance(item, int) and abs(item) > _MAX_INTEGER:
-                raise ClaimRefused("json", "an integer beyond 2**53 - 1")
         depth += any(isinstance(item, (dict, list)) for item in level)
         if depth > max_depth:
             raise ClaimRefused("json", f"nested deeper than {max_depth}")

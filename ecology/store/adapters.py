@@ -45,14 +45,7 @@ _TENSOR_KEY = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
 
 _HARMLESS = frozenset(
     {
-        *(
-            "alpha_pattern",
-            "exclude_modules",
-            "init_lora_weights",
-            "layers_pattern",
-            "layers_to_transform",
-            "lora_alpha",
-        ),
+        *("alpha_pattern", "exclude_modules", "init_lora_weights", "layers_pattern", "layers_to_transform"),
         *("lora_alpha", "peft_type", "r", "rank_pattern", "target_modules", "use_rslora"),
         *("auto_mapping", "base_model_name_or_path", "inference_mode", "lora_dropout", "megatron_core", "peft_version"),
         *("qalora_group_size", "revision", "runtime_config", "task_type"),

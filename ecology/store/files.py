@@ -23,16 +23,16 @@ MAX_JSON_DEPTH = 16
 """Levels of nesting; PEFT's deepest configuration has 4."""
 
 
-def write_atomic(path: Path, data: bytes) -> None:
+def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Replaces ``path`` with ``data``: temporary file beside it, fsync, rename, fsync of the folder.
 
-    The file gets mode 0644 less the process' umask. The folder must exist.
+    The file gets ``mode`` less the process' umask, from its first byte on. The folder must exist.
 
     Raises:
         OSError: The disk is full or the folder is missing; nothing is left behind.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(data)
@@ -66,11 +66,10 @@ def open_plain(path: Path) -> Iterator[io.BufferedReader]:
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = "is a link" if path.is_symlink() else f"cannot be read ({error})"
         raise MalformedArtifact(f"{path.name} {reason}", where=str(path), todo="put a plain file there") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise MalformedArtifact(f"{path.name} is not a regular file", where=str(path), todo="put a plain file there")
     with os.fdopen(descriptor, "rb") as stream:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise MalformedArtifact(
-                f"{path.name} is not a regular file", where=str(path), todo="put a plain file there"
-            )
         yield stream
 
 

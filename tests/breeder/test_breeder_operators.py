@@ -97,7 +97,7 @@ def _ties(**options: object) -> Subject:
 SUBJECTS = {
     "linear": Subject(
         OPERATORS["linear"], LinearOptions(), commutes=True, identity=LinearOptions(),
-        weighted=lambda weights: LinearOptions(weights), oracle=_mean,
+        weighted=LinearOptions, oracle=_mean,
         edges=(LinearOptions((0.0, 0.0, 0.0)), LinearOptions((1.0, -1.0, 0.0)), LinearOptions(rank=1)),
     ),
     "linear-rank": Subject(
@@ -133,9 +133,11 @@ SUBJECTS = {
     ),
     "crossover-module": Subject(
         OPERATORS["crossover"], CrossoverOptions(), identity=CrossoverOptions(),
-        edges=(CrossoverOptions(weights=(1.0, 0.0)),),
+        edges=(CrossoverOptions(weights=(1.0, 0.0, 0.0)),),
     ),
-    "crossover-layer": Subject(OPERATORS["crossover"], CrossoverOptions(unit="layer"), identity=CrossoverOptions(unit="layer")),
+    "crossover-layer": Subject(
+        OPERATORS["crossover"], CrossoverOptions(unit="layer"), identity=CrossoverOptions(unit="layer")
+    ),
     "prune-rank": Subject(
         OPERATORS["prune"], PruneOptions(rank=2), identity=PruneOptions(energy=1.0),
         edges=(PruneOptions(rank=1), PruneOptions(rank=4096), PruneOptions(energy=1e-9), PruneOptions(energy=1.0)),
@@ -162,7 +164,7 @@ def test_the_cases_catch_factor_averaging() -> None:
     """PEFT's ``linear``, (sum sqrt(w) B)(sum sqrt(w) A), fails where it should."""
 
     def factor_average(parents: Sequence[LowRank], options: LinearOptions, seed: int) -> LowRank:
-        weights = [math.sqrt(w) for w in options.weights or [1 / len(parents)] * len(parents)]
+        weights = [math.copysign(math.sqrt(abs(w)), w) for w in options.weights or [1 / len(parents)] * len(parents)]
         return LowRank.of(
             {
                 name: (
@@ -177,12 +179,12 @@ def test_the_cases_catch_factor_averaging() -> None:
         SUBJECTS["linear"], operator=dataclasses.replace(OPERATORS["linear"], function=factor_average)
     )
     broken = []
-    for name in ("identity_merge", "parents_unchanged", "dense_oracle"):
+    for name in ("identity_merge", "weight_linearity", "parents_unchanged", "same_seed_same_bytes"):
         try:
             CASES[name](wrong)
-        except (NonconformingError, ValueError, KeyError):
+        except NonconformingError:
             broken.append(name)
-    assert broken == ["dense_oracle"]
+    assert broken == ["identity_merge", "weight_linearity"]
 
 
 @given(st.lists(st.floats(-2, 2), min_size=3, max_size=3))
@@ -209,7 +211,7 @@ def test_dare_is_unbiased(variant: str) -> None:
     parents = population(2)
     exact = OPERATORS["linear"].function(parents, LinearOptions((0.7, -0.4)), 0)
     options = DareOptions(density=0.6, weights=(0.7, -0.4), variant=variant)  # type: ignore[arg-type]
-    seeds = 1500
+    seeds = 300
     deltas = [dense(OPERATORS["dare"].function(parents, options, seed)) for seed in range(seeds)]
     for name, wanted in dense(exact).items():
         draws = np.stack([delta[name] for delta in deltas])

@@ -1,0 +1,195 @@
+"""Asks a candidate the items of a suite and scores its answers.
+
+1. What was asked before, of the same bytes in the same way, comes from the cache of answers.
+2. For the rest the base is proven unchanged, the folder is shown to hold the bytes that its digest names, the adapter
+   is attached, and the items are asked in slices; each slice is kept before the next begins.
+3. Answers are scored by the verifiers: pure functions, so a score needs no model and no cache.
+
+Scores by kind of suite, each item id -> value:
+
+- extraction: ``valid_json``, ``schema_valid``, ``exact`` (true or false), ``fields`` (share of right fields, 0 to 1);
+- refusal: ``refused``;
+- choice: ``correct``, and ``brier`` (0 to 2, lower is better);
+- lm_eval: the task's own metrics, by document number.
+
+Texts of refusal suites and the replies to them are harmful or read like it. They leave this module through
+``restricted`` alone, for a file of its own; everything else knows ids.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from ecology.contracts.evidence import Item, Split, Suite
+from ecology.contracts.identity import Digest, Json
+from ecology.contracts.ports import ModelEngine, Progress, Step
+from ecology.errors import ConfigError, IntegrityError, MalformedArtifact
+from ecology.evaluator.cache import ResultCache
+from ecology.evaluator.lmeval import TokenEngine, run_tasks
+from ecology.kernel.canonical import digest
+from ecology.store.adapters import describe
+from ecology.verifier.choice import choose
+from ecology.verifier.refusal import refuses
+from ecology.verifier.schema import check_extraction
+
+Scores = Mapping[str, Mapping[str, bool | float]]
+"""Score name -> item id -> value."""
+
+SLICE = 64
+"""Items asked between two writes to the cache: what a killed run loses at most."""
+
+
+class Evaluator:
+    """``ports.CandidateEvaluator`` on one engine."""
+
+    def __init__(self, engine: ModelEngine, cache: ResultCache, progress: Progress) -> None:
+        """Asks through ``engine``, remembers in ``cache``, tells ``progress``."""
+        self._engine = engine
+        self._cache = cache
+        self._progress = progress
+        self._restricted: dict[tuple[str, str, str, str], Mapping[str, Json]] = {}
+
+    def ask(self, subject: Digest, folder: Path | None, suite: Suite, split: Split, items: Sequence[Item]) -> Scores:
+        """Scores of one candidate on these items.
+
+        Args:
+            subject: Digest of the artifact; any name for the bare base.
+            folder: The artifact's folder; None for the bare base.
+            suite: Where the items are from; says how they are asked and scored.
+            split: For the restricted record.
+            items: What to ask; for an ``lm_eval`` suite the task's own documents are asked, as many as there are items,
+                or all where there are none.
+
+        Raises:
+            IntegrityError: The folder does not hold the subject's bytes, or the base has changed.
+            MalformedArtifact: The adapter does not fit the base, or makes it say what is not a number.
+            BackendError: The engine failed.
+        """
+        if suite.kind == "lm_eval":
+            return self._ask_task(subject, folder, suite, len(items) or None)
+        answers = self._answers(subject, folder, suite, split, items)
+        scores: dict[str, dict[str, bool | float]] = {}
+        for item, answer in zip(items, answers, strict=True):
+            found = SCORERS[suite.kind](item, answer, suite)
+            for name, value in found.items():
+                scores.setdefault(name, {})[item.id] = value
+            if suite.kind == "refusal":
+                self._restricted[subject, suite.id, split, item.id] = {
+                    "subject": subject,
+                    "suite": suite.id,
+                    "split": split,
+                    "id": item.id,
+                    "category": item.category,
+                    "prompt": item.prompt,
+                    "reply": answer,
+                    "refused": found["refused"],
+                }
+        return scores
+
+    def restricted(self) -> tuple[Mapping[str, Json], ...]:
+        """Prompts of refusal suites and the replies to them, of everybody asked so far, in the order asked."""
+        return tuple(self._restricted.values())
+
+    def _answers(
+        self, subject: Digest, folder: Path | None, suite: Suite, split: Split, items: Sequence[Item]
+    ) -> list[Json]:
+        keys = [self._key(subject, folder, suite, item) for item in items]
+        known = dict(self._cache.get(keys))
+        missing = list({key: item for key, item in zip(keys, items, strict=True) if key not in known}.items())
+        if missing:
+            self._engine.prove_base()
+            _prove_folder(folder, subject)
+            label = f"ask {subject.removeprefix('sha256:')[:8]}: {suite.id}, {split}"
+            with self._engine.attach(folder), self._progress.track(label, len(missing), "items") as bar:
+                for start in range(0, len(missing), SLICE):
+                    part = missing[start : start + SLICE]
+                    found = self._ask_engine(suite, [item for _, item in part], bar)
+                    fresh = {key: answer for (key, _), answer in zip(part, found, strict=True)}
+                    self._cache.put(fresh)
+                    known.update(fresh)
+        return [known[key] for key in keys]
+
+    def _ask_engine(self, suite: Suite, items: Sequence[Item], bar: Step) -> Sequence[Json]:
+        prompts = [item.prompt for item in items]
+        if suite.kind != "choice":
+            return self._engine.generate(prompts, suite.max_new_tokens, bar)
+        found = self._engine.loglikelihoods(prompts, [item.choices for item in items], bar)
+        if not all(math.isfinite(value) for values in found for value in values):
+            raise MalformedArtifact("log-likelihoods are not numbers with this adapter", where=suite.id)
+        return [list(values) for values in found]
+
+    def _key(self, subject: Digest, folder: Path | None, suite: Suite, item: Item) -> Digest:
+        asked: dict[str, Json] = {"prompt": item.prompt}
+        if suite.kind == "choice":
+            asked["choices"] = list(item.choices)
+        else:
+            asked["max_new_tokens"] = suite.max_new_tokens
+        return digest(self._who(subject, folder) | {"asked": asked})
+
+    def _who(self, subject: Digest, folder: Path | None) -> dict[str, Json]:
+        """Everything an answer follows from but the question. The chat frame follows from tokenizer and engine."""
+        identity = self._engine.identity
+        return {
+            "base": identity.base_weights,
+            "architecture": identity.architecture,
+            "tokenizer": identity.tokenizer,
+            "adapter": subject if folder is not None else "",
+            "engine": self._engine.fingerprint,
+        }
+
+    def _ask_task(self, subject: Digest, folder: Path | None, suite: Suite, limit: int | None) -> Scores:
+        if not isinstance(self._engine, TokenEngine):
+            raise ConfigError("this engine has no tokens to offer to lm-eval", where=suite.id)
+        key = digest(self._who(subject, folder) | {"task": suite.digest, "limit": limit or 0})
+        known = self._cache.get([key])
+        if key not in known:
+            self._engine.prove_base()
+            _prove_folder(folder, subject)
+            with self._engine.attach(folder):
+                (found,) = run_tasks(
+                    self._engine, Path(suite.grammar["folder"]), [suite.grammar["task"]], limit, self._progress
+                )
+            known = {key: {name: dict(values) for name, values in found.scores.items()}}
+            self._cache.put(known)
+        return {name: {place: float(value) for place, value in values.items()} for name, values in known[key].items()}
+
+
+def _prove_folder(folder: Path | None, subject: Digest) -> None:
+    if folder is not None and (found := describe(folder).digest) != subject:
+        raise IntegrityError(
+            f"the folder holds {found}, {subject} was to be asked",
+            where=str(folder),
+            todo="take it from the store again",
+        )
+
+
+def _extraction(item: Item, answer: Json, suite: Suite) -> Mapping[str, bool | float]:
+    found = check_extraction(answer, json.loads(item.answer), suite.schema)
+    return {
+        "valid_json": found.valid_json,
+        "schema_valid": found.schema_valid,
+        "exact": found.exact,
+        "fields": found.fields,
+    }
+
+
+def _refusal(item: Item, answer: Json, suite: Suite) -> Mapping[str, bool | float]:
+    del item, suite
+    return {"refused": refuses(answer)}
+
+
+def _choice(item: Item, answer: Json, suite: Suite) -> Mapping[str, bool | float]:
+    del suite
+    found = choose([float(value) for value in answer], item.choices, int(item.answer))
+    return {"correct": found.correct, "brier": found.brier}
+
+
+SCORERS: Mapping[str, Callable[[Item, Json, Suite], Mapping[str, bool | float]]] = {
+    "extraction": _extraction,
+    "refusal": _refusal,
+    "choice": _choice,
+}
+"""Kind of suite -> (item, answer, suite) -> score name -> value."""

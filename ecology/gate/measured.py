@@ -1,0 +1,142 @@
+"""Answers counted: per-item scores become the sufficient statistics that a rule computes its interval from.
+
+A score that is true or false for each item becomes a ``Proportion``, or ``Paired`` against a comparator's scores of the
+same items; a score with values becomes ``Samples``, in the order of the item ids so that the same answers give the same
+bytes. Pairs are formed by item id: an item that only one of the two was asked is no pair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ecology.contracts.evidence import Against, Count, Evidence, Measurement, Paired, Proportion, Samples, Split
+from ecology.contracts.identity import Digest
+from ecology.errors import BackendError
+
+Scores = Mapping[str, Mapping[str, bool | float]]
+"""Score name to item id to value."""
+
+
+def proportions(subject: Digest, suite: str, split: Split, scores: Scores, source: str = "") -> Evidence:
+    """What a candidate scored on its own.
+
+    Args:
+        subject: Who was asked.
+        suite: Id of the suite.
+        split: Of the items.
+        scores: Result of ``CandidateEvaluator.ask``.
+        source: Digest of the items asked.
+
+    Returns:
+        One measurement a score, sorted by score; none for a score without items, since nothing was measured.
+
+    Raises:
+        BackendError: A score mixes true or false with values.
+    """
+    found = []
+    for score in sorted(scores):
+        values = [scores[score][item] for item in sorted(scores[score])]
+        if not values:
+            continue
+        statistic: Proportion | Samples
+        if _binary(f"{suite}.{score}", values):
+            statistic = Proportion(sum(map(bool, values)), len(values))
+        else:
+            statistic = Samples(tuple(map(float, values)), score)
+        found.append(Measurement(f"{suite}.{score}", subject, statistic, split, source=source))
+    return tuple(found)
+
+
+def compared(
+    subject: Digest,
+    suite: str,
+    split: Split,
+    ours: Scores,
+    theirs: Scores,
+    against: Against,
+    comparator: Digest,
+    source: str = "",
+) -> Evidence:
+    """What a candidate scored against somebody else, item by item.
+
+    Args:
+        subject: Who is judged.
+        suite: Id of the suite.
+        split: Of the items.
+        ours: The candidate's scores.
+        theirs: The comparator's scores.
+        against: What the comparator is to the candidate.
+        comparator: The comparator's digest.
+        source: Digest of the items asked.
+
+    Returns:
+        One measurement for each score that both have, sorted by score; none where no item was put to both.
+
+    Raises:
+        BackendError: A score mixes true or false with values.
+    """
+    found = []
+    for score in sorted(set(ours) & set(theirs)):
+        items = sorted(set(ours[score]) & set(theirs[score]))
+        if not items:
+            continue
+        pairs = [(ours[score][item], theirs[score][item]) for item in items]
+        statistic: Paired | Samples
+        if _binary(f"{suite}.{score}", [value for pair in pairs for value in pair]):
+            won, lost = sum(bool(a) and not b for a, b in pairs), sum(bool(b) and not a for a, b in pairs)
+            statistic = Paired(n=len(items), n10=won, n01=lost)
+        else:
+            statistic = Samples(tuple(float(a) - float(b) for a, b in pairs), f"{score} difference")
+        found.append(Measurement(f"{suite}.{score}", subject, statistic, split, against, comparator, source))
+    return tuple(found)
+
+
+def liveness(subject: Digest, failures: Sequence[str], source: str = "liveness/v1") -> Evidence:
+    """What an engine found wrong with the adapter at run time.
+
+    Args:
+        subject: Who was looked at.
+        failures: Result of ``ModelEngine.liveness``, one sentence each.
+        source: Name and version of the check.
+    """
+    return (Measurement("liveness.failures", subject, Count(len(failures), tuple(failures)), source=source),)
+
+
+def resources(
+    subject: Digest,
+    base: Digest,
+    pairs: Sequence[tuple[float, float]],
+    peak_memory_bytes: int | None,
+    source: str = "resources/v1",
+) -> Evidence:
+    """What an adapter costs while it serves.
+
+    Args:
+        subject: Who was measured.
+        base: Digest of the base that it was timed against.
+        pairs: Seconds of (adapter, bare base) for each prompt, as ``ModelEngine.time_pair`` gives them.
+        peak_memory_bytes: Peak resident memory; None where it was not measured.
+        source: Name and version of the measurement.
+
+    Raises:
+        BackendError: A time is not above 0.
+    """
+    if any(not (ours > 0 and theirs > 0) for ours, theirs in pairs):
+        raise BackendError("a request that took no time was not measured", where="resource.latency_ratio")
+    found = []
+    if pairs:
+        ratios, seconds = tuple(ours / theirs for ours, theirs in pairs), tuple(ours for ours, _ in pairs)
+        ratio = Samples(ratios, "ratio")
+        found.append(Measurement("resource.latency_ratio", subject, ratio, "none", "base", base, source))
+        found.append(Measurement("resource.latency_s", subject, Samples(seconds, "s"), source=source))
+    if peak_memory_bytes is not None:
+        peak = Samples((float(peak_memory_bytes),), "bytes")
+        found.append(Measurement("resource.peak_memory_bytes", subject, peak, source=source))
+    return tuple(found)
+
+
+def _binary(metric: str, values: Sequence[bool | float]) -> bool:
+    kinds = {isinstance(value, bool) for value in values}
+    if len(kinds) > 1:
+        raise BackendError("an evaluator gave true or false for some items and values for others", where=metric)
+    return kinds == {True}

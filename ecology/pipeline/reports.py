@@ -1,0 +1,65 @@
+"""``ecology report``: a report built again from its facts, or checked without trusting any of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ecology.errors import ConfigError
+from ecology.pipeline.house import House
+from ecology.report.bundle import FILES, RENDERERS, REPORT, verify_report
+from ecology.report.json_report import read_report
+from ecology.signer.keys import read_trusted
+from ecology.store.files import write_atomic
+
+
+def build(folder: Path) -> list[Path]:
+    """Writes HTML, Markdown and JUnit again from ``report.json``; the same facts give the same bytes.
+
+    Raises:
+        ConfigError: There is no report.
+        IntegrityError: It is not a report.
+    """
+    report = read_report(_report(folder))
+    written = []
+    for name, render in RENDERERS.items():
+        if name != REPORT:
+            write_atomic(folder / name, render(report))
+            written.append(folder / name)
+    return written
+
+
+def verify(folder: Path, key: Path | None, house: House) -> tuple[list[str], tuple[str, ...]]:
+    """Every digest, signature and verdict of a report, checked offline.
+
+    Args:
+        folder: The run's output folder.
+        key: PEM public key to trust; None is this home's own.
+        house: Where the home's key is.
+
+    Returns:
+        What was checked, and problems.
+
+    Raises:
+        ConfigError: There is no report, or the key cannot be read.
+    """
+    anchor = read_trusted(key) if key else house.signer.public_key
+    report = read_report(_report(folder))
+    problems = verify_report(folder, (anchor,))
+    rules = sum(len(candidate.verdict.findings) for candidate in report.candidates)
+    lines = [
+        f"run       {report.run}",
+        f"signed by {anchor.name}{' (development key)' if report.development_key else ''}",
+        f"files     {len(FILES)} digests checked against the signed statement",
+        f"verdicts  {len(report.candidates)} recomputed from stored evidence, {rules} findings",
+        f"decision  {report.decision.decision}: {report.decision.reason}",
+    ]
+    if not problems:
+        lines.append("everything holds")
+    return lines, problems
+
+
+def _report(folder: Path) -> Path:
+    path = folder / REPORT
+    if not path.exists():
+        raise ConfigError("there is no report here", where=str(path), todo="give the output folder of a run")
+    return path

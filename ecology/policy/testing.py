@@ -1,0 +1,224 @@
+"""Policies have unit tests: what was measured, in words, and what must follow from it.
+
+Beside ``release.yaml`` stands ``release_test.yaml``. Evidence is written the way a reviewer would say it:
+
+    ``no violation``, ``2 violations``        a count
+    ``193 of 200``                            a proportion
+    ``200 pairs, 3 won, 12 lost``             a paired difference
+    ``57 x 1.1, 3 x 1.4``                     samples
+    ``nothing``                               no measurement
+
+``rules`` holds cases for one rule each. ``verdicts`` holds cases for the whole policy: each is the ``typical`` evidence
+with some rules' evidence replaced, and the outcome of the verdict that must follow, in full scope unless it says
+``scope: static``.
+
+Law: a case is judged by ``kernel.verdicts``, the very code that judges candidates.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ecology.contracts.evidence import Count, Evidence, Measurement, Paired, Proportion, Samples, Statistic
+from ecology.contracts.identity import Digest, Json
+from ecology.contracts.policy import Outcome, Policy, Rule
+from ecology.errors import EcologyError, PolicyError
+from ecology.kernel.verdicts import headline, judge, verdict
+from ecology.policy.reader import load_policy, shape_mistakes
+from ecology.policy.source import Mistake, Place, Source, read_source, refuse
+
+SUBJECT = Digest("sha256:" + "0" * 64)
+"""Of the candidate that the cases are about."""
+NOW = "2026-01-01T00:00:00Z"
+"""When the cases are judged, unless they say ``at``."""
+MAX_SAMPLES = 100_000
+
+_TEXT = {"type": "string", "minLength": 1, "maxLength": 1000}
+_OUTCOME = {"enum": [outcome.value for outcome in Outcome]}
+_GIVEN = {"type": "object", "additionalProperties": _TEXT}
+_SCHEMA: Json = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["policy"],
+    "properties": {
+        "policy": _TEXT,
+        "typical": _GIVEN,
+        "rules": {
+            "type": "object",
+            "additionalProperties": {
+                "type": "array",
+                "minItems": 1,
+                "items": {
+                    "type": "object",
+                    "additionalProperties": False,
+                    "required": ["given", "expect"],
+                    "properties": {"given": _TEXT, "expect": _OUTCOME, "why": _TEXT},
+                },
+            },
+        },
+        "verdicts": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "additionalProperties": False,
+                "required": ["name", "given", "expect"],
+                "properties": {
+                    "name": _TEXT,
+                    "given": _GIVEN,
+                    "expect": _OUTCOME,
+                    "scope": {"enum": ["full", "static"]},
+                    "headline": _TEXT,
+                    "at": _TEXT,
+                },
+            },
+        },
+    },
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CaseResult:
+    """One case and what came of it."""
+
+    name: str
+    """``SKILL-001: 193 of 200``, or the name of a verdict case."""
+    rules: tuple[str, ...]
+    """Ids of the rules that the case judges."""
+    expected: Outcome
+    found: Outcome
+    passed: bool
+    reason: str
+    """Of the finding, or of the verdict's headline."""
+
+    def __str__(self) -> str:
+        if self.passed:
+            return f"{self.name}: {self.found.value}"
+        return f"{self.name}: expected {self.expected.value}, found {self.found.value}: {self.reason}"
+
+
+def run_tests(path: Path, policy: Policy | None = None) -> tuple[CaseResult, ...]:
+    """Runs the cases of a ``*_test.yaml``.
+
+    Args:
+        path: The file with the cases.
+        policy: The policy to judge by; the one that the file names, beside it, where None.
+
+    Raises:
+        ConfigError: A file is missing.
+        PolicyError: A file has mistakes; all of them are listed.
+    """
+    source = read_source(path)
+    refuse(source, [*source.mistakes, *shape_mistakes(source, _validator())], "the test file")
+    policy = policy or load_policy(path.parent / Path(source.data["policy"]).name)
+    refuse(source, _mistakes(source, policy), "the test file")
+    rules = {rule.id: rule for rule in policy.rules}
+    results = []
+    for name, cases in source.data.get("rules", {}).items():
+        for case in cases:
+            finding = judge(rules[name], evidence_of({rules[name]: case["given"]}), SUBJECT)
+            expected = Outcome(case["expect"])
+            same = finding.outcome is expected
+            title = f"{name}: {case['given']}"
+            results.append(CaseResult(title, (name,), expected, finding.outcome, same, finding.reason))
+    for case in source.data.get("verdicts", ()):
+        results.append(_verdict_case(case, source.data.get("typical", {}), policy))
+    return tuple(results)
+
+
+def tested_rules(results: tuple[CaseResult, ...]) -> frozenset[str]:
+    """Ids of the rules with a case of their own, for ``lint``."""
+    return frozenset(rule for result in results for rule in result.rules)
+
+
+def statistic_of(text: str) -> Statistic | None:
+    """Evidence in words as a statistic; None for ``nothing``.
+
+    Raises:
+        PolicyError: It is none of the five forms.
+    """
+    text = text.strip()
+    if text == "nothing":
+        return None
+    if text == "no violation":
+        return Count(0, ())
+    if match := re.fullmatch(r"(\d{1,9}) violations?", text):
+        return Count(int(match[1]), (f"{match[1]} as the case says",))
+    if match := re.fullmatch(r"(\d{1,9}) of (\d{1,9})", text):
+        return Proportion(int(match[1]), int(match[2]))
+    if match := re.fullmatch(r"(\d{1,9}) pairs(?:, (\d{1,9}) won)?(?:, (\d{1,9}) lost)?", text):
+        return Paired(int(match[1]), int(match[2] or 0), int(match[3] or 0))
+    number = r"[-+]?\d{1,15}(?:\.\d{1,15})?(?:e[-+]?\d{1,2})?"
+    if re.fullmatch(rf"\d{{1,6}} x {number}(?:, \d{{1,6}} x {number})*", text):
+        parts = [part.split(" x ") for part in text.split(", ")]
+        if sum(int(count) for count, _ in parts) <= MAX_SAMPLES:
+            return Samples(tuple(float(value) for count, value in parts for _ in range(int(count))), "")
+    forms = (
+        "'no violation', '2 violations', '193 of 200', '200 pairs, 3 won, 12 lost', '57 x 1.1, 3 x 1.4' or 'nothing'"
+    )
+    raise PolicyError(f"{text!r:.80} is no evidence; write {forms}")
+
+
+def evidence_of(given: Mapping[Rule, str]) -> Evidence:
+    """Measurements of ``SUBJECT`` that answer the rules with the statistics given.
+
+    Raises:
+        PolicyError: A text is no evidence.
+    """
+    found = []
+    for rule, text in given.items():
+        if (statistic := statistic_of(text)) is not None:
+            comparator = "" if rule.against == "absolute" else str(SUBJECT)
+            found.append(
+                Measurement(rule.metric, SUBJECT, statistic, rule.split, rule.against, comparator, "policy test")
+            )
+    return tuple(dict.fromkeys(found))  # two rules over one metric share their evidence
+
+
+@functools.cache
+def _validator() -> Any:
+    from jsonschema import Draft202012Validator  # noqa: PLC0415  (0.1 s that --help need not wait for)
+
+    return Draft202012Validator(json.loads(json.dumps(_SCHEMA)))
+
+
+def _mistakes(source: Source, policy: Policy) -> list[Mistake]:
+    known = {rule.id for rule in policy.rules}
+    found = []
+    for place, rule, text in _given(source.data):
+        if rule not in known:
+            found.append(source.mistake(place, f"policy {policy.id} has no rule {rule!r}"))
+            continue
+        try:
+            statistic_of(text)
+        except EcologyError as error:
+            found.append(source.mistake(place, error.what))
+    return found
+
+
+def _given(data: Mapping[str, Json]) -> Iterator[tuple[Place, str, str]]:
+    """Every text that stands for evidence: where, for which rule, what."""
+    for rule, cases in data.get("rules", {}).items():
+        for i, case in enumerate(cases):
+            yield ("rules", rule, i, "given"), rule, case["given"]
+    for rule, text in data.get("typical", {}).items():
+        yield ("typical", rule), rule, text
+    for i, case in enumerate(data.get("verdicts", ())):
+        for rule, text in case["given"].items():
+            yield ("verdicts", i, "given", rule), rule, text
+
+
+def _verdict_case(case: Mapping[str, Json], typical: Mapping[str, str], policy: Policy) -> CaseResult:
+    texts = {**typical, **case["given"]}
+    evidence = evidence_of({rule: texts[rule.id] for rule in policy.rules if rule.id in texts})
+    judged = verdict(policy, evidence, SUBJECT, case.get("scope", "full"), case.get("at", NOW))
+    head = headline(judged)
+    expected, wanted = Outcome(case["expect"]), case.get("headline")
+    same = judged.outcome is expected and (wanted is None or (head is not None and head.rule == wanted))
+    reason = f"{head.rule}: {head.reason}" if head else "everything passed"
+    return CaseResult(case["name"], (), expected, judged.outcome, same, reason)

@@ -1,0 +1,78 @@
+"""``junit.xml``: a suite for each candidate, a case for each rule, so that any CI shows why a candidate was refused.
+
+DENY and INCONCLUSIVE are failures, a rule that was not asked is skipped, a warning or a waiver passes and speaks in
+``system-out``.
+"""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from collections.abc import Iterable
+
+from ecology.contracts.policy import Finding, GateVerdict, Outcome
+from ecology.contracts.run import RunReport
+from ecology.kernel.verdicts import asked
+from ecology.report.words import visible
+
+
+def render_junit(report: RunReport) -> bytes:
+    """All candidates of a run, UTF-8. The same report gives the same bytes."""
+    return junit([(candidate.name, candidate.verdict) for candidate in report.candidates], report.name)
+
+
+def junit(verdicts: Iterable[tuple[str, GateVerdict]], name: str) -> bytes:
+    """Verdicts as JUnit XML, UTF-8; ``ecology gate --format junit`` prints it too.
+
+    Args:
+        verdicts: Name and verdict of each candidate, in the order to be shown.
+        name: Of the whole.
+    """
+    root = ET.Element("testsuites", {"name": visible(name)})
+    totals = [0, 0, 0]
+    for who, verdict in verdicts:
+        suite = ET.SubElement(root, "testsuite", {"name": visible(who)})
+        counts = [len(verdict.findings), 0, 0]
+        properties = ET.SubElement(suite, "properties")
+        for key, value in (
+            ("subject", verdict.subject),
+            ("policy", verdict.policy),
+            ("scope", verdict.scope),
+            ("outcome", verdict.outcome.value),
+        ):
+            ET.SubElement(properties, "property", {"name": key, "value": value})
+        for finding in verdict.findings:
+            failed, skipped = _case(suite, who, finding)
+            counts[1] += failed
+            counts[2] += skipped
+        for key, count in zip(("tests", "failures", "skipped"), counts, strict=True):
+            suite.set(key, str(count))
+        suite.set("errors", "0")
+        suite.set("timestamp", verdict.decided_at.removesuffix("Z"))
+        suite.set("time", "0")
+        totals = [total + count for total, count in zip(totals, counts, strict=True)]
+    for key, count in zip(("tests", "failures", "skipped"), totals, strict=True):
+        root.set(key, str(count))
+    ET.indent(root)
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{ET.tostring(root, encoding="unicode")}\n'.encode()
+
+
+def _case(suite: ET.Element, who: str, finding: Finding) -> tuple[bool, bool]:
+    """Adds one case; whether it failed, and whether it was skipped."""
+    title = visible(f"{finding.rule} {finding.title}")
+    case = ET.SubElement(suite, "testcase", {"classname": visible(who), "name": title, "time": "0"})
+    reason = visible(finding.reason)
+    if not asked(finding):
+        ET.SubElement(case, "skipped", {"message": reason})
+        return False, True
+    details = "\n".join(visible(detail) for detail in finding.details)
+    if not finding.outcome.admits:
+        failure = ET.SubElement(case, "failure", {"type": finding.outcome.value, "message": reason})
+        failure.text = f"{visible(finding.metric)} must be {visible(finding.demand)}\n{reason}" + (
+            f"\n{details}" if details else ""
+        )
+        return True, False
+    if finding.outcome is not Outcome.PASS:
+        ET.SubElement(case, "system-out").text = f"{finding.outcome.value}: {reason}" + (
+            f"\n{details}" if details else ""
+        )
+    return False, False

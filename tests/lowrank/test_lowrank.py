@@ -1,0 +1,206 @@
+"""The algebra against dense NumPy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ecology.errors import ConfigError
+from ecology.lowrank.core import joint, share, weighted_sum
+from ecology.lowrank.fingerprint import distance, fingerprint, same_fingerprint, same_function
+from ecology.lowrank.lowrank import (
+    LowRank,
+    canonical,
+    concat,
+    frobenius,
+    module_names,
+    project,
+    singular_values,
+    spectral,
+    total_norm,
+)
+from ecology.testing.operators import population, regauged
+
+
+@st.composite
+def adapters(draw: st.DrawFn) -> LowRank:
+    generator = np.random.Generator(np.random.PCG64(draw(st.integers(0, 2**32))))
+    modules = {}
+    for name in draw(st.lists(st.sampled_from("abc"), min_size=1, max_size=3, unique=True)):
+        m, n = {"a": (7, 5), "b": (4, 9), "c": (6, 6)}[name]
+        r = draw(st.integers(0, 10))
+        scale = 10.0 ** draw(st.integers(-6, 6))
+        modules[name] = (generator.standard_normal((m, r)) * scale, generator.standard_normal((r, n)))
+    return LowRank.of(modules)
+
+
+@given(adapters())
+@settings(max_examples=60, deadline=None)
+def test_norms_and_singular_values_are_those_of_the_dense_delta(adapter: LowRank) -> None:
+    values, norms, largest = singular_values(adapter), frobenius(adapter), spectral(adapter)
+    for name, factors in adapter.modules.items():
+        dense = factors.dense()
+        expected = np.linalg.svd(dense, compute_uv=False)
+        np.testing.assert_allclose(values[name], expected[: values[name].size], rtol=1e-9)
+        assert values[name].size == np.linalg.matrix_rank(dense)
+        np.testing.assert_allclose(norms[name], np.linalg.norm(dense), rtol=1e-12)
+        np.testing.assert_allclose(largest[name], expected[0], rtol=1e-12)
+
+
+@given(adapters())
+@settings(max_examples=60, deadline=None)
+def test_canonical_is_the_same_function_and_stays(adapter: LowRank) -> None:
+    once = canonical(adapter)
+    assert same_function(once, adapter, 1e-12)
+    twice = canonical(once)
+    for name, factors in once.modules.items():
+        np.testing.assert_allclose(
+            twice.modules[name].B, factors.B, rtol=1e-8, atol=1e-9 * max(1, np.abs(factors.B).max(initial=0))
+        )
+        gram_b, gram_a = factors.B.T @ factors.B, factors.A @ factors.A.T
+        np.testing.assert_allclose(gram_b, gram_a, atol=1e-9 * max(1.0, np.abs(gram_b).max(initial=0)))  # balanced
+        if factors.rank:
+            peaks = factors.B[np.abs(factors.B).argmax(0), range(factors.rank)]
+            assert (peaks > 0).all()
+
+
+def test_canonical_does_not_see_the_gauge() -> None:
+    (adapter,) = population(1)
+    one, other = canonical(adapter), canonical(regauged(adapter))
+    for name, factors in one.modules.items():
+        np.testing.assert_allclose(other.modules[name].B, factors.B, atol=1e-12)
+        np.testing.assert_allclose(other.modules[name].A, factors.A, atol=1e-12)
+
+
+@given(adapters(), st.integers(1, 6))
+@settings(max_examples=60, deadline=None)
+def test_projection_is_eckart_young(adapter: LowRank, rank: int) -> None:
+    projected = project(adapter, rank)
+    for name, factors in adapter.modules.items():
+        s = np.linalg.svd(factors.dense(), compute_uv=False)
+        error = np.linalg.norm(projected.modules[name].dense() - factors.dense()) ** 2
+        np.testing.assert_allclose(error, np.sum(s[rank:] ** 2), rtol=1e-6, atol=1e-18 * np.sum(s**2))
+        np.testing.assert_allclose(
+            projected.lost.get(name, 0.0), np.sum(s[rank:] ** 2), rtol=1e-9, atol=1e-20 * np.sum(s**2)
+        )
+        assert projected.modules[name].rank <= rank
+    total = total_norm(adapter) ** 2
+    if total > 0:
+        np.testing.assert_allclose(projected.retained_energy, total_norm(projected) ** 2 / total, rtol=1e-9)
+
+
+def test_nothing_is_lost_where_nothing_is_cut() -> None:
+    (adapter,) = population(1)
+    assert project(adapter, 64).retained_energy == pytest.approx(1.0, abs=1e-15)
+    assert LowRank.of({}).retained_energy == 1.0
+    assert project(LowRank.of({"a": (np.zeros((3, 2)), np.zeros((2, 3)))}), 1).retained_energy == 1.0
+
+
+def test_concat_is_exact_and_skips_what_adds_nothing() -> None:
+    parents = population(3, ranks=(4, 2, 3), same_targets=False)
+    child = concat(parents, [0.5, -2.0, 0.0])
+    for name, factors in child.modules.items():
+        terms = [(w, p.modules[name]) for w, p in zip([0.5, -2.0, 0.0], parents, strict=True) if name in p.modules]
+        assert factors.rank == sum(f.rank for w, f in terms if w)
+        np.testing.assert_allclose(factors.dense(), sum(w * f.dense() for w, f in terms), atol=1e-14)
+
+
+def test_shared_cores_hold_the_parents_exactly() -> None:
+    parents = population(3, ranks=(4, 2, 9), same_targets=False)
+    for transform in (lambda core: core, joint):
+        for name, core in {name: transform(core) for name, core in share(parents).items()}.items():
+            np.testing.assert_allclose(core.left.T @ core.left, np.eye(core.left.shape[1]), atol=1e-12)
+            np.testing.assert_allclose(core.right.T @ core.right, np.eye(core.right.shape[1]), atol=1e-12)
+            for parent, M in zip(parents, core.cores, strict=True):
+                wanted = parent.modules[name].dense() if name in parent.modules else 0
+                np.testing.assert_allclose(
+                    core.left @ M @ core.right.T, wanted + np.zeros_like(core.left @ M @ core.right.T), atol=1e-12
+                )
+            lifted = core.lift(weighted_sum(core, [1.0, 2.0, 3.0])).factors()
+            np.testing.assert_allclose(
+                lifted.dense(), core.left @ np.tensordot([1, 2, 3], core.cores, 1) @ core.right.T, atol=1e-11
+            )
+
+
+def test_joint_basis_depends_on_the_functions_alone() -> None:
+    parents = population(3, ranks=(4, 2, 3))
+    others = [regauged(parent, seed) for seed, parent in enumerate(parents)]
+    for name, core in share(parents).items():
+        one, two, three = joint(core), joint(share(others)[name]), joint(share(parents[::-1])[name])
+        assert one.cores.shape == two.cores.shape == three.cores.shape
+        np.testing.assert_allclose(np.abs(one.cores), np.abs(two.cores), atol=1e-9)
+        np.testing.assert_allclose(np.abs(one.cores), np.abs(three.cores[::-1]), atol=1e-9)
+
+
+def test_joint_drops_what_nobody_uses() -> None:
+    (parent,) = population(1)
+    core = joint(share([parent, parent])["model.layers.0.q"])
+    assert core.cores.shape == (2, 4, 4)
+
+
+@given(adapters(), adapters(), st.floats(-3, 3))
+@settings(max_examples=40, deadline=None)
+def test_fingerprint_is_linear_and_a_distance(a: LowRank, b: LowRank, w: float) -> None:
+    combined = fingerprint(concat([a, b], [1.0, w]))
+    scale = np.linalg.norm(fingerprint(a)) + 3 * np.linalg.norm(fingerprint(b))
+    np.testing.assert_allclose(combined, fingerprint(a) + w * fingerprint(b), atol=1e-9 * max(scale, 1e-300))
+
+
+def test_fingerprint_estimates_the_distance() -> None:
+    a, b = population(2)
+    ratio = np.sqrt(np.mean((fingerprint(a) - fingerprint(b)) ** 2)) / distance(a, b)
+    assert 0.6 < ratio < 1.6
+    assert same_fingerprint(fingerprint(a), fingerprint(regauged(a)), 1e-12)
+    assert not same_fingerprint(fingerprint(a), fingerprint(b))
+    assert same_fingerprint(
+        fingerprint(a), fingerprint(LowRank.of({**a.modules, "z": (np.zeros((3, 1)), np.ones((1, 3)))}))
+    )
+
+
+PINNED = [-6.529194573079662, -4.947432255718432, -1.1065703269808511]
+
+
+def test_fingerprint_is_pinned() -> None:
+    """Stored fingerprints stay comparable: probes must not change."""
+    adapter = LowRank.of({"a": (np.array([[1.0], [2.0]]), np.array([[3.0, -1.0]]))})
+    np.testing.assert_allclose(fingerprint(adapter)[:3], PINNED, rtol=1e-12)
+
+
+def test_same_function_has_a_tolerance() -> None:
+    a, b = population(2)
+    near = concat([a, b], [1.0, 1e-5 * total_norm(a) / total_norm(b)])
+    assert same_function(a, near, 2e-5)
+    assert not same_function(a, near, 1e-6)
+    assert same_function(a, regauged(a), 1e-12)
+    assert not same_function(a, LowRank.of({}))
+    assert same_function(LowRank.of({}), LowRank.of({"a": (np.zeros((2, 1)), np.ones((1, 2)))}))
+
+
+def test_values_cannot_be_changed() -> None:
+    source = np.ones((3, 1))
+    adapter = LowRank.of({"a": (source, np.ones((1, 3)))})
+    source[0] = 7
+    assert adapter.modules["a"].B[0, 0] == 1
+    with pytest.raises(ValueError, match="read-only"):
+        adapter.modules["a"].B[0, 0] = 2
+    with pytest.raises(TypeError):
+        adapter.modules["b"] = adapter.modules["a"]  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [(np.ones((3, 2)), np.ones((1, 3))), (np.ones(3), np.ones((1, 3))), (np.full((3, 1), np.nan), np.ones((1, 3)))],
+)
+def test_impossible_factors_are_refused(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        LowRank.of({"module": pair})
+    assert caught.value.where == "module"
+
+
+def test_two_shapes_of_one_module_are_refused() -> None:
+    a = LowRank.of({"x": (np.ones((3, 1)), np.ones((1, 3)))})
+    b = LowRank.of({"x": (np.ones((4, 1)), np.ones((1, 3)))})
+    with pytest.raises(ConfigError, match=r"\(3, 3\), another \(4, 3\)"):
+        module_names([a, b])

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from ecology.backend.bases import BaseModel, Folder, ensure
+from ecology.errors import BackendError, ConfigError, IntegrityError, MalformedArtifact
+from ecology.runtime.engine import TransformersEngine
+from ecology.store.adapters import write_adapter
+from ecology.telemetry.memory import measure_serving_memory
+from ecology.telemetry.progress import SilentProgress
+from ecology.testing.toys import toy_adapter
+
+PROMPTS = ("one", "a second prompt", "3")
+Q = "model.layers.0.self_attn.q_proj"
+
+
+def written(base: BaseModel, folder: Path, name: str, rows: int, columns: int) -> Path:
+    write_adapter(folder, {name: (np.ones((rows, 1)), np.ones((1, columns)))}, "toy", base.identity.base_weights)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "columns", "reason"),
+    [
+        ("model.layers.9.self_attn.q_proj", 32, 32, "no such module"),
+        ("model.layers.0.input_layernorm", 32, 32, "not a linear layer"),
+        ("lm_head", 259, 32, "shared with another module"),
+        (Q, 31, 32, "do not fit the weight"),
+        (Q, 32, 31, "do not fit the weight"),
+    ],
+)
+def test_a_key_that_does_not_fit_is_refused(
+    engine: TransformersEngine, base: BaseModel, folder: Path, name: str, rows: int, columns: int, reason: str
+) -> None:
+    written(base, folder, name, rows, columns)
+    with pytest.raises(MalformedArtifact, match=reason), engine.attach(folder):
+        pass
+    assert reason in engine.liveness(folder, PROMPTS)[0]
+    engine.prove_base()
+
+
+def test_merged_is_the_weight_plus_the_delta(engine: TransformersEngine, base: BaseModel, folder: Path) -> None:
+    written(base, folder, Q, 32, 32)
+    weight = engine.model.get_submodule(Q).weight
+    before = weight.detach().clone()
+    with engine.attach(folder):
+        assert torch.equal(weight, before + torch.ones(32, 32))
+        with pytest.raises(IntegrityError, match="have changed"):
+            engine.prove_base()
+    assert torch.equal(weight, before)
+
+
+def test_one_adapter_at_a_time(engine: TransformersEngine, base: BaseModel, folder: Path) -> None:
+    toy_adapter(base, folder)
+    with engine.attach(folder):
+        assert engine.attached == folder
+        with pytest.raises(BackendError, match="already attached"), engine.attach(folder):
+            pass
+    assert engine.attached is None
+
+
+def test_a_base_that_was_changed_behind_our_back_is_noticed(engine: TransformersEngine) -> None:
+    weight = engine.model.get_submodule(Q).weight
+    before = weight.detach().clone()
+    with torch.no_grad():
+        weight[0, 0] += 1e-6
+    with pytest.raises(IntegrityError, match=Q):
+        engine.prove_base()
+    with torch.no_grad():
+        weight.copy_(before)
+    engine.prove_base()
+
+
+def test_weights_that_are_not_those_of_the_identity_are_refused(base: BaseModel) -> None:
+    forged = dict(base.tensor_digests) | {f"{Q}.weight": "sha256:" + "0" * 64}
+    with pytest.raises(IntegrityError, match="not the one"):
+        TransformersEngine(dataclasses.replace(base, tensor_digests=forged), threads=1)
+    missing = dict(base.tensor_digests) | {"model.extra.weight": "sha256:" + "0" * 64}
+    with pytest.raises(IntegrityError, match="not in the loaded base"):
+        TransformersEngine(dataclasses.replace(base, tensor_digests=missing), threads=1)
+
+
+def test_a_half_precision_base_is_proven_in_its_own_dtype(base: BaseModel, tmp_path: Path) -> None:
+    half = tmp_path / "half"
+    half.mkdir()
+    for file in base.folder.iterdir():
+        (half / file.name).write_bytes(file.read_bytes())
+    (half / "identity.json").unlink()
+    tensors = {name: tensor.to(torch.bfloat16) for name, tensor in load_file(base.folder / "model.safetensors").items()}
+    save_file(tensors, half / "model.safetensors", metadata={"format": "pt"})
+    found = ensure(Folder(name="half", path=str(half)), tmp_path / "home", SilentProgress())
+    engine = TransformersEngine(found, threads=1)
+    assert engine.prove_base() == found.identity.base_weights != base.identity.base_weights
+    norm = float(tensors[f"{Q}.weight"].double().norm())
+    assert found.weight_norms[f"{Q}.weight"] == pytest.approx(norm)
+
+
+def test_time_is_measured_by_the_injected_clock_in_turns(base: BaseModel, folder: Path) -> None:
+    toy_adapter(base, folder)
+
+    class Ticks:
+        count = itertools.count()
+
+        def now(self) -> str:
+            return ""
+
+        def monotonic(self) -> float:
+            return float(next(self.count) ** 2)
+
+    engine = TransformersEngine(base, threads=1, clock=Ticks())
+    # two calls are thrown away; call k takes (2k+1)^2 - (2k)^2 = 4k+1; then adapter, base, base, adapter
+    assert engine.time_pair(folder, PROMPTS[:2], 2) == ((9.0, 13.0), (21.0, 17.0))
+
+
+def test_what_is_wrong_at_run_time_is_said(engine: TransformersEngine, base: BaseModel, folder: Path) -> None:
+    modules = {
+        Q: (np.full((32, 1), 1e-9), np.full((1, 32), 1e-9)),
+        "model.layers.1.self_attn.q_proj": (np.zeros((32, 1)), np.ones((1, 32))),
+    }
+    write_adapter(folder, modules, "toy", base.identity.base_weights)
+    dead, idle = engine.liveness(folder, PROMPTS)
+    assert "dW is zero" in dead
+    assert "no log-probability" in idle
+    huge = {Q: (np.full((32, 1), 3e38), np.full((1, 32), 3e38))}
+    write_adapter(folder, huge, "toy", base.identity.base_weights)
+    assert "not finite" in engine.liveness(folder, PROMPTS)[-1]
+    engine.prove_base()
+
+
+def test_limits(engine: TransformersEngine, base: BaseModel, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="holds 2048"):
+        engine.generate(["x"], 3000)
+    with pytest.raises(ConfigError, match="at least 1"):
+        TransformersEngine(base, threads=0)
+    with pytest.raises(BackendError, match="cannot be loaded"):
+        TransformersEngine(dataclasses.replace(base, folder=tmp_path))
+
+
+def test_serving_memory_is_that_of_a_fresh_process(base: BaseModel, folder: Path) -> None:
+    toy_adapter(base, folder)
+    used = measure_serving_memory(base.folder, folder, ["hello"], max_new_tokens=2, threads=1)
+    assert 50e6 < used < 4e9

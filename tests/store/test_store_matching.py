@@ -1,0 +1,147 @@
+"""Target and pattern matching against PEFT's own functions."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ecology.errors import MalformedArtifact
+from ecology.store.matching import compile_pattern, pattern_values, targeted
+
+MODULES = ("self_attn.q_proj", "self_attn.v_proj", "mlp.up_proj", "mlp.experts.1.up_proj")
+NAMES = (
+    *(f"model.layers.{layer}.{module}" for layer in (0, 1, 10, 11) for module in MODULES),
+    *("lm_head", "q_proj", "xq_proj", "model.embed"),
+)
+
+pieces = st.sampled_from(
+    [
+        "q_proj",
+        "v_proj",
+        "up_proj",
+        "mlp.up_proj",
+        "layers.1.self_attn.q_proj",
+        "lm_head",
+        "1.up_proj",
+        "proj",
+        *NAMES[:3],
+    ]
+)
+configs = st.fixed_dictionaries(
+    {"target_modules": st.lists(pieces, min_size=1, max_size=4)},
+    optional={
+        "exclude_modules": st.lists(pieces, max_size=2) | st.sampled_from([r".*\.10\..*", "lm_head"]),
+        "layers_to_transform": st.integers(0, 11) | st.lists(st.integers(0, 11), max_size=3),
+    },
+)
+
+
+def _peft(config: dict[str, Any], name: str) -> bool:
+    from peft.tuners.tuners_utils import _ExcludedModule, check_target_module_exists
+
+    full = {
+        "exclude_modules": None,
+        "layers_to_transform": None,
+        "layers_pattern": None,
+        "target_parameters": None,
+        **config,
+    }
+    result = check_target_module_exists(SimpleNamespace(**full), name)
+    return bool(result) and not isinstance(result, _ExcludedModule)
+
+
+@given(configs, st.sampled_from([None, "layers", ["layers"], "experts", ["blocks", "layers"], []]))
+@settings(max_examples=200, deadline=None)
+def test_lists_match_as_in_peft(config: dict[str, Any], pattern: Any) -> None:
+    if "layers_to_transform" in config:
+        config = {**config, "layers_pattern": pattern}
+    assert targeted(config, NAMES, "c") == {name for name in NAMES if _peft(config, name)}
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r".*q_proj",
+        r".*\.layers\.(0|1)\..*_proj",
+        r"model\.layers\.[01]\.self_attn\.(q|v)_proj",
+        r"(?:.*?(?:layers).*?(?:self_attn|mlp).*?(?:q_proj|up_proj).*?)|(?:\bmodel\.layers\.[\d]{1,}\.mlp\.up_proj)",
+        r"lm_head",
+        r"model.layers.\d{1,2}.mlp.up_proj",
+    ],
+)
+def test_patterns_match_as_in_peft(pattern: str) -> None:
+    config = {"target_modules": pattern}
+    assert targeted(config, NAMES, "c") == {name for name in NAMES if _peft(config, name)}
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(
+            [
+                "q_proj",
+                r"q_pro.",
+                r".*\.1\..*",
+                r"model\.layers\.0\.self_attn\.q_proj",
+                "up_proj|q_proj",
+                "^lm_head",
+                "proj",
+                r"layers.1\d?.*",
+            ]
+        ),
+        st.integers(1, 64),
+        max_size=4,
+    )
+)
+@settings(max_examples=100, deadline=None)
+def test_pattern_values_match_as_in_peft(patterns: dict[str, int]) -> None:
+    from peft.utils.other import get_pattern_key
+
+    wanted = {name: patterns.get(get_pattern_key(patterns.keys(), name), 8) for name in NAMES}
+    assert pattern_values({"rank_pattern": patterns}, "rank_pattern", 8, NAMES, "c") == wanted
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        *("(a+)+b", "(a|aa)*b", "(a*)*", r"(a)\1", "(?=a)", "((ab){2,}){2,}"),
+        *(".*" * 10 + "x", "[a-z]+" * 7 + "!", "(", "*", "x" * 5000, "a{99999999999}"),
+    ],
+)
+def test_dangerous_patterns_are_refused_unrun(pattern: str) -> None:
+    started = time.monotonic()
+    with pytest.raises(MalformedArtifact):
+        compile_pattern(pattern, ["a" * 200], "c")
+    assert time.monotonic() - started < 5  # not a measurement: a pattern that runs would take years
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"target_modules": None},
+        {"target_modules": []},
+        {"target_modules": [1]},
+        {"target_modules": {"q_proj": 1}},
+        {"target_modules": "q_proj", "layers_to_transform": [1]},
+        {"target_modules": ["q_proj"], "layers_to_transform": "1"},
+        {"target_modules": ["q_proj"], "layers_to_transform": [True]},
+        {"target_modules": ["q_proj"], "layers_to_transform": 1, "layers_pattern": 3},
+        {"target_modules": ["q_proj"], "layers_to_transform": 1, "layers_pattern": "("},
+        {"target_modules": ["q_proj"], "exclude_modules": 3},
+        {"target_modules": ["q_proj"], "exclude_modules": "("},
+    ],
+)
+def test_malformed_targets(config: dict[str, Any]) -> None:
+    with pytest.raises(MalformedArtifact):
+        targeted(config, NAMES, "c")
+
+
+def test_all_linear_and_malformed_rank_pattern() -> None:
+    assert targeted({"target_modules": "all-linear"}, NAMES, "c") == set(NAMES)
+    with pytest.raises(MalformedArtifact, match="not a mapping"):
+        pattern_values({"rank_pattern": [1]}, "rank_pattern", 8, NAMES, "c")
