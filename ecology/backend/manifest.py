@@ -20,6 +20,7 @@ Digests, all over canonical JSON (RFC 8785):
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -30,7 +31,7 @@ import numpy as np
 from ecology.contracts.identity import CompatibilityIdentity, Digest, Json
 from ecology.contracts.ports import Step
 from ecology.errors import ConfigError, EcologyError, IntegrityError
-from ecology.kernel.canonical import canonical, digest, digest_bytes
+from ecology.kernel.canonical import canonical, digest
 from ecology.kernel.codec import structure
 
 FORMAT = 1
@@ -206,7 +207,7 @@ def _tensors(file: Path, progress: Step | None) -> Iterator[tuple[str, Tensor]]:
         if not 0 <= start <= end <= data.size or end - start != WIDTHS[dtype] * math.prod(shape):
             raise ConfigError(f"tensor {name!r} does not fit its shape or the file", where=str(file))
         raw = np.ascontiguousarray(data[start:end])
-        yield name, Tensor(dtype, shape, digest_bytes(raw.data), _norm(raw, dtype))
+        yield name, Tensor(dtype, shape, Digest("sha256:" + hashlib.sha256(raw.data).hexdigest()), _norm(raw, dtype))
         if progress is not None:
             progress.advance((end >> 20) - (start >> 20), name)
 

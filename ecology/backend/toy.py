@@ -78,8 +78,9 @@ def build(folder: Path, seed: int, hidden: int, layers: int, heads: int, kv_head
     random = np.random.Generator(np.random.PCG64(seed))
 
     def matrix(rows: int, columns: int) -> np.ndarray:
-        # variance 1/fan-in keeps activations of unit size through the stack, so that logits are neither flat nor one-hot
-        return (random.standard_normal((rows, columns)) / np.sqrt(columns)).astype(np.float32)
+        # variance 1/fan-in keeps activations of unit size, so that logits are neither flat nor one-hot
+        drawn = random.standard_normal((rows, columns)) / np.sqrt(columns)
+        return np.asarray(drawn, np.float32)
 
     ones = np.ones(hidden, np.float32)
     # embeddings are tied to the output, so their scale sets how sure of itself the toy is

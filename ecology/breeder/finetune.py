@@ -75,6 +75,10 @@ class FinetuneOptions:
     """Largest gradient norm of a step."""
     bucket_batches: int = 8
     """Rows are sorted by length inside windows of this many batches, which saves padding; 1 does not sort."""
+    loss_over: Literal["tokens", "rows"] = "tokens"
+    """What counts alike in a step: every completion token, or every row however long its completion is."""
+    completion_tokens: int = 0
+    """Only so many tokens of a completion are taught, and its end is not when it is longer; 0 is all of them."""
     max_length: int = 256
     """Tokens of a row, frame and completion together; a longer row is an error."""
     checkpoint_steps: int = 25
@@ -93,6 +97,7 @@ class FinetuneOptions:
         check_range(self.weight_decay, 0.0, 1.0, "finetune.weight_decay")
         check_range(self.clip_norm, 0.0, 1e6, "finetune.clip_norm", open_low=True)
         check_range(self.warmup_steps, 0, 10**6, "finetune.warmup_steps")
+        check_range(self.completion_tokens, 0, 10**6, "finetune.completion_tokens")
         for name in ("epochs", "batch_size", "bucket_batches", "max_length", "checkpoint_steps"):
             check_range(getattr(self, name), 1, 10**6, f"finetune.{name}")
         if not self.targets:
@@ -137,7 +142,7 @@ def finetune(
         raise ConfigError("there is nothing to train on", where=corpus.id)
     from ecology.breeder.training import Trainer, tokenise  # noqa: PLC0415  (torch and PEFT)
 
-    examples = tokenise(engine, rows, options.max_length, corpus.id)
+    examples = tokenise(engine, rows, options, corpus.id)
     steps = order(tuple(map(len, examples)), options, seed)
     recipe = digest(
         {

@@ -50,7 +50,9 @@ class Example:
         return len(self.prompt) + len(self.completion)
 
 
-def tokenise(engine: TransformersEngine, rows: Sequence[Row], max_length: int, where: str) -> tuple[Example, ...]:
+def tokenise(
+    engine: TransformersEngine, rows: Sequence[Row], options: FinetuneOptions, where: str
+) -> tuple[Example, ...]:
     """Rows in the base's chat frame.
 
     Raises:
@@ -63,12 +65,13 @@ def tokenise(engine: TransformersEngine, rows: Sequence[Row], max_length: int, w
     completions = engine.encode_texts([row[1] for row in rows])
     examples = []
     for number, (row, prompt, completion) in enumerate(zip(rows, prompts, completions, strict=True), 1):
-        example = Example(tuple(prompt), (*completion, *(() if row[2] else (int(end),))))
+        taught = (*completion, *(() if row[2] else (int(end),)))
+        example = Example(tuple(prompt), taught[: options.completion_tokens or None])
         if not completion:
             raise ConfigError("the completion is empty", where=f"{where}: row {number}")
-        if len(example) > min(max_length, engine.max_tokens):
+        if len(example) > min(options.max_length, engine.max_tokens):
             raise ConfigError(
-                f"{len(example)} tokens, {max_length} are allowed",
+                f"{len(example)} tokens, {options.max_length} are allowed",
                 where=f"{where}: row {number}",
                 todo="shorten the row or raise finetune.max_length",
             )
@@ -134,7 +137,7 @@ class Trainer:
             rows: Which examples.
 
         Returns:
-            Mean loss of a completion token before the step, nats.
+            Loss before the step, nats: the mean over tokens, or over rows of each row's mean.
         """
         for group in self._optimiser.param_groups:
             group["lr"] = self._options.learning_rate * share(number, self._steps, self._options)
@@ -146,9 +149,14 @@ class Trainer:
             ids[row, : len(example)] = torch.tensor(example.prompt + example.completion)
             counts[row, len(example.prompt) - 1 : len(example) - 1] = True
         targets = torch.tensor([token for example in examples for token in example.completion])
-        loss = torch.nn.functional.cross_entropy(self._logits(ids, counts, rows), targets)
+        loss = torch.nn.functional.cross_entropy(self._logits(ids, counts, rows), targets, reduction="none")
+        if self._options.loss_over == "rows":
+            loss = loss / torch.tensor([float(len(e.completion)) for e in examples for _ in e.completion])
+            loss = loss.sum() / len(examples)
+        else:
+            loss = loss.mean()
         self._optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(list(self._factors.values()), self._options.clip_norm, foreach=False)
         self._optimiser.step()
         return float(loss.detach())

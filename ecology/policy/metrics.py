@@ -41,7 +41,7 @@ STATIC: Mapping[str, str] = {
 
 SCORES: Mapping[SuiteKind, Mapping[str, Kind]] = {
     "extraction": {
-        "json_valid": "proportion",
+        "valid_json": "proportion",
         "schema_valid": "proportion",
         "exact": "proportion",
         "fields": "samples",

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ class Delta:
     def norm(self) -> float:
         """Frobenius norm of dW, by tr(B^T B A A^T), without forming it."""
         square = ((self.B.T.double() @ self.B.double()) * (self.A.double() @ self.A.T.double())).sum()
-        return abs(self.scale) * max(float(square), 0.0) ** 0.5
+        return abs(self.scale) * math.sqrt(max(float(square), 0.0))
 
 
 def read_deltas(model: Any, folder: Path) -> Mapping[str, Delta]:

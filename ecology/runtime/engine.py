@@ -79,7 +79,8 @@ class TransformersEngine:
                 )
         except (OSError, ValueError, ImportError, RuntimeError) as error:
             raise BackendError(f"the base cannot be loaded: {error}", where=str(base.folder)) from error
-        self.model.eval().requires_grad_(False)
+        self.model.train(False)
+        self.model.requires_grad_(False)
         self.frame = chat_format(self.tokenizer)
         self.ends = _end_tokens(self.tokenizer, self.model)
         self._resident = self._digest_resident()

@@ -19,7 +19,7 @@ WORTH_IT = 8
 """Shared tokens below which the extra call costs more than it saves."""
 
 
-class RoomyLayer(DynamicLayer):
+class RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # transformers has no types
     """One layer's keys and values in a buffer with room for what is to come; what is handed out is a view of it."""
 
     def __init__(self, room: int) -> None:
@@ -28,7 +28,7 @@ class RoomyLayer(DynamicLayer):
         Args:
             room: Tokens that will be stored at most, prompt included.
         """
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.room = room
         self.length = 0
         self._keys: torch.Tensor
@@ -53,12 +53,17 @@ class RoomyLayer(DynamicLayer):
         self._keys[:, :, self.length : end] = key_states
         self._values[:, :, self.length : end] = value_states
         self.length = end
-        self.keys, self.values = self._keys[:, :, :end], self._values[:, :, :end]
-        return self.keys, self.values
+        self.keys, self.values = self.stored
+        return self.stored
 
     def get_seq_length(self) -> int:
         """Tokens stored so far."""
         return self.length
+
+    @property
+    def stored(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values so far."""
+        return self._keys[:, :, : self.length], self._values[:, :, : self.length]
 
     def keep_rows(self, rows: torch.Tensor) -> None:
         """Drops all rows but these."""
@@ -107,7 +112,7 @@ def shared(model: Any, sequences: Sequence[Sequence[int]]) -> Prefix:
     tokens = tuple(sequences[0][:length])
     layers = [RoomyLayer(length) for _ in range(model.config.num_hidden_layers)]
     model(input_ids=torch.tensor([tokens]), past_key_values=Cache(layers=list(layers)), logits_to_keep=1)
-    return Prefix(tokens, tuple((layer.keys, layer.values) for layer in layers))
+    return Prefix(tokens, tuple(layer.stored for layer in layers))
 
 
 def common(sequences: Sequence[Sequence[int]]) -> int:

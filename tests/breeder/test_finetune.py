@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 from ecology.breeder import training
 from ecology.breeder.breed import Bred
 from ecology.breeder.finetune import CHECKPOINT_FILE, FinetuneOptions, finetune, order
-from ecology.breeder.training import Trainer, share
+from ecology.breeder.training import Trainer, share, tokenise
 from ecology.contracts.artifact import Corpus
 from ecology.errors import BackendError, ConfigError
 from ecology.kernel.canonical import digest, plain
@@ -149,6 +149,35 @@ def test_layers_that_are_kept_give_the_same_adapter_within_rounding(
     for name, factors in kept.items():
         for other in (again, whole):
             assert np.allclose(factors.B @ factors.A, other[name].B @ other[name].A, atol=1e-4)
+
+
+def test_losses_by_token_and_by_row(engine: TransformersEngine) -> None:
+    def first_loss(**change: Any) -> float:
+        options = dataclasses.replace(OPTIONS, epochs=1, **change)
+        examples = tokenise(engine, ROWS[:3], options, "parrot")
+        with Trainer(engine, examples, options, 3, 1, SilentProgress(), "parrot") as trainer:
+            return trainer.step(0, [0, 1, 2])
+
+    rows = tokenise(engine, ROWS[:3], OPTIONS, "parrot")
+    totals = []
+    for row in rows:  # B is zero before the first step, so the base gives the loss
+        ids = torch.tensor([row.prompt + row.completion])
+        with torch.inference_mode():
+            table = engine.model(input_ids=ids).logits[0].log_softmax(-1)
+        places = range(len(row.prompt) - 1, len(row) - 1)
+        totals.append([-float(table[p, t]) for p, t in zip(places, row.completion, strict=True)])
+    assert first_loss() == pytest.approx(np.mean([x for row in totals for x in row]), abs=1e-4)
+    assert first_loss(loss_over="rows") == pytest.approx(np.mean([np.mean(row) for row in totals]), abs=1e-4)
+    short = first_loss(completion_tokens=2)
+    assert short == pytest.approx(np.mean([x for row in totals for x in row[:2]]), abs=1e-4)
+
+
+def test_a_completion_is_taught_to_end_unless_it_is_cut(engine: TransformersEngine) -> None:
+    end = engine.tokenizer.eos_token_id
+    whole, cut = tokenise(engine, [("p", "abc", False), ("p", "abc", True)], OPTIONS, "parrot")
+    assert whole.completion == (*cut.completion, end)
+    (short,) = tokenise(engine, [("p", "abc", False)], dataclasses.replace(OPTIONS, completion_tokens=3), "parrot")
+    assert short.completion == cut.completion
 
 
 def test_peft_loads_what_was_written(engine: TransformersEngine, train: Train) -> None:

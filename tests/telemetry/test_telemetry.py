@@ -67,7 +67,7 @@ def test_short_work_leaves_no_line_and_unknown_totals_are_left_out() -> None:
     assert stream.getvalue() == ""
     with BarProgress(stream, Seconds(0.0, 16.0, 17.0)).track("download", 0, "MiB") as bar:
         bar.advance(5)
-    assert stream.getvalue() == "download: 5 MiB, 16 s\ndownload: 5 MiB, 17 s\n"
+    assert stream.getvalue() == "download: 5 MiB, 16 s\n"
 
 
 def test_a_terminal_gets_a_bar_and_stdout_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,296 @@
+"""The static gate: what it accepts, what it refuses, and why."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ecology.contracts.artifact import CLAIMS_FILE, CONFIG_FILE, WEIGHTS_FILE, Submission
+from ecology.contracts.evidence import Count, Evidence
+from ecology.contracts.policy import AdapterLimits, DataPolicy, Outcome
+from ecology.gate import static
+from ecology.gate.static import MOST_DETAILS, SOURCE, StaticContext, context_for, static_evidence
+from ecology.kernel.canonical import canonical
+from ecology.kernel.verdicts import headline, verdict
+from ecology.policy.metrics import STATIC
+from ecology.policy.reader import load_policy
+from ecology.signer.keys import LocalSigner
+from ecology.signer.statements import genome_statement
+from ecology.store.adapters import describe, write_adapter
+from ecology.testing import gates
+from ecology.testing.gates import HOSTILE, IDENTITY, NOW, SCHEMA, Hostile, submit
+
+POLICY = load_policy(Path(__file__).parents[2] / "policies" / "release.yaml")
+
+
+def counts(evidence: Evidence) -> dict[str, int]:
+    return {m.metric: m.statistic.count for m in evidence if isinstance(m.statistic, Count)}
+
+
+def details(evidence: Evidence, metric: str) -> tuple[str, ...]:
+    (found,) = [m.statistic for m in evidence if m.metric == metric]
+    assert isinstance(found, Count)
+    return found.details
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.mark.parametrize("case", HOSTILE, ids=lambda case: f"{case.kind}: {case.name}".replace(" ", "-"))
+def test_every_hostile_folder_is_refused_for_what_it_is(case: Hostile, tmp_path: Path, home: Path) -> None:
+    submission, context = submit(case, tmp_path / "adapter", home)
+    evidence = static_evidence(submission, context)
+    assert counts(evidence)[case.metric] > 0
+    assert all(details(evidence, case.metric))
+    found = verdict(POLICY, evidence, submission.artifact.digest, "static", NOW)
+    assert found.outcome is Outcome.DENY
+    for measurement in evidence:
+        assert measurement.subject == submission.artifact.digest
+        assert measurement.source == SOURCE
+
+
+def test_every_class_has_at_least_three_attacks() -> None:
+    kinds = [case.kind for case in HOSTILE]
+    assert {kind: kinds.count(kind) for kind in kinds if kinds.count(kind) < 3} == {}
+    assert len({(case.kind, case.name) for case in HOSTILE}) == len(HOSTILE)
+    assert len(set(kinds)) >= 13
+
+
+def test_a_benign_folder_is_accepted_with_a_warning_for_the_development_key(tmp_path: Path, home: Path) -> None:
+    submission, context = submit(None, tmp_path / "adapter", home)
+    evidence = static_evidence(submission, context)
+    assert counts(evidence) == {metric: int(metric == "static.development") for metric in STATIC}
+    found = verdict(POLICY, evidence, submission.artifact.digest, "static", NOW)
+    assert found.outcome is Outcome.WARN
+    head = headline(found)
+    assert head is not None
+    assert head.rule == "STA-007"
+
+
+def test_a_named_key_leaves_no_warning(tmp_path: Path, home: Path) -> None:
+    submission, context = submit(None, tmp_path / "adapter", home)
+    named = dataclasses.replace(context, trusted=context.development, development=())
+    assert set(counts(static_evidence(submission, named)).values()) == {0}
+
+
+def test_the_reference_gate_conforms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gates, "HOSTILE", HOSTILE[::8])  # every one is tried above, by itself
+    assert gates.escaped(lambda submission, context: counts(static_evidence(submission, context)), tmp_path) == ()
+
+
+def test_a_gate_that_says_yes_does_not_conform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gates, "HOSTILE", HOSTILE[:3])
+    assert len(gates.escaped(lambda *_: {}, tmp_path)) == 3
+    assert "benign" in gates.escaped(lambda *_: {"static.files": 1}, tmp_path / "b")
+
+
+def test_an_unsigned_folder_leaves_the_questions_about_its_birth_open(tmp_path: Path, home: Path) -> None:
+    submission, context = submit(None, tmp_path / "adapter", home)
+    evidence = static_evidence(dataclasses.replace(submission, claims=()), context)
+    found = counts(evidence)
+    assert found["static.signature"] == 1
+    assert not {"static.base", "static.taint", "static.overlap", "static.development"} & set(found)
+    head = headline(verdict(POLICY, evidence, submission.artifact.digest, "static", NOW))
+    assert head is not None
+    assert head.rule == "STA-006"
+    assert head.details == ("there are no claims: the folder is unsigned",)
+
+
+def test_without_norms_of_the_base_the_limits_are_not_known(tmp_path: Path, home: Path) -> None:
+    submission, context = submit(None, tmp_path / "adapter", home)
+    blind = dataclasses.replace(context, weight_norms=None)
+    assert "static.limits" not in counts(static_evidence(submission, blind))
+    tight = dataclasses.replace(blind, limits=AdapterLimits(max_rank=1))
+    assert counts(static_evidence(submission, tight))["static.limits"] == 4
+    unknown = dataclasses.replace(context, weight_norms={})
+    assert counts(static_evidence(submission, unknown))["static.limits"] == 4
+
+
+@pytest.mark.parametrize(
+    ("limits", "metric"),
+    [
+        (AdapterLimits(max_file_bytes=10), "static.limits"),
+        (AdapterLimits(max_rank=1), "static.limits"),
+        (AdapterLimits(max_scale=0.5), "static.limits"),
+        (AdapterLimits(max_relative_norm=1e-6), "static.limits"),
+        (AdapterLimits(dtypes=("BF16",)), "static.tensors"),
+        (AdapterLimits(peft_types=()), "static.config"),
+    ],
+)
+def test_the_policys_bounds_are_the_bounds(limits: AdapterLimits, metric: str, tmp_path: Path, home: Path) -> None:
+    submission, context = submit(None, tmp_path / "adapter", home)
+    assert counts(static_evidence(submission, dataclasses.replace(context, limits=limits)))[metric] > 0
+
+
+def test_the_relative_norm_is_that_of_the_full_matrix(tmp_path: Path, home: Path) -> None:
+    submission, context = submit(None, tmp_path / "adapter", home)
+    tensors = gates.read_tensors(Path(submission.folder))
+    b, a = (np.frombuffer(tensors[f"{gates.Q}.lora_{x}.weight"][2], np.float32) for x in "BA")
+    norm = float(np.linalg.norm(b.reshape(8, 2).astype(float) @ a.reshape(2, 8).astype(float)))
+    name = "model.layers.0.self_attn.q_proj.weight"
+    for factor, violations in ((1.001, 0), (0.999, 1)):
+        norms = {**dict.fromkeys(SCHEMA, 1e9), name: norm * factor}
+        found = counts(static_evidence(submission, dataclasses.replace(context, weight_norms=norms)))
+        assert found["static.limits"] == violations
+
+
+def test_bytes_that_are_not_those_submitted_are_refused(tmp_path: Path, home: Path) -> None:
+    submission, context = submit(None, tmp_path / "adapter", home)
+    gates.benign(tmp_path / "adapter", seed=1)
+    found = counts(static_evidence(submission, context))
+    assert found["static.files"] == 1
+    assert found["static.signature"] == 1
+
+
+def test_data_rules_follow_the_policy(tmp_path: Path, home: Path) -> None:
+    case = next(case for case in HOSTILE if case.name == "no-train")
+    submission, context = submit(case, tmp_path / "adapter", home)
+    for data, count in ((DataPolicy(), 1), (DataPolicy(forbid_no_train=False), 0), (DataPolicy(licences=("MIT",)), 2)):
+        assert counts(static_evidence(submission, dataclasses.replace(context, data=data)))["static.taint"] == count
+
+
+def test_a_key_of_this_machine_is_dropped_where_the_policy_forbids_it(home: Path) -> None:
+    key = LocalSigner.open(home).public_key
+    strict = dataclasses.replace(POLICY, signatures=dataclasses.replace(POLICY.signatures, allow_development=False))
+    assert context_for(POLICY, IDENTITY, SCHEMA, development=(key,)).development == (key,)
+    assert context_for(strict, IDENTITY, SCHEMA, development=(key,)).development == ()
+
+
+def test_two_genomes_that_contradict_each_other_vouch_for_nothing(tmp_path: Path, home: Path) -> None:
+    submission, context = submit(None, tmp_path / "adapter", home)
+    signer = LocalSigner.open(home)
+    born = gates.genome_of(submission.artifact)
+    other = dataclasses.replace(born, lineage=dataclasses.replace(born.lineage, corpora=()))
+    second = signer.sign(genome_statement(submission.artifact, other, NOW))
+    evidence = static_evidence(dataclasses.replace(submission, claims=(*submission.claims, second)), context)
+    assert counts(evidence)["static.signature"] == 1
+    assert "static.taint" not in counts(evidence)
+
+
+def test_claims_of_strangers_beside_a_good_one_do_no_harm(tmp_path: Path, home: Path) -> None:
+    submission, context = submit(None, tmp_path / "adapter", home)
+    stranger = LocalSigner.open(tmp_path / "stranger")
+    line = stranger.sign(genome_statement(submission.artifact, gates.genome_of(submission.artifact), NOW))
+    found = static_evidence(dataclasses.replace(submission, claims=("garbage", line, *submission.claims)), context)
+    assert counts(found)["static.signature"] == 0
+
+
+def test_many_violations_are_counted_and_a_few_are_shown(tmp_path: Path, home: Path) -> None:
+    def crowd(folder: Path) -> None:
+        for i in range(50):
+            (folder / f"note-{i:02d}.txt").write_text("x", encoding="utf-8")
+
+    submission, context = submit(Hostile("crowd", "foreign file", "static.files", crowd), tmp_path / "adapter", home)
+    evidence = static_evidence(submission, context)
+    assert counts(evidence)["static.files"] == 50
+    assert len(details(evidence, "static.files")) == MOST_DETAILS + 1
+    assert details(evidence, "static.files")[-1] == "and 30 more"
+
+
+def test_an_unforeseen_exception_is_a_violation_with_its_type(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submission, context = submit(None, tmp_path / "adapter", home)
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("a\nb")
+
+    monkeypatch.setattr(static, "check_configuration", broken)
+    evidence = static_evidence(submission, context)
+    assert "ZeroDivisionError" in details(evidence, "static.config")[0]
+    assert "\n" not in details(evidence, "static.config")[0]
+    assert verdict(POLICY, evidence, submission.artifact.digest, "static", NOW).outcome is Outcome.DENY
+
+
+@pytest.mark.parametrize("name", ["nowhere", "file"])
+def test_no_folder_at_all_is_refused(name: str, tmp_path: Path, home: Path) -> None:
+    submission, context = submit(None, tmp_path / "adapter", home)
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    evidence = static_evidence(dataclasses.replace(submission, folder=str(tmp_path / name)), context)
+    assert counts(evidence)["static.files"] == 1
+    assert verdict(POLICY, evidence, submission.artifact.digest, "static", NOW).outcome is Outcome.DENY
+
+
+@pytest.fixture(scope="module")
+def fuzzed(tmp_path_factory: pytest.TempPathFactory, home: Path) -> tuple[Submission, StaticContext, dict[str, bytes]]:
+    folder = tmp_path_factory.mktemp("fuzz") / "adapter"
+    submission, context = submit(None, folder, home)
+    return submission, context, {name: (folder / name).read_bytes() for name in (CONFIG_FILE, WEIGHTS_FILE)}
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from([CONFIG_FILE, WEIGHTS_FILE]), st.integers(0, 1500), st.binary(max_size=4), st.integers(0, 3))
+def test_any_changed_byte_is_refused_and_nothing_escapes(
+    fuzzed: tuple[Submission, StaticContext, dict[str, bytes]], name: str, at: int, new: bytes, drop: int
+) -> None:
+    submission, context, originals = fuzzed
+    data = originals[name]
+    changed = data[: at % len(data)] + new + data[at % len(data) + drop :]
+    path = Path(submission.folder) / name
+    path.write_bytes(changed)
+    try:
+        evidence = static_evidence(submission, context)
+    finally:
+        path.write_bytes(data)
+    if changed != data:
+        assert counts(evidence)["static.files"] == 1
+        assert counts(evidence)["static.signature"] == 1
+    canonical([details(evidence, m.metric) for m in evidence])  # whatever it says can be signed
+
+
+def test_a_large_adapter_is_judged_without_torch(tmp_path: Path) -> None:
+    """20 MB: the time is not asserted, what was imported is."""
+    rng = np.random.Generator(np.random.PCG64(0))
+    schema = {f"model.layers.{i}.self_attn.q_proj.weight": (576, 576) for i in range(140)}
+    modules = {
+        name.removesuffix(".weight"): (
+            rng.normal(size=(576, 32)).astype(np.float32) * 0.01,
+            rng.normal(size=(32, 576)).astype(np.float32),
+        )
+        for name in schema
+    }
+    artifact = write_adapter(tmp_path / "adapter", modules, "toy", IDENTITY.base_weights)
+    assert artifact.size_bytes > 20_000_000
+    code = """
+import json, sys
+from pathlib import Path
+from ecology.contracts.artifact import Submission
+from ecology.gate.static import StaticContext, static_evidence
+from ecology.testing.gates import IDENTITY
+from ecology.contracts.policy import AdapterLimits, DataPolicy
+from ecology.store.adapters import describe
+schema = {name: tuple(shape) for name, shape in json.loads(sys.argv[2]).items()}
+folder = Path(sys.argv[1])
+context = StaticContext(IDENTITY, schema, dict.fromkeys(schema, 1e4), AdapterLimits(), DataPolicy(), (), (), {}, {})
+evidence = static_evidence(Submission("big", str(folder), describe(folder), ()), context)
+heavy = {"torch", "peft", "transformers", "scipy", "hydra", "pydantic"} & set(sys.modules)
+print(json.dumps([{m.metric: m.statistic.count for m in evidence}, sorted(heavy)]))
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "adapter"), json.dumps(schema)],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    found, heavy = json.loads(ran.stdout)
+    assert found == {
+        "static.files": 0, "static.config": 0, "static.tensors": 0, "static.finite": 0, "static.limits": 0,
+        "static.signature": 1,
+    }  # fmt: skip
+    assert heavy == []
+
+
+def test_the_folders_claims_file_is_no_part_of_the_artifact(tmp_path: Path, home: Path) -> None:
+    submission, _ = submit(None, tmp_path / "adapter", home)
+    assert describe(tmp_path / "adapter") == submission.artifact
+    assert (tmp_path / "adapter" / CLAIMS_FILE).read_text(encoding="utf-8").splitlines() == list(submission.claims)
