@@ -36,7 +36,12 @@ exit codes:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     parser = build_parser()
-    options = parser.parse_args(arguments)
+    options, rest = parser.parse_known_args(arguments)
+    words: list[str] | None = getattr(options, "overrides", None) or getattr(options, "parents", None)
+    if rest and (words is None or any(text.startswith("-") for text in rest)):
+        options.parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    elif words is not None:
+        words += rest  # key=value may stand behind an option, as in: breed linear A B --out C rank=8
     if options.call is None:
         options.parser.print_help()
         return EXIT_OK

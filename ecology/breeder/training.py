@@ -31,9 +31,8 @@ from ecology.contracts.ports import Progress
 from ecology.errors import BackendError, ConfigError
 from ecology.runtime.decoding import chunks
 from ecology.runtime.engine import TransformersEngine
+from ecology.runtime.trunk import CUTTABLE, can_be_cut, only_layers
 
-CUTTABLE = frozenset({"llama", "mistral", "qwen2", "qwen3"})
-"""``model_type`` whose stack is embedding, equal layers, norm, head, with nothing between."""
 MAX_KEPT_BYTES = 2 << 30
 """Of what the frozen layers give; more is computed again each time."""
 
@@ -120,7 +119,7 @@ class Trainer:
             )
             if cut and self._options.epochs > 1 and self._keepable():
                 self._kept = self._below(cut)
-                stack.enter_context(_only(self._model.base_model, slice(cut, None)))
+                stack.enter_context(only_layers(self._model.base_model, slice(cut, None)))
             self._undo = stack.pop_all()
         return self
 
@@ -235,8 +234,7 @@ class Trainer:
         """Whether what the frozen layers give can be kept: the family can be cut, and it fits."""
         config = self._model.config
         size = 4 * config.hidden_size * sum(map(len, self._examples))
-        alike = len(set(getattr(config, "layer_types", None) or ("full",))) == 1
-        return config.model_type in CUTTABLE and alike and size <= MAX_KEPT_BYTES
+        return can_be_cut(self._model) and size <= MAX_KEPT_BYTES
 
     @torch.no_grad()
     def _below(self, cut: int) -> list[torch.Tensor]:
@@ -247,7 +245,7 @@ class Trainer:
         kept: list[torch.Tensor] = [torch.empty(0)] * len(self._examples)
         inner = self._model.base_model
         with (
-            _only(inner, slice(0, cut), norm=False),
+            only_layers(inner, slice(0, cut), norm=False),
             self._progress.track(f"read corpus of {self._name}", len(self._examples), "rows") as bar,
         ):
             for rows in chunks([len(e) for e in self._examples], self._engine.batch_size):
@@ -285,16 +283,3 @@ def share(step: int, steps: int, options: FinetuneOptions) -> float:
         return rise
     through = max(0, step - options.warmup_steps) / max(1, steps - options.warmup_steps)
     return rise * (options.final_share + (1 - options.final_share) * 0.5 * (1 + math.cos(math.pi * through)))
-
-
-@contextlib.contextmanager
-def _only(inner: Any, layers: slice, *, norm: bool = True) -> Any:
-    """The decoder with a part of its layers, and without its last norm where that is not at the end."""
-    all_layers, last = inner.layers, inner.norm
-    inner.layers = all_layers[layers]
-    if not norm:
-        inner.norm = torch.nn.Identity()
-    try:
-        yield
-    finally:
-        inner.layers, inner.norm = all_layers, last

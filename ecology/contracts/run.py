@@ -68,6 +68,10 @@ class RunPlan:
     digest: Digest
 
 
+NOT_A_FINALIST = "not a finalist"
+"""The rung of one whom the screen did not refute, and others were likelier to pass: hidden items were not asked."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class CandidateReport:
     """One candidate, from birth to decision."""
@@ -79,7 +83,7 @@ class CandidateReport:
     verdict: GateVerdict
     evidence: tuple[Measurement, ...]
     rung: str
-    """Where it was stopped; empty for the admitted."""
+    """Where it was stopped: a rung's name or ``NOT_A_FINALIST``; empty for the admitted."""
     fitness: Fitness | None
     reference: tuple[Measurement, ...]
     """Measured after the verdict, for the comparison table only; no rule has seen it."""

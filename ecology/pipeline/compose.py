@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import sys
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,7 @@ def launch(
         batches = engine.multirun("config", one, list(overrides), with_log_configuration=False)
         return tuple(int(job.return_value) for batch in batches for job in batch)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise ConfigError(_first_line(error), where="configuration", todo=_hint(error)) from error
+        raise _composition(error) from error
     finally:
         GlobalHydra.instance().clear()
 
@@ -117,7 +117,7 @@ def compose(overrides: Sequence[str] = (), overlay: Path | None = None) -> tuple
         plain = _user_part(config)
         return check(plain), plain
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise ConfigError(_first_line(error), where="configuration", todo=_hint(error)) from error
+        raise _composition(error) from error
     finally:
         GlobalHydra.instance().clear()
 
@@ -258,12 +258,18 @@ def _nearest(name: str, known: Any) -> str:
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return " ".join(text.split()) if text else type(error).__name__
+def _composition(error: Exception) -> ConfigError:
+    """Hydra's own error, in one line, with the known presets where it is about one."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    todo = "conf/ has the groups; an override is written group=preset or key.key=value"
+    missing = re.search(r"Could not (?:load|find) '([\w/-]+)/([^/']+)'", text)
+    if missing:
+        group, name = missing.groups()
+        known = sorted(path.stem for path in shared("conf").joinpath(group).glob("*.yaml"))
+        text = f"there is no preset {name!r} in {group}{_nearest(name, known)}"
+        todo = f"known presets: {', '.join(known)}" if known else f"known groups: {', '.join(_groups())}"
+    return ConfigError(text, where="configuration", todo=todo)
 
 
-def _hint(error: Exception) -> str:
-    del error
-    program = Path(sys.argv[0]).name or "ecology"
-    return f"see conf/ for the groups and `{program} run --help` for the grammar"
+def _groups() -> list[str]:
+    return sorted(path.name for path in shared("conf").iterdir() if path.is_dir())

@@ -18,7 +18,7 @@ from ecology.contracts.evidence import Evidence, Item, Measurement, Proportion, 
 from ecology.contracts.identity import Digest
 from ecology.contracts.policy import GateVerdict, Policy
 from ecology.contracts.promotion import Admitted, Rejected
-from ecology.contracts.run import Budget
+from ecology.contracts.run import NOT_A_FINALIST, Budget
 from ecology.evaluator.noise import noisy
 from ecology.evaluator.suites import Row, overlap
 from ecology.evaluator.suites import items as expand
@@ -38,8 +38,6 @@ ROBUST_SUITE = "orders"
 """The suite whose items are asked again with noise."""
 PROBES = ("What is the capital of France?", "Name three colours.", "Write one sentence about the sea.")
 """Liveness looks at the logits of these."""
-NOT_A_FINALIST = "not a finalist"
-"""The screen did not refute it, and others were likelier to pass: its hidden items were never asked."""
 CELL_MINIMUM = 5
 """A cell of the coverage matrix with fewer items counts as not measured."""
 

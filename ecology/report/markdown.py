@@ -68,8 +68,9 @@ def _candidates(story: Story) -> str:
 
 
 def _standing(row: Row) -> str:
-    rung = row.candidate.rung if row.candidate else ""
-    return f"{row.status} at {escape(rung)}" + (f": {escape(row.rule)}" if row.rule else "") if rung else row.status
+    return (
+        f"{row.status} {escape(row.where)}" + (f": {escape(row.rule)}" if row.rule else "") if row.where else row.status
+    )
 
 
 def _figure(cell: Cell | None) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from ecology.contracts.policy import Finding, Outcome
-from ecology.contracts.run import CandidateReport, RunReport
+from ecology.contracts.run import NOT_A_FINALIST, CandidateReport, RunReport
 from ecology.kernel.verdicts import asked, headline
 from ecology.report.figures import COLUMNS, Cell, Column, Tone, cells_of
 from ecology.report.words import plural, short, visible
@@ -39,6 +39,12 @@ class Row:
     parents: tuple[str, ...]
     generation: int
     candidate: CandidateReport | None
+
+    @property
+    def where(self) -> str:
+        """``at hidden``: the rung that stopped it; empty where none did."""
+        rung = self.candidate.rung if self.candidate else ""
+        return f"at {visible(rung)}" if rung not in {"", NOT_A_FINALIST} else ""
 
     @property
     def slug(self) -> str:
@@ -170,6 +176,8 @@ def standing(candidate: CandidateReport, report: RunReport) -> tuple[str, Tone]:
         if report.canary and candidate.digest == report.canary.candidate:
             return ("Rolled back", "bad") if report.canary.decision == "rollback" else ("Held", "open")
         return "Admitted", "good"
+    if candidate.rung == NOT_A_FINALIST:
+        return "Not a finalist", "open"
     return ("Not proven", "open") if candidate.verdict.outcome is Outcome.INCONCLUSIVE else ("Refused", "bad")
 
 
@@ -189,6 +197,7 @@ def unmeasured(report: RunReport) -> tuple[str, ...]:
             stopped.setdefault((candidate.rung, skipped), []).append(visible(candidate.name))
     for (rung, rules), who in stopped.items():
         why = f"stopped at the {rung} rung" if rung else "judged on less than the whole policy"
+        why = "not refuted by the screen, and others were likelier to pass" if rung == NOT_A_FINALIST else why
         sentences.append(f"{_list(who)}: {why}, so {plural(len(rules), 'rule')} not asked ({', '.join(rules)}).")
     for candidate in report.candidates:
         missing = [t.name for t in candidate.fitness.terms if t.value is None] if candidate.fitness else []

@@ -148,8 +148,7 @@ def _option(value: Json) -> str:
 
 
 def _standing(row: Row) -> str:
-    rung = row.candidate.rung if row.candidate else ""
-    return f"{row.status.lower()} at {rung}" if rung else row.status.lower()
+    return f"{row.status.lower()} {row.where}".rstrip()
 
 
 def _head(column: Column) -> str:

@@ -4,7 +4,7 @@ What makes it fast on a CPU, in order of what it saves:
 
 1. The key-value cache has room for the whole reply from the start and hands out views, so a step copies nothing. The
    cache of transformers concatenates: at 64 rows of 100 tokens that is a quarter of a gigabyte a step.
-2. What all prompts begin with is computed once (``prefix``).
+2. What all prompts begin with is computed once (``prefix``), and what no adapter changes once for all (``trunk``).
 3. Prompts of about the same length share a batch, so little is spent on padding.
 4. Rows that have said their end token leave the batch, a quarter of it at a time: leaving copies the cache once.
 5. Logits are computed for the last position only.
@@ -23,6 +23,7 @@ from transformers.cache_utils import Cache
 
 from ecology.contracts.ports import Step
 from ecology.runtime.prefix import Prefix, shared
+from ecology.runtime.trunk import Trunk
 
 LEAVE_AT = 0.75
 """Finished rows are taken out when at most this share of the batch is still talking."""
@@ -72,6 +73,7 @@ def greedy(
     batch_size: int,
     progress: Step | None = None,
     done: Done | None = None,
+    trunk: Trunk | None = None,
 ) -> tuple[tuple[int, ...], ...]:
     """The most likely continuation of each sequence, token by token.
 
@@ -83,6 +85,7 @@ def greedy(
         batch_size: Rows at a time.
         progress: Advanced by one for each finished sequence.
         done: Asked after each token whether the continuation is complete.
+        trunk: Given where it holds for the weights as they are now.
 
     Returns:
         Continuations in the order of ``sequences``.
@@ -90,7 +93,7 @@ def greedy(
     replies: list[tuple[int, ...]] = [()] * len(sequences)
     prefix = shared(model, sequences)
     for chosen in chunks([len(s) for s in sequences], batch_size):
-        batch = _Batch(model, prefix, [sequences[i][len(prefix) :] for i in chosen], max_new_tokens)
+        batch = _Batch(model, prefix, [sequences[i][len(prefix) :] for i in chosen], max_new_tokens, trunk)
         for place, reply in zip(chosen, batch.talk(max_new_tokens, ends, progress, done), strict=True):
             replies[place] = reply
     return tuple(replies)
@@ -99,7 +102,14 @@ def greedy(
 class _Batch:
     """Sequences that are continued together; rows leave as they finish."""
 
-    def __init__(self, model: Any, prefix: Prefix, sequences: Sequence[Sequence[int]], max_new_tokens: int) -> None:
+    def __init__(
+        self,
+        model: Any,
+        prefix: Prefix,
+        sequences: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        trunk: Trunk | None,
+    ) -> None:
         self._model = model
         self._said: list[list[int]] = [[] for _ in sequences]
         self._rows = list(range(len(sequences)))  # which sequence each row of the batch belongs to
@@ -111,7 +121,17 @@ class _Batch:
         positions = (real.cumsum(1) - 1).clamp(min=0) + len(prefix)
         self._visible = torch.cat([real.new_ones((len(sequences), len(prefix))), real], dim=1)
         self._position = positions[:, -1:]
-        self._logits = self._forward(ids, causal(real, len(prefix)), positions)
+        mask = causal(real, len(prefix))
+        if trunk is None:
+            self._logits = self._forward(ids, mask, positions)
+            return
+        spans = [slice(ids.shape[1] - len(sequence), ids.shape[1]) for sequence in sequences]
+        keys = [("reply", prefix.tokens, tuple(sequence)) for sequence in sequences]
+        readings = trunk.recall(keys)
+        if readings is None:
+            readings = trunk.read(prefix, ids, mask, positions, spans, decode=True)
+            trunk.keep(keys, readings)
+        self._logits = trunk.go_on(readings, spans, mask, positions, self._layers, logits=1)[:, -1]
 
     def talk(
         self, max_new_tokens: int, ends: frozenset[int], progress: Step | None, done: Done | None

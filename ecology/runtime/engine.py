@@ -34,9 +34,10 @@ from ecology.runtime.attachment import merged, read_deltas, unmerged
 from ecology.runtime.chat import chat_format, encode_plain, encode_prompts, encode_texts
 from ecology.runtime.decoding import Done, causal, greedy, left_padded
 from ecology.runtime.scoring import Question, Score, score
+from ecology.runtime.trunk import Trunk, lowest_layer
 from ecology.telemetry.clock import SystemClock
 
-POLICY = "greedy/left-padded/shared-prefix/merged/v1"
+POLICY = "greedy/left-padded/shared-prefix/shared-trunk/merged/v1"
 """How answers are computed; part of every cache key, changed whenever answers may change in their last digits."""
 
 ALIVE = 1e-4
@@ -81,6 +82,8 @@ class TransformersEngine:
             raise BackendError(f"the base cannot be loaded: {error}", where=str(base.folder)) from error
         self.model.train(False)
         self.model.requires_grad_(False)
+        self._trunk = Trunk(self.model)
+        self._above: Trunk | None = None
         self.frame = chat_format(self.tokenizer)
         self.ends = _end_tokens(self.tokenizer, self.model)
         self._resident = self._digest_resident()
@@ -137,15 +140,21 @@ class TransformersEngine:
         if self._attached is not None:
             raise BackendError("an adapter is already attached", where=str(self._attached))
         if folder is None:
-            yield
+            self._above = self._trunk if self._trunk.serves(None) else None
+            try:
+                yield
+            finally:
+                self._above = None
             return
         deltas = read_deltas(self.model, folder)
+        lowest = lowest_layer(self.model, [delta.layer for delta in deltas.values()])
         self._attached = folder
+        self._above = self._trunk if self._trunk.serves(lowest) else None
         try:
             with merged(deltas):
                 yield
         finally:
-            self._attached = None
+            self._attached = self._above = None
 
     def generate(self, prompts: Sequence[str], max_new_tokens: int, progress: Step | None = None) -> tuple[str, ...]:
         """Greedy replies to single user messages, special tokens left out.
@@ -257,7 +266,9 @@ class TransformersEngine:
         """Greedy continuations up to an end token, ``done`` or ``max_new_tokens``."""
         self._check_length(max(map(len, sequences), default=0) + max_new_tokens)
         with _memory():
-            return greedy(self.model, sequences, max_new_tokens, self.ends, self.batch_size, progress, done)
+            return greedy(
+                self.model, sequences, max_new_tokens, self.ends, self.batch_size, progress, done, self._above
+            )
 
     def score_tokens(
         self, questions: Sequence[Question], progress: Step | None = None
@@ -266,7 +277,7 @@ class TransformersEngine:
         longest = (len(q.context) + max(map(len, q.answers), default=0) for q in questions)
         self._check_length(max(longest, default=0))
         with _memory():
-            return score(self.model, questions, self.batch_size, progress)
+            return score(self.model, questions, self.batch_size, progress, self._above)
 
     @torch.inference_mode()
     def _probe(self, prompts: Sequence[str]) -> torch.Tensor:

@@ -18,6 +18,7 @@ from transformers.cache_utils import Cache
 from ecology.contracts.ports import Step
 from ecology.runtime.decoding import causal, chunks, left_padded
 from ecology.runtime.prefix import Prefix, shared
+from ecology.runtime.trunk import Trunk
 
 MAX_LOGITS = 1024
 """Positions with logits at a time: 1024 x 49152 fp32 are 200 MB."""
@@ -48,7 +49,11 @@ class Score:
 
 @torch.inference_mode()
 def score(
-    model: Any, questions: Sequence[Question], batch_size: int, progress: Step | None = None
+    model: Any,
+    questions: Sequence[Question],
+    batch_size: int,
+    progress: Step | None = None,
+    trunk: Trunk | None = None,
 ) -> tuple[tuple[Score, ...], ...]:
     """Scores every answer of every question.
 
@@ -57,20 +62,21 @@ def score(
         questions: What to score.
         batch_size: Questions at a time, fewer where logits would take too much memory.
         progress: Advanced by one for each question.
+        trunk: Given where it holds for the weights as they are now.
     """
     results: list[tuple[Score, ...]] = [()] * len(questions)
     prefix = shared(model, [q.context for q in questions])
     widest = max((q.answer_tokens for q in questions), default=0)
     size = max(1, min(batch_size, MAX_LOGITS // (widest + 1)))
     for chosen in chunks([len(q.context) + q.answer_tokens for q in questions], size):
-        for place, scores in zip(chosen, _batch(model, prefix, [questions[i] for i in chosen]), strict=True):
+        for place, scores in zip(chosen, _batch(model, prefix, [questions[i] for i in chosen], trunk), strict=True):
             results[place] = scores
         if progress is not None:
             progress.advance(len(chosen))
     return tuple(results)
 
 
-def _batch(model: Any, prefix: Prefix, questions: Sequence[Question]) -> list[tuple[Score, ...]]:
+def _batch(model: Any, prefix: Prefix, questions: Sequence[Question], trunk: Trunk | None) -> list[tuple[Score, ...]]:
     contexts, real = left_padded([q.context[len(prefix) :] for q in questions])
     rows, width = contexts.shape
     tail = max(q.answer_tokens for q in questions)
@@ -95,14 +101,24 @@ def _batch(model: Any, prefix: Prefix, questions: Sequence[Question]) -> list[tu
                 (end - start,) * 2, dtype=torch.bool
             ).tril()
             start = end
-    cache = Cache(layers=list(prefix.layers(model.config.num_hidden_layers, rows, before + length)))
-    logits = model(
-        input_ids=ids,
-        attention_mask=mask[:, None],
-        position_ids=positions,
-        past_key_values=cache,
-        logits_to_keep=tail + 1,  # from the context's last token on
-    ).logits
+    layers = prefix.layers(model.config.num_hidden_layers, rows, before + length)
+    keep = tail + 1  # logits from the context's last token on
+    if trunk is None:
+        output = model(
+            input_ids=ids,
+            attention_mask=mask[:, None],
+            position_ids=positions,
+            past_key_values=Cache(layers=list(layers)),
+            logits_to_keep=keep,
+        )
+        return [_read(output.logits[row], question) for row, question in enumerate(questions)]
+    spans = [slice(width + before - len(q.context), width + q.answer_tokens) for q in questions]
+    keys = [("score", prefix.tokens, q.context, q.answers) for q in questions]
+    readings = trunk.recall(keys)
+    if readings is None:
+        readings = trunk.read(prefix, ids, mask[:, None], positions, spans, decode=False)
+        trunk.keep(keys, readings)
+    logits = trunk.go_on(readings, spans, mask[:, None], positions, layers, keep)
     return [_read(logits[row], question) for row, question in enumerate(questions)]
 
 

@@ -1,0 +1,1 @@
+"""Suites become evidence: items expanded, asked through the cache, scored by verifiers."""
