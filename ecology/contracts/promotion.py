@@ -129,6 +129,6 @@ class Event:
     """One fact, as the audit log holds it."""
 
     kind: str
-    """``run_started``, ``bred``, ``signed``, ``judged``, ``ranked``, ``canary_step``, ``promoted``, ``rolled_back``, …"""
+    """``run_started``, ``bred``, ``signed``, ``judged``, ``ranked``, ``canary_step``, ``promoted``, ``rolled_back``."""
     at: str
     body: Mapping[str, object]

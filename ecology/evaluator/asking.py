@@ -38,6 +38,8 @@ from ecology.verifier.schema import check_extraction
 Scores = Mapping[str, Mapping[str, bool | float]]
 """Score name -> item id -> value."""
 
+RIGHT_OR_WRONG = frozenset({"acc", "acc_norm", "exact_match"})
+"""Metrics of lm-eval that are 0 or 1 for a document."""
 SLICE = 64
 """Items asked between two writes to the cache: what a killed run loses at most."""
 
@@ -154,7 +156,10 @@ class Evaluator:
                 )
             known = {key: {name: dict(values) for name, values in found.scores.items()}}
             self._cache.put(known)
-        return {name: {place: float(value) for place, value in values.items()} for name, values in known[key].items()}
+        return {
+            name: {place: bool(value) if name in RIGHT_OR_WRONG else float(value) for place, value in values.items()}
+            for name, values in known[key].items()
+        }
 
 
 def _prove_folder(folder: Path | None, subject: Digest) -> None:

@@ -21,7 +21,7 @@ def noisy(item: Item, seed: str) -> Item:
     """The same question, typed in a hurry.
 
     Args:
-        item: Any item whose prompt has an instruction up to the first colon and a text behind it; the instruction stays.
+        item: Any item whose prompt has an instruction up to the first colon and a text behind it; the former stays.
         seed: Decides the noise together with the item's id: same seed, same noise.
 
     Returns:

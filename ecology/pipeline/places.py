@@ -32,29 +32,31 @@ def shared(*parts: str) -> Path:
 
 
 def subject(text: str, folder: str, suffix: str = "") -> Path:
-    """A policy, suite, corpus or adapter named in a configuration: a path, or the name of a shipped one.
+    """A policy, suite, corpus or adapter named in a configuration: the name of a shipped one, or a path.
+
+    A bare name means the shipped one, wherever the command is run; ``./name`` means what lies there.
 
     Args:
-        text: A path (absolute, or relative to the working directory) or a bare name.
+        text: A bare name, or a path (absolute, or relative to the working directory).
         folder: Where shipped ones of that kind are: ``policies``, ``suites``, ``corpora``, ``examples``.
         suffix: Added to a bare name (``.yaml``).
 
     Raises:
-        ConfigError: Neither exists, or a bare name climbs out of the folder.
+        ConfigError: Neither exists.
     """
     path = Path(text).expanduser()
-    if path.exists():
-        return path
-    if "/" not in text and "\\" not in text and text not in {"", ".", ".."}:
+    if path.name == text and text not in {"", ".", ".."}:
         root = shared(folder)
         candidate = root / (text if text.endswith(suffix) else text + suffix)
         if candidate.exists():
             return candidate
-        known = sorted(p.name.removesuffix(suffix) for p in root.iterdir() if p.name.endswith(suffix))
-        raise ConfigError(
-            f"no {folder} of that name", where=text, todo=f"shipped ones: {', '.join(known)}; or give a path"
-        )
-    raise ConfigError("no such file or folder", where=text, todo=f"give a path, or the name of one in {folder}/")
+        if not path.exists():
+            known = sorted(p.name.removesuffix(suffix) for p in root.iterdir() if p.name.endswith(suffix))
+            todo = f"shipped ones: {', '.join(known)}; or give a path"
+            raise ConfigError(f"no {folder} of that name", where=text, todo=todo)
+    if not text or not path.exists():
+        raise ConfigError("no such file or folder", where=text, todo=f"give a path, or the name of one in {folder}/")
+    return path
 
 
 def home(option: str | None = None) -> Path:

@@ -90,13 +90,13 @@ class Prefix:
         """A cache for ``rows`` sequences with the prefix in it.
 
         Args:
-            count: Layers of the model.
+            count: Layers from the first on, all of the model's or fewer.
             rows: Sequences.
             room: Tokens that will be stored at most, the prefix included.
         """
         layers = [RoomyLayer(room) for _ in range(count)]
         if self.states:
-            for layer, (keys, values) in zip(layers, self.states, strict=True):
+            for layer, (keys, values) in zip(layers, self.states[:count], strict=True):
                 layer.begin(rows, keys, values)
         return layers
 

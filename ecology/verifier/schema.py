@@ -1,7 +1,8 @@
 """Does a reply hold the JSON that was asked for?
 
-Strict: the whole reply, white space at its ends aside, has to be one JSON object. A program that reads it has no use for
-a friendly sentence before or a code fence around it. Duplicate keys are refused, because two readers may see two values.
+Strict: the whole reply, white space at its ends aside, has to be one JSON object. A program that reads it has no use
+for a friendly sentence before it or a code fence around it. Duplicate keys are refused, because two readers may see
+two values.
 Source: JSON Schema Draft 2020-12, through ``jsonschema``.
 """
 

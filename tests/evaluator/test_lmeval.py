@@ -113,6 +113,7 @@ def test_adapters_do_not_share_answers_and_limits_hold(
     bare = evaluator.ask(digest("b"), None, suite, "public", ())
     evaluator.ask(artifact.digest, tmp_path / "adapter", suite, "public", ())
     assert set(bare["acc"]) == {"0", "1", "2", "3", "4"}
+    assert all(isinstance(value, bool) for value in bare["acc"].values())
     assert evaluator.ask(digest("b"), None, suite, "public", ()) == bare
     assert len(cache) == 2
     (limited,) = run_tasks(engine, folder, ["capitals"], 2, SilentProgress())

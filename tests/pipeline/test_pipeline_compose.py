@@ -83,7 +83,7 @@ def test_several_values_need_a_sweep() -> None:
 
 
 def test_open_keys_are_named() -> None:
-    with pytest.raises(ConfigError, match="base.repo"):
+    with pytest.raises(ConfigError, match=r"base\.repo"):
         compose.compose(["base=hub"])
 
 
