@@ -23,8 +23,8 @@ from ecology.kernel import canonical
 from ecology.kernel.verdicts import asked, headline
 from ecology.pipeline.bench import known_base
 from ecology.pipeline.house import House
+from ecology.pipeline.members import Member, submission_of
 from ecology.pipeline.places import subject
-from ecology.pipeline.population import Member, submission_of
 from ecology.policy.reader import load_policy
 from ecology.signer.statements import verdict_statement
 from ecology.store.files import write_atomic
@@ -100,8 +100,8 @@ def _overlaps(member: Member, house: House) -> dict[Digest, float]:
     if not member.submission.claims:
         return {}
     from ecology.evaluator.suites import items, load_suite, overlap  # noqa: PLC0415
+    from ecology.pipeline.corpora import shipped_corpora  # noqa: PLC0415
     from ecology.pipeline.places import shared  # noqa: PLC0415
-    from ecology.pipeline.plan import shipped_corpora  # noqa: PLC0415
 
     every: list[Item] = []
     for path in sorted(shared("suites").glob("*/suite.yaml")):
@@ -114,8 +114,9 @@ def _overlaps(member: Member, house: House) -> dict[Digest, float]:
 def _full(member: Member, policy: Policy, base: str, house: House) -> Gated:
     from ecology.pipeline.bench import open_bench  # noqa: PLC0415  (engines only where they are asked)
     from ecology.pipeline.compose import compose  # noqa: PLC0415
+    from ecology.pipeline.corpora import shipped_corpora  # noqa: PLC0415
     from ecology.pipeline.judging import RUNGS, Judge, climb_all, incumbent_of  # noqa: PLC0415
-    from ecology.pipeline.plan import budget_of, load_suites, shipped_corpora  # noqa: PLC0415
+    from ecology.pipeline.plan import budget_of, load_suites  # noqa: PLC0415
 
     settings, _ = compose([f"base={base}"])
     bench = open_bench(settings.base, settings.backend, house)

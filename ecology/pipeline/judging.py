@@ -28,7 +28,7 @@ from ecology.gate.static import StaticContext, context_for, static_evidence
 from ecology.kernel import canonical
 from ecology.pipeline.bench import Bench
 from ecology.pipeline.house import House
-from ecology.pipeline.population import Member
+from ecology.pipeline.members import Member
 from ecology.promotion.fitness import FitnessSpec, TermSpec, rank
 from ecology.telemetry.memory import measure_serving_memory
 

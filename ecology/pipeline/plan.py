@@ -12,16 +12,15 @@ from typing import Any
 
 from ecology.breeder.finetune import FinetuneOptions
 from ecology.breeder.operators import find
-from ecology.contracts.artifact import Corpus
 from ecology.contracts.evidence import Suite
-from ecology.contracts.identity import Digest, Json
+from ecology.contracts.identity import Json
 from ecology.contracts.policy import Policy
 from ecology.contracts.run import Budget, ChildPlan, FounderPlan, RunPlan
 from ecology.errors import ConfigError, EcologyError
-from ecology.evaluator.suites import Row, load_corpus, load_suite
+from ecology.evaluator.suites import load_corpus, load_suite
 from ecology.kernel import canonical
 from ecology.pipeline import compose
-from ecology.pipeline.places import shared, subject
+from ecology.pipeline.places import subject
 from ecology.pipeline.settings import BreederSettings, FounderSettings, Settings
 from ecology.policy.reader import load_policy, tighten
 
@@ -112,24 +111,6 @@ def budget_of(settings: Settings) -> Budget:
         batch_size=settings.backend.batch_size,
         threads=settings.backend.threads,
     )
-
-
-def shipped_corpora() -> Mapping[Digest, tuple[Row, ...]]:
-    """Rows of every corpus that comes with the package, by digest."""
-    found = {}
-    for manifest in sorted(shared("corpora").glob("*/corpus.yaml")):
-        corpus, rows = load_corpus(manifest.parent)
-        found[corpus.digest] = rows
-    return found
-
-
-def corpus_of(founder: FounderPlan) -> tuple[Corpus, tuple[Row, ...]]:
-    """Manifest and rows of a trained founder's corpus.
-
-    Raises:
-        ConfigError: The corpus is missing, malformed, or not the one that was planned.
-    """
-    return load_corpus(subject(str(founder.options["corpus"]), "corpora"))
 
 
 def _founder(name: str, settings: FounderSettings) -> FounderPlan:

@@ -6,7 +6,6 @@ the recipe's digest names it. So a repeated run trains nothing, and a killed one
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 import tempfile
@@ -21,38 +20,17 @@ from ecology.contracts.genome import Genome
 from ecology.contracts.identity import Digest
 from ecology.contracts.run import ChildPlan, FounderPlan, RunPlan
 from ecology.errors import ConfigError, EcologyError
-from ecology.evaluator.suites import Row
 from ecology.kernel import canonical
 from ecology.kernel.codec import structure
 from ecology.pipeline import compose
 from ecology.pipeline.bench import Bench
+from ecology.pipeline.corpora import corpus_of
 from ecology.pipeline.house import House
+from ecology.pipeline.members import Member, submission_of
 from ecology.pipeline.places import subject
-from ecology.pipeline.plan import corpus_of, shipped_corpora
 from ecology.signer.statements import genome_statement
 from ecology.signer.verify import genome_of, verify_claims
-from ecology.store.adapters import describe, read_claims
-
-
-@dataclasses.dataclass(frozen=True)
-class Member:
-    """Somebody who stands before the gate."""
-
-    name: str
-    submission: Submission
-    signed: SignedArtifact | None
-    """None for a folder from outside."""
-    breeds: bool
-
-    @property
-    def digest(self) -> Digest:
-        """Of the artifact."""
-        return self.submission.artifact.digest
-
-    @property
-    def folder(self) -> Path:
-        """Where its bytes are."""
-        return Path(self.submission.folder)
+from ecology.store.adapters import describe
 
 
 def populate(plan: RunPlan, house: House, bench: Bench) -> tuple[Member, ...]:
@@ -71,16 +49,6 @@ def populate(plan: RunPlan, house: House, bench: Bench) -> tuple[Member, ...]:
             members[child.name] = _breed(child, plan, members, house, bench)
             step.advance(1, child.name)
     return tuple(members.values())
-
-
-def corpora_of(plan: RunPlan) -> Mapping[Digest, tuple[Row, ...]]:
-    """Rows of the corpora at hand, by digest: those of this plan's founders and all that are shipped."""
-    found = dict(shipped_corpora())
-    for founder in plan.founders:
-        if founder.operator != "import":
-            corpus, rows = corpus_of(founder)
-            found[corpus.digest] = rows
-    return found
 
 
 def sign(house: House, artifact: Artifact, genome: Genome) -> SignedArtifact:
@@ -209,12 +177,3 @@ def _member(name: str, artifact: Artifact, genome: Genome, breeds: bool, plan: R
 def _import(founder: FounderPlan) -> Member:
     folder = subject(str(founder.options["folder"]), "examples")
     return Member(founder.name, submission_of(founder.name, folder), None, False)
-
-
-def submission_of(name: str, folder: Path) -> Submission:
-    """A folder from anywhere, as it stands before the gate.
-
-    Raises:
-        MalformedArtifact: It is no folder or cannot be read.
-    """
-    return Submission(name, str(folder), describe(folder), read_claims(folder))

@@ -20,11 +20,12 @@ from ecology.contracts.run import REPORT_SCHEMA, CandidateReport, RunPlan, RunRe
 from ecology.kernel import canonical
 from ecology.kernel.codec import structure
 from ecology.pipeline.bench import Bench, open_bench
+from ecology.pipeline.corpora import corpora_of
 from ecology.pipeline.house import House
 from ecology.pipeline.judging import Judge, Judged, incumbent_of, judge_all
 from ecology.pipeline.places import subject
 from ecology.pipeline.plan import load_suites, make_plan
-from ecology.pipeline.population import corpora_of, populate
+from ecology.pipeline.population import populate
 from ecology.pipeline.settings import Settings
 from ecology.pipeline.traffic import server
 from ecology.promotion import archive

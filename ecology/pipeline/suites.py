@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ecology.evaluator.suites import items, load_suite, overlap
+from ecology.pipeline.corpora import shipped_corpora
 from ecology.pipeline.house import House
 from ecology.pipeline.places import shared
-from ecology.pipeline.plan import shipped_corpora
 
 
 def list_suites() -> list[str]:

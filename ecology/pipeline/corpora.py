@@ -1,0 +1,39 @@
+"""Corpora at hand: those that come with the package and those that a plan names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ecology.contracts.artifact import Corpus
+from ecology.contracts.identity import Digest
+from ecology.contracts.run import FounderPlan, RunPlan
+from ecology.evaluator.suites import Row, load_corpus
+from ecology.pipeline.places import shared, subject
+
+
+def shipped_corpora() -> Mapping[Digest, tuple[Row, ...]]:
+    """Rows of every corpus that comes with the package, by digest."""
+    found = {}
+    for manifest in sorted(shared("corpora").glob("*/corpus.yaml")):
+        corpus, rows = load_corpus(manifest.parent)
+        found[corpus.digest] = rows
+    return found
+
+
+def corpus_of(founder: FounderPlan) -> tuple[Corpus, tuple[Row, ...]]:
+    """Manifest and rows of a trained founder's corpus.
+
+    Raises:
+        ConfigError: The corpus is missing, malformed, or not the one that was planned.
+    """
+    return load_corpus(subject(str(founder.options["corpus"]), "corpora"))
+
+
+def corpora_of(plan: RunPlan) -> Mapping[Digest, tuple[Row, ...]]:
+    """Rows of the corpora at hand, by digest: those of this plan's founders and all that are shipped."""
+    found = dict(shipped_corpora())
+    for founder in plan.founders:
+        if founder.operator != "import":
+            corpus, rows = corpus_of(founder)
+            found[corpus.digest] = rows
+    return found

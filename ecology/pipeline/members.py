@@ -1,0 +1,40 @@
+"""Who stands before the gate. Nothing here needs an engine, a database or Hydra."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from ecology.contracts.artifact import SignedArtifact, Submission
+from ecology.contracts.identity import Digest
+from ecology.store.adapters import describe, read_claims
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """Somebody who stands before the gate."""
+
+    name: str
+    submission: Submission
+    signed: SignedArtifact | None
+    """None for a folder from outside."""
+    breeds: bool
+
+    @property
+    def digest(self) -> Digest:
+        """Of the artifact."""
+        return self.submission.artifact.digest
+
+    @property
+    def folder(self) -> Path:
+        """Where its bytes are."""
+        return Path(self.submission.folder)
+
+
+def submission_of(name: str, folder: Path) -> Submission:
+    """A folder from anywhere, as it stands before the gate.
+
+    Raises:
+        MalformedArtifact: It is no folder or cannot be read.
+    """
+    return Submission(name, str(folder), describe(folder), read_claims(folder))
