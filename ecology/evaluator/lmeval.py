@@ -174,6 +174,8 @@ def _files(config: Mapping[str, Any]) -> tuple[str, ...]:
 def _read_task(folder: Path, task: str) -> dict[str, Any]:
     """One task's configuration with absolute data files."""
     for file in sorted(folder.glob("*.y*ml")):
+        if file.name == "suite.yaml":  # it names a task too, and is none
+            continue
         try:
             config = yaml.safe_load(file.read_text(encoding="utf-8"))  # safe: "!function" is an error
         except yaml.YAMLError as error:

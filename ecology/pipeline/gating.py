@@ -99,13 +99,16 @@ def _overlaps(member: Member, house: House) -> dict[Digest, float]:
     """Shares of the shipped corpora that are items of the shipped suites; not asked for a folder without claims."""
     if not member.submission.claims:
         return {}
-    from ecology.evaluator.suites import items, load_suite, overlap  # noqa: PLC0415
+    from ecology.evaluator.library import load_any_suite  # noqa: PLC0415
+    from ecology.evaluator.suites import items, overlap  # noqa: PLC0415
     from ecology.pipeline.corpora import shipped_corpora  # noqa: PLC0415
     from ecology.pipeline.places import shared  # noqa: PLC0415
 
     every: list[Item] = []
     for path in sorted(shared("suites").glob("*/suite.yaml")):
-        suite = load_suite(path)
+        suite = load_any_suite(path)
+        if suite.kind == "lm_eval":
+            continue
         every += items(suite, "public")
         every += items(suite, "hidden", house.split_seed(suite.digest, "hidden"))
     return {digest: overlap(rows, every).exact for digest, rows in shipped_corpora().items()}

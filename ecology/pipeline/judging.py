@@ -89,9 +89,15 @@ class Judge:
 
     def items(self, suite: Suite, split: str) -> tuple[Item, ...]:
         """A suite's items of one split; the hidden ones follow from this home's secret seed."""
+        if suite.kind == "lm_eval":
+            return ()  # lm-eval counts its own documents, and they are public
         if split == "public":
             return expand(suite, "public", None, self.budget.public_items)
         return expand(suite, "hidden", self.house.split_seed(suite.digest, split), self.budget.hidden_items)
+
+    def _with(self, split: str) -> list[Suite]:
+        """Suites that have this split: a stock lm-eval task has public documents only."""
+        return [suite for suite in self.suites.values() if split == "public" or suite.kind != "lm_eval"]
 
     def ask(self, who: Digest, folder: Path | None, suite: Suite, split: Split) -> Scores:
         """Scores of one subject on one split of one suite."""
@@ -100,9 +106,9 @@ class Judge:
     def asked(self, who: Digest, folder: Path | None, split: Split) -> Evidence:
         """Evidence of one subject on one split of every suite."""
         found: list[Measurement] = []
-        for suite in self.suites.values():
+        for suite in self._with(split):
             scores = self.ask(who, folder, suite, split)
-            source = canonical.digest([item.id for item in self.items(suite, split)])
+            source = canonical.digest([suite.digest, [item.id for item in self.items(suite, split)]])
             found += measured.proportions(who, suite.id, split, scores, source)
         return tuple(found)
 
@@ -121,7 +127,7 @@ class Judge:
     def hidden(self, member: Member) -> Evidence:
         """Rung 4: the hidden items, also paired with the incumbent's answers, noise and coverage."""
         found = list(self.asked(member.digest, member.folder, "hidden"))
-        for suite in self.suites.values():
+        for suite in self._with("hidden"):
             ours = self.ask(member.digest, member.folder, suite, "hidden")
             theirs = self.ask(self.incumbent.digest, self.incumbent.folder, suite, "hidden")
             found += measured.compared(
@@ -131,7 +137,7 @@ class Judge:
 
     def resources(self, member: Member) -> Evidence:
         """Rung 5: latency paired with the base, memory in a fresh process, size."""
-        prompts = [item.prompt for item in self.items(next(iter(self.suites.values())), "public")]
+        prompts = [item.prompt for suite in self._with("hidden")[:1] for item in self.items(suite, "public")]
         count = self.budget.latency_pairs
         prompts = [prompts[i % len(prompts)] for i in range(count)]
         tokens = self.budget.latency_tokens
@@ -172,7 +178,7 @@ class Judge:
 
     def _coverage(self, member: Member) -> Measurement:
         cells: dict[tuple[str, str], int] = {}
-        for suite in self.suites.values():
+        for suite in self._with("hidden"):
             for item in self.items(suite, "hidden"):
                 cells[suite.capability, item.category] = cells.get((suite.capability, item.category), 0) + 1
         measured = sum(count >= CELL_MINIMUM for count in cells.values())

@@ -17,7 +17,8 @@ from ecology.contracts.identity import Json
 from ecology.contracts.policy import Policy
 from ecology.contracts.run import Budget, ChildPlan, FounderPlan, RunPlan
 from ecology.errors import ConfigError, EcologyError
-from ecology.evaluator.suites import load_corpus, load_suite
+from ecology.evaluator.library import load_any_suite
+from ecology.evaluator.suites import load_corpus
 from ecology.kernel import canonical
 from ecology.pipeline import compose
 from ecology.pipeline.places import subject
@@ -50,7 +51,7 @@ def load_suites(settings: Settings) -> Mapping[str, Suite]:
     Raises:
         ConfigError: One is missing or malformed.
     """
-    suites = [load_suite(subject(name, "suites")) for name in settings.evaluator.suites]
+    suites = [load_any_suite(subject(name, "suites")) for name in settings.evaluator.suites]
     return {suite.id: suite for suite in suites}
 
 

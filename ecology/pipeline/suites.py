@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ecology.evaluator.suites import items, load_suite, overlap
+from ecology.evaluator.library import load_any_suite
+from ecology.evaluator.suites import items, overlap
 from ecology.pipeline.corpora import shipped_corpora
 from ecology.pipeline.house import House
 from ecology.pipeline.places import shared
@@ -14,7 +15,7 @@ def list_suites() -> list[str]:
     """One line a suite."""
     lines = []
     for path in _files():
-        suite = load_suite(path)
+        suite = load_any_suite(path)
         lines.append(f"{suite.id:<12} v{suite.version}  {suite.kind:<11} {suite.digest[7:19]}  {suite.title}")
     return lines
 
@@ -31,7 +32,10 @@ def verify_suites(house: House) -> tuple[list[str], list[str]]:
     lines, problems = [], []
     corpora = shipped_corpora()
     for path in _files():
-        suite = load_suite(path)
+        suite = load_any_suite(path)
+        if suite.kind == "lm_eval":
+            lines.append(f"{suite.id}: a stock lm-eval task with local data, public")
+            continue
         public = items(suite, "public")
         hidden = items(suite, "hidden", house.split_seed(suite.digest, "hidden"))
         shared_items = {item.prompt for item in public} & {item.prompt for item in hidden}

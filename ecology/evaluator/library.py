@@ -1,0 +1,33 @@
+"""Any suite by its folder: our own grammars, and stock lm-eval tasks with local data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from ecology.contracts.evidence import Suite
+from ecology.errors import ConfigError
+from ecology.evaluator.lmeval import load_task_suite
+from ecology.evaluator.suites import load_suite
+
+
+def load_any_suite(path: Path) -> Suite:
+    """A suite of any kind.
+
+    Args:
+        path: A ``suite.yaml``, or the folder that holds one.
+
+    Raises:
+        ConfigError: It cannot be read or is malformed.
+    """
+    file = path / "suite.yaml" if path.is_dir() else path
+    try:
+        said = yaml.safe_load(file.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(
+            f"cannot be read: {error}", where=str(file), todo="name a folder with a suite.yaml"
+        ) from error
+    if isinstance(said, dict) and said.get("kind") == "lm_eval":
+        return load_task_suite(file)
+    return load_suite(file)
