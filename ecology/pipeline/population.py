@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ecology.breeder.breed import Bred, Parent, breed
@@ -135,7 +135,7 @@ def _breed(child: ChildPlan, plan: RunPlan, members: Mapping[str, Member], house
     return _member(child.name, artifact, genome, True, plan, house)
 
 
-def _made(recipe: Digest, house: House, make: object) -> tuple[Artifact, Genome]:
+def _made(recipe: Digest, house: House, make: Callable[[Path], Bred]) -> tuple[Artifact, Genome]:
     """What the recipe made before, or makes now."""
     note = house.recall("recipe", recipe)
     if note is not None:
@@ -149,7 +149,7 @@ def _made(recipe: Digest, house: House, make: object) -> tuple[Artifact, Genome]
             return artifact, structure(Genome, known["genome"], "genome")
     scratch = Path(tempfile.mkdtemp(prefix="breeding-", dir=house.home))
     try:
-        bred: Bred = make(scratch / "adapter")  # type: ignore[operator]
+        bred = make(scratch / "adapter")
         artifact = house.store.put(bred.folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
