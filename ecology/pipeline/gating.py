@@ -16,6 +16,7 @@ from typing import Literal
 from ecology.contracts.evidence import Evidence, Item
 from ecology.contracts.identity import Digest
 from ecology.contracts.policy import GateVerdict, Outcome, Policy
+from ecology.contracts.run import Budget
 from ecology.errors import EXIT_OK, EXIT_REFUSED, MalformedArtifact
 from ecology.gate.ladder import Rung, climb
 from ecology.gate.static import context_for, static_evidence
@@ -126,17 +127,36 @@ def _full(member: Member, policy: Policy, base: str, house: House) -> Gated:
     anchor, incumbent = incumbent_of(house, bench, settings.alias)
     judge = Judge(
         policy=policy,
-        budget=budget_of(settings),
+        budget=_enough(policy, budget_of(settings)),
         corpora=shipped_corpora(),
         house=house,
         bench=bench,
-        suites=load_suites(settings),
+        suites={name: suite for name, suite in load_suites(settings).items() if _asked_about(policy, name)},
         base=anchor,
         incumbent=incumbent,
         decided_at=house.clock.now(),
     )
     judged = climb_all(judge, member, RUNGS)
     return Gated(member, judged.verdict, judged.evidence, judged.rung)
+
+
+def _asked_about(policy: Policy, suite: str) -> bool:
+    return any(rule.metric.startswith(f"{suite}.") for rule in policy.rules)
+
+
+def _enough(policy: Policy, budget: Budget) -> Budget:
+    """As many items and pairs as the policy's rules demand, and no more."""
+
+    def most(split: str, prefix: str = "") -> int:
+        wanted = [r.min_samples for r in policy.rules if r.split == split and r.metric.startswith(prefix)]
+        return max(wanted, default=0)
+
+    return dataclasses.replace(
+        budget,
+        public_items=max(1, most("public")),
+        hidden_items=max(1, most("hidden")),
+        latency_pairs=max(1, most("none", "resource.latency")),
+    )
 
 
 def _render(gated: Sequence[Gated], policy: Policy, form: Form) -> str:

@@ -184,6 +184,29 @@ def test_signing_verifying_gating_and_breeding_by_hand(first: Ran, tmp_path: Pat
     assert store.is_dir()
 
 
+def test_the_full_gate_agrees_with_the_run(first: Ran, tmp_path: Path) -> None:
+    folder = next(
+        path.parent
+        for path in (first.home / "store").rglob("adapter_config.json")
+        if first.report["decision"]["subject"].removeprefix("sha256:") in str(path)
+    )
+    copy = shutil.copytree(folder, tmp_path / "child")
+    claims = next(folder.parent.rglob("claims.jsonl"), None)
+    if claims is not None and not (copy / "claims.jsonl").exists():
+        shutil.copy(claims, copy / "claims.jsonl")
+    done = ecology(
+        first.home, tmp_path, "gate", str(copy), "--policy", "toy", "--base", "toy", "--format", "json",
+        "--out", str(tmp_path / "out"),
+    )  # fmt: skip
+    (judged,) = json.loads(done.stdout)
+    assert done.returncode == 0, (judged["verdict"], done.stderr)
+    assert judged["verdict"]["scope"] == "full"
+    assert {f["rule"] for f in judged["verdict"]["findings"] if f["n"]} >= {"STA-001", "LIV-001", "SCR-001", "SAFE-002"}
+    assert len(list((tmp_path / "out").glob("*.intoto.jsonl"))) == 1
+    junit = ecology(first.home, tmp_path, "gate", str(copy), "--policy", "toy", "--base", "toy", "--format", "junit")
+    assert junit.stdout.startswith("<?xml")
+
+
 def test_a_sweep_shares_parents_and_reports_each_job(first: Ran) -> None:
     done = ecology(first.home, first.cwd, "run", "experiment=toy", "breeder=ties,crossover", "-m")
     assert done.returncode in {0, 1}, done.stderr
@@ -202,6 +225,8 @@ def test_a_sweep_shares_parents_and_reports_each_job(first: Ran) -> None:
         (["run", "experiment=toy", "breeder=[tise]"], 2, "crossover"),
         (["run", "experiment=toy", "seed=many"], 2, "seed"),
         (["run", "experiment=toy", "+x._target_=os.system"], 2, "code"),
+        (["run", "experiment=toy", "+gate.tighten.SAFE-002.threshold=0.9"], 2, "0.5"),
+        (["run", "experiment=toy", "+gate.tighten.SAFE-999.threshold=0.9"], 2, "SAFE-999"),
         (["gate", "nowhere", "--base", "toy"], 1, "nowhere"),
         (["gate", ".", "--policy", "strict"], 2, "release"),
         (["registry", "show", "abc"], 2, "abc"),
