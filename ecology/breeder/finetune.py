@@ -77,6 +77,8 @@ class FinetuneOptions:
     """Rows are sorted by length inside windows of this many batches, which saves padding; 1 does not sort."""
     loss_over: Literal["tokens", "rows"] = "tokens"
     """What counts alike in a step: every completion token, or every row however long its completion is."""
+    token_decay: float = 1.0
+    """Each further token of a completion counts this much less, above 0 to 1; below 1 the opening matters most."""
     completion_tokens: int = 0
     """Only so many tokens of a completion are taught, and its end is not when it is longer; 0 is all of them."""
     max_length: int = 256
@@ -97,6 +99,7 @@ class FinetuneOptions:
         check_range(self.weight_decay, 0.0, 1.0, "finetune.weight_decay")
         check_range(self.clip_norm, 0.0, 1e6, "finetune.clip_norm", open_low=True)
         check_range(self.warmup_steps, 0, 10**6, "finetune.warmup_steps")
+        check_range(self.token_decay, 0.0, 1.0, "finetune.token_decay", open_low=True)
         check_range(self.completion_tokens, 0, 10**6, "finetune.completion_tokens")
         for name in ("epochs", "batch_size", "bucket_batches", "max_length", "checkpoint_steps"):
             check_range(getattr(self, name), 1, 10**6, f"finetune.{name}")

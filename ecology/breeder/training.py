@@ -136,7 +136,7 @@ class Trainer:
             rows: Which examples.
 
         Returns:
-            Loss before the step, nats: the mean over tokens, or over rows of each row's mean.
+            Loss before the step, nats: the mean over tokens, weighted as the options say.
         """
         for group in self._optimiser.param_groups:
             group["lr"] = self._options.learning_rate * share(number, self._steps, self._options)
@@ -149,16 +149,18 @@ class Trainer:
             counts[row, len(example.prompt) - 1 : len(example) - 1] = True
         targets = torch.tensor([token for example in examples for token in example.completion])
         loss = torch.nn.functional.cross_entropy(self._logits(ids, counts, rows), targets, reduction="none")
-        if self._options.loss_over == "rows":
-            loss = loss / torch.tensor([float(len(e.completion)) for e in examples for _ in e.completion])
-            loss = loss.sum() / len(examples)
-        else:
-            loss = loss.mean()
+        weights = torch.tensor([w for example in examples for w in self._weights(len(example.completion))])
+        loss = (loss * weights).sum() / weights.sum()
         self._optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(list(self._factors.values()), self._options.clip_norm, foreach=False)
         self._optimiser.step()
         return float(loss.detach())
+
+    def _weights(self, length: int) -> list[float]:
+        """What the tokens of one completion count."""
+        first = 1.0 / length if self._options.loss_over == "rows" else 1.0
+        return [first * self._options.token_decay**place for place in range(length)]
 
     def factors(self) -> Mapping[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
         """Module name -> (B with the scale folded in, A)."""

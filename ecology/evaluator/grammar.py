@@ -1,17 +1,19 @@
 """A suite is a grammar, and an item is one derivation of it.
 
-A list of test items can be learnt by heart; a grammar with a secret seed cannot. So suites and training corpora are written as
-small context-free grammars (templates over symbols), and this module turns a grammar, a seed and a number into items. It is pure:
-the same three arguments give the same bytes on every machine and every Python version, because every draw is read from a SHA-256
-counter stream and not from `random`, whose sequence is an implementation detail.
+A list of test items can be learnt by heart; a grammar with a secret seed cannot. So suites and training corpora are
+written as small context-free grammars (templates over symbols), and this module turns a grammar, a seed and a number
+into items. It is pure: the same three arguments give the same bytes on every machine and every Python version, because
+every draw is read from a SHA-256 counter stream and not from `random`, whose sequence is an implementation detail.
 
 The rules of a derivation:
 
-1. Cells (an item's category) take turns, each as often per round as its weight says, so that no category is left to chance.
-2. A template is drawn from the cell, then its references `{symbol}` and `{symbol.column}` are drawn from left to right.
+1. Cells (an item's category) take turns, each as often per round as its weight says, so that no category is left to
+   chance.
+2. A template is drawn from the cell, then its references `{symbol}` and `{symbol.column}` from left to right.
 3. A symbol is drawn once per item: every later reference to it, the answer's included, sees the same value.
 4. A value may refer to other symbols in turn. Literal braces do not exist.
-5. A prompt that was already produced is drawn again. A cell that has run dry is passed over; when all have, that is an error.
+5. A prompt that was already produced is drawn again. A cell that has run dry is passed over; when all have, that is an
+   error.
 
 Example:
     >>> cell = Cell("hello", templates=("Greet {who}.",), symbols={"who": ("Ann", "Bo")})
@@ -166,7 +168,7 @@ def fill(text: str, bindings: Mapping[str, Value]) -> Value:
 
 
 def options(item: Derivation, seed: str, k: int) -> tuple[tuple[str, ...], int]:
-    """Return the `k` answer options of a choice item, distractors drawn from the same column, and the place of the right one.
+    """Return `k` options of a choice item, the wrong ones from the right one's column, and the right one's place.
 
     Args:
         item: A derivation whose cell names its right answer.

@@ -1,11 +1,12 @@
 """Suites and corpora on disk: read, checked, expanded, compared.
 
-A suite is `suites/<id>/suite.yaml`, a grammar with a public split (its seed stands in the file) and a hidden one (its seed is
-secret and comes from the caller). A corpus is a folder with `corpus.yaml` (who made it, under which licence, whether it may be
-trained on) and `train.jsonl`, and where the rows came from a grammar, `grammar.yaml` in the same format as a suite.
+A suite is `suites/<id>/suite.yaml`, a grammar with a public split (its seed stands in the file) and a hidden one (its
+seed is secret and comes from the caller). A corpus is a folder with `corpus.yaml` (who made it, under which licence,
+whether it may be trained on) and `train.jsonl`, and where the rows came from a grammar, `grammar.yaml` in the same
+format as a suite.
 
-Every mistake in a file is reported at once, each with its file and key. What was read is immutable and knows its digest, so that
-a score can say what it was measured on.
+Every mistake in a file is reported at once, each with its file and key. What was read is immutable and knows its
+digest, so that a score can say what it was measured on.
 """
 
 from __future__ import annotations
@@ -27,10 +28,11 @@ from ecology.kernel.canonical import canonical, digest, digest_bytes
 
 KINDS = ("extraction", "refusal", "choice")
 OPTIONS = 4
-SHINGLE = 8  # words; the length at which shared text is copied text, as in the n-gram overlap of published contamination checks
+SHINGLE = 8  # words; a run this long is copied text, as in published contamination checks
 
 _TOP = {
-    "id": str, "version": int, "title": str, "licence": str, "kind": str, "capability": str, "splits": dict, "cells": dict,
+    "id": str, "version": int, "title": str, "licence": str, "kind": str, "capability": str, "splits": dict,
+    "cells": dict,
 }  # fmt: skip
 _TOP_OPTIONAL = {"expect": str, "wrap": str, "max_new_tokens": int, "schema": dict, "answer": dict, "symbols": dict}
 _SPLIT = {"items": int, "cells": list}
@@ -219,7 +221,7 @@ def _answer(data: Mapping[str, Json], item: grammar.Derivation) -> dict[str, gra
 
 
 def _completion(data: Mapping[str, Json], item: grammar.Derivation) -> str | None:
-    """Return what the model is to say: fixed text, or the answer as compact JSON with the keys in the order of the file."""
+    """Return what the model is to say: fixed text, or the answer as compact JSON, keys in the order of the file."""
     if item.cell.completion or not data.get("answer"):
         return item.cell.completion or None
     return json.dumps(_answer(data, item), ensure_ascii=False, separators=(",", ":"))

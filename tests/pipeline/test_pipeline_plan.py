@@ -1,0 +1,60 @@
+"""A plan names everything that decides the outcome; every shipped configuration makes one."""
+
+from __future__ import annotations
+
+import pytest
+
+from ecology.errors import ConfigError
+from ecology.pipeline.compose import compose
+from ecology.pipeline.plan import make_plan
+
+
+@pytest.mark.parametrize("overrides", [[], ["experiment=toy"], ["breeder=[svd,ties]", "canary=strict"]])
+def test_shipped_configurations_make_plans(overrides: list[str]) -> None:
+    plan = make_plan(*compose(overrides))
+    assert plan.founders
+    assert plan.children
+    assert make_plan(*compose(overrides)).digest == plan.digest
+
+
+def test_what_decides_the_outcome_changes_the_digest() -> None:
+    first = make_plan(*compose(["experiment=toy"])).digest
+    for override in ("seed=2", "breeder=[ties]", "evaluator.hidden_items=17", "+gate.tighten.SAFE-002.threshold=0.4"):
+        assert make_plan(*compose(["experiment=toy", override])).digest != first
+
+
+def test_children_follow_their_parents_and_have_seeds_of_their_own() -> None:
+    plan = make_plan(*compose(["experiment=toy"]))
+    names = [founder.name for founder in plan.founders] + [child.name for child in plan.children]
+    for child in plan.children:
+        assert all(names.index(parent) < names.index(child.name) for parent in child.parents)
+    assert len({child.seed for child in plan.children}) == len(plan.children)
+    fewer = make_plan(*compose(["experiment=toy", "breeder=[ties]"]))
+    assert fewer.children[0].seed == next(c.seed for c in plan.children if c.name == "ties")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["breeder.ties.kind=tise"], "ties"),
+        (["+breeder.ties.options.densty=0.5"], "densty"),
+        (["breeder.ties.options.density=7"], "density"),
+        (["breeder.mutate.parents=[linear-9]"], "linear-9"),
+        (["breeder.mutate.parents=[mutate]"], "ancestors"),
+        (["breeder.mutate.parents=[talker,chatter]"], "1"),
+        (["population.founders.talker.kind=finetuned"], "finetune"),
+        (["population.founders.talker.options.corpus=nothing"], "smalltalk"),
+        (["gate.policy=strict"], "release"),
+        (["evaluator.suites=[nothing]"], "orders"),
+    ],
+)
+def test_mistakes_are_named(overrides: list[str], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        make_plan(*compose(["experiment=toy", *overrides]))
+
+
+def test_several_mistakes_are_told_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        make_plan(*compose(["experiment=toy", "breeder.ties.options.density=7", "breeder.mutate.parents=[linear-9]"]))
+    assert "density" in str(caught.value)
+    assert "linear-9" in str(caught.value)
