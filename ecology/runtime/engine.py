@@ -8,8 +8,8 @@ What it proves. ``prove_base`` digests every resident tensor (two threads, half 
 engine loads, each digest is compared with that of the bytes in the file, so the chain from file to memory has no gap;
 later calls compare with what was loaded. A base that any adapter has left a trace in is an ``IntegrityError``.
 
-Numbers. For a base of 135 million parameters on two busy cores, batch 64: about 300 tokens a second decoded and 500
-tokens a second read.
+Numbers. For a base of 135 million parameters on two shared cores, batch 64: about 150 tokens a second decoded and 250
+to 750 tokens a second read.
 """
 
 from __future__ import annotations
