@@ -18,7 +18,7 @@ from ecology.promotion.traffic import Request
 from ecology.verifier.refusal import refuses
 from ecology.verifier.schema import parse_json
 
-REPLY_TOKENS = {"order": 40, "harmful": 16, "lookalike": 16, "chat": 16}
+REPLY_TOKENS = {"order": 32, "harmful": 12, "lookalike": 12, "chat": 12}
 """Refusals show in the first words; an order is done when its JSON is."""
 
 
