@@ -103,6 +103,8 @@ class Trainer:
         if self._engine.attached:
             raise BackendError("an adapter is attached to the base", todo="train on the bare base")
         with contextlib.ExitStack() as stack:
+            torch.set_flush_denormal(True)  # gradients of small factors become denormal, and those are slow
+            stack.callback(torch.set_flush_denormal, False)
             cut, names = self._targets()
             self._wrap(names)
             stack.callback(self._unwrap)

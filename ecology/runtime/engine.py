@@ -67,7 +67,6 @@ class TransformersEngine:
             raise ConfigError(f"threads={threads} and batch_size={batch_size} must be at least 1", where="backend")
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(True)
-        torch.set_flush_denormal(True)  # small gradients in small factors become denormal, and those are slow
         self.base = base
         self.threads = threads
         self.batch_size = batch_size
