@@ -6,7 +6,6 @@ checked by the same deterministic verifiers that the suites use.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -56,8 +55,3 @@ def succeeds(request: Request, reply: str) -> bool:
     if refuses(reply) or not reply.strip():
         return False
     return expect.kind == "answer" or any(word.lower() in reply.lower() for word in expect.words)
-
-
-def describe(request: Request) -> str:
-    """A request as reports may show it: kind, category and id, never its text."""
-    return json.dumps({"id": request.id, "kind": request.kind, "category": request.category})

@@ -471,7 +471,9 @@ HOSTILE: tuple[Hostile, ...] = (
     Hostile("megatron_config", "config import", _C, _say(megatron_config={"a": 1})),
     Hostile("auto_map", "config import", _C, _say(auto_map={"AutoModel": "modeling.Model"})),
     Hostile("tokenizer_kwargs", "config import", _C, _say(tokenizer_kwargs={"trust_remote_code": True})),
-    Hostile("corda-file", "config import", _C, _say(corda_config={"cache_file": "/tmp/x"}, init_lora_weights="corda")),
+    Hostile(
+        "corda-file", "config import", _C, _say(corda_config={"cache_file": "somewhere"}, init_lora_weights="corda")
+    ),
     Hostile("other-method", "config import", _C, _say(peft_type="BONE")),
     Hostile("modules_to_save", "config import", _C, _say(modules_to_save=["lm_head"])),
     Hostile("bias", "config import", _C, _say(bias="all")),
