@@ -36,7 +36,8 @@ exit codes:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     parser = build_parser()
-    options, rest = parser.parse_known_args(arguments)
+    defaults = argparse.Namespace(home=None, quiet=False, debug=False, call=None, parser=parser)
+    options, rest = parser.parse_known_args(arguments, defaults)
     words: list[str] | None = getattr(options, "overrides", None) or getattr(options, "parents", None)
     if rest and (words is None or any(text.startswith("-") for text in rest)):
         options.parser.error(f"unrecognized arguments: {' '.join(rest)}")
@@ -68,7 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The whole grammar of the command line."""
-    # Suppressed defaults: a sub-command must not overwrite what was said before its name.
+    # Suppressed defaults: a sub-command must not overwrite what was said before its name. What they are when nothing
+    # was said is ``main``'s to say: parsers share these actions, and set_defaults of one would give them to all.
     common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
     common.add_argument(
         "--home", metavar="DIR", help="state of this installation (default: $ECOLOGY_HOME or ~/.ecology)"
@@ -83,7 +85,6 @@ def build_parser() -> argparse.ArgumentParser:
         parents=[common],
     )
     parser.add_argument("--version", action="version", version=f"ecology {ecology.__version__}")
-    parser.set_defaults(home=None, quiet=False, debug=False, call=None, parser=parser)
     commands = parser.add_subparsers(metavar="COMMAND", title="commands")
 
     def command(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +42,16 @@ def test_the_static_gate_imports_neither_engine_nor_database(tmp_path: Path) -> 
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip().splitlines()[-1] == "[]"
+
+
+def test_options_before_the_command_hold_as_those_behind_it_do(tmp_path: Path) -> None:
+    other, said = tmp_path / "other", tmp_path / "said"
+    environment = {**os.environ, "ECOLOGY_HOME": str(other)}
+    for words in (["--home", str(said), "audit", "verify"], ["audit", "verify", "--home", str(said)]):
+        subprocess.run([sys.executable, "-m", "ecology", *words], capture_output=True, env=environment, check=False)
+        assert said.exists()
+        assert not other.exists()
+        shutil.rmtree(said)
 
 
 def test_every_command_of_the_readme_is_one_of_the_program() -> None:
