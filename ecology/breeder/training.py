@@ -7,6 +7,7 @@ What makes a step cheap on a CPU:
 - Nothing is recorded for the backward pass below the first adapted layer. Where rows are seen more than once, what the
   frozen layers below give is computed once and kept, for families whose layers can be cut so; in the others the whole
   stack runs each time, with the same result.
+- The rows of a step are dealt out to the cores, which add their gradients up in a fixed order (``runtime.workers``).
 - Rows are padded on the right and nothing looks to the right, so no mask is needed and the fast attention is used.
 """
 
@@ -14,9 +15,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any
 
@@ -29,9 +32,9 @@ from safetensors.torch import load, save
 from ecology.breeder.finetune import FinetuneOptions, Row
 from ecology.contracts.ports import Progress
 from ecology.errors import BackendError, ConfigError
-from ecology.runtime.decoding import chunks
 from ecology.runtime.engine import TransformersEngine
-from ecology.runtime.trunk import CUTTABLE, can_be_cut, only_layers
+from ecology.runtime.trunk import CUTTABLE, can_be_cut, stack_part
+from ecology.runtime.workers import dealt, side_by_side
 
 MAX_KEPT_BYTES = 2 << 30
 """Of what the frozen layers give; more is computed again each time."""
@@ -96,6 +99,7 @@ class Trainer:
         self._seed, self._steps, self._progress, self._name = seed, steps, progress, name
         self._model: Any = engine.model
         self._peft: Any = None
+        self._stack: Any = engine.model.base_model
         self._kept: list[torch.Tensor] | None = None
         self._undo = contextlib.ExitStack()
 
@@ -103,7 +107,7 @@ class Trainer:
         if self._engine.attached:
             raise BackendError("an adapter is attached to the base", todo="train on the bare base")
         with contextlib.ExitStack() as stack:
-            torch.set_flush_denormal(True)  # gradients of small factors become denormal, and those are slow
+            torch.set_flush_denormal(True)
             stack.callback(torch.set_flush_denormal, False)
             cut, names = self._targets()
             self._wrap(names)
@@ -121,7 +125,12 @@ class Trainer:
             )
             if cut and self._options.epochs > 1 and self._keepable():
                 self._kept = self._below(cut)
-                stack.enter_context(only_layers(self._model.base_model, slice(cut, None)))
+                self._stack = stack_part(self._model.base_model, slice(cut, None))
+            # gradients of small factors become denormal, and those are slow; the switch is each thread's own
+            self._pool = ThreadPoolExecutor(
+                self._engine.threads, initializer=torch.set_flush_denormal, initargs=(True,)
+            )
+            stack.callback(self._pool.shutdown)
             self._undo = stack.pop_all()
         return self
 
@@ -142,6 +151,19 @@ class Trainer:
         """
         for group in self._optimiser.param_groups:
             group["lr"] = self._options.learning_rate * share(number, self._steps, self._options)
+        workers = self._engine.threads
+        order = sorted(rows, key=lambda i: -len(self._examples[i]))
+        parts = [part for worker in range(workers) if (part := order[worker::workers])]
+        total = sum(sum(self._weights(len(self._examples[i].completion))) for i in rows)
+        found = list(self._pool.map(functools.partial(self._share, total=total), parts))
+        for place, factor in enumerate(self._factors.values()):
+            factor.grad = functools.reduce(torch.add, [gradients[place] for _, gradients in found])
+        torch.nn.utils.clip_grad_norm_(list(self._factors.values()), self._options.clip_norm, foreach=False)
+        self._optimiser.step()
+        return math.fsum(loss for loss, _ in found)
+
+    def _share(self, rows: Sequence[int], total: float) -> tuple[float, tuple[torch.Tensor, ...]]:
+        """What these rows add to the loss and to the gradient of each factor; ``total`` is the weight of all rows."""
         examples = [self._examples[i] for i in rows]
         width = max(map(len, examples))
         ids = torch.zeros((len(rows), width), dtype=torch.long)
@@ -150,14 +172,10 @@ class Trainer:
             ids[row, : len(example)] = torch.tensor(example.prompt + example.completion)
             counts[row, len(example.prompt) - 1 : len(example) - 1] = True
         targets = torch.tensor([token for example in examples for token in example.completion])
-        loss = torch.nn.functional.cross_entropy(self._logits(ids, counts, rows), targets, reduction="none")
+        losses = torch.nn.functional.cross_entropy(self._logits(ids, counts, rows), targets, reduction="none")
         weights = torch.tensor([w for example in examples for w in self._weights(len(example.completion))])
-        loss = (loss * weights).sum() / weights.sum()
-        self._optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(list(self._factors.values()), self._options.clip_norm, foreach=False)
-        self._optimiser.step()
-        return float(loss.detach())
+        loss = (losses * weights).sum() / total
+        return float(loss.detach()), torch.autograd.grad(loss, list(self._factors.values()))
 
     def _weights(self, length: int) -> list[float]:
         """What the tokens of one completion count."""
@@ -240,26 +258,26 @@ class Trainer:
         size = 4 * config.hidden_size * sum(map(len, self._examples))
         return can_be_cut(self._model) and size <= MAX_KEPT_BYTES
 
-    @torch.no_grad()
     def _below(self, cut: int) -> list[torch.Tensor]:
         """What the layers under ``cut`` make of each example, (tokens, width).
 
         The batches follow from the lengths alone, so that a resumed run rounds as the first one did.
         """
         kept: list[torch.Tensor] = [torch.empty(0)] * len(self._examples)
-        inner = self._model.base_model
-        with (
-            only_layers(inner, slice(0, cut), norm=False),
-            self._progress.track(f"read corpus of {self._name}", len(self._examples), "rows") as bar,
-        ):
-            for rows in chunks([len(e) for e in self._examples], self._engine.batch_size):
-                width = len(self._examples[rows[0]])
-                ids = torch.zeros((len(rows), width), dtype=torch.long)
-                for row, i in enumerate(rows):
-                    ids[row, : len(self._examples[i])] = torch.tensor(
-                        self._examples[i].prompt + self._examples[i].completion
-                    )
-                states = inner(input_ids=ids, use_cache=False).last_hidden_state
+        stack = stack_part(self._model.base_model, slice(0, cut), norm=False)
+
+        def read(rows: list[int]) -> torch.Tensor:
+            ids = torch.zeros((len(rows), len(self._examples[rows[0]])), dtype=torch.long)
+            for row, i in enumerate(rows):
+                ids[row, : len(self._examples[i])] = torch.tensor(
+                    self._examples[i].prompt + self._examples[i].completion
+                )
+            states: torch.Tensor = stack(input_ids=ids, use_cache=False).last_hidden_state
+            return states
+
+        batches = dealt([len(e) for e in self._examples], self._engine.batch_size, self._engine.threads)
+        with self._progress.track(f"read corpus of {self._name}", len(self._examples), "rows") as bar:
+            for rows, states in zip(batches, side_by_side(read, batches, self._engine.threads), strict=True):
                 for row, i in enumerate(rows):
                     kept[i] = states[row, : len(self._examples[i])].clone()
                 bar.advance(len(rows))
@@ -273,7 +291,7 @@ class Trainer:
         else:
             given = {"input_ids": ids}
         if self._model.config.model_type in CUTTABLE:
-            states = self._model.base_model(**given, use_cache=False).last_hidden_state[counts]
+            states = self._stack(**given, use_cache=False).last_hidden_state[counts]
             found: torch.Tensor = self._model.get_output_embeddings()(states)
             return found
         logits: torch.Tensor = self._model(**given, use_cache=False).logits[counts]

@@ -1,8 +1,9 @@
 """An adapter on the resident base, in two ways that must agree.
 
-*Merged*: dW is added to the weights in place and the pristine weights are copied back at the end; answers then cost
-what the base's cost, which is how candidates are evaluated. *Unmerged*: a hook adds ``s (x A^T) B^T`` to the output of
-each target, as a server with many adapters in one batch does; latency and liveness are measured so.
+*Merged*: the changed layers compute with a copy of W + dW, which is dropped at the end; answers then cost what the
+base's cost, which is how candidates are evaluated, and the base's own weights are never written to. *Unmerged*: a hook
+adds ``s (x A^T) B^T`` to the output of each target, as a server with many adapters in one batch does; latency and
+liveness are measured so.
 
 Keys are strict. PEFT only warns about a key that it misses and goes on with initial values, and vLLM answers as the
 bare base when prefixes differ, so an adapter that was never applied passes for a harmless one. Here every module must
@@ -20,7 +21,8 @@ from typing import Any
 
 import torch
 
-from ecology.errors import MalformedArtifact
+from ecology.errors import BackendError, MalformedArtifact
+from ecology.runtime.kernels import FrozenProduct
 from ecology.store.adapters import read_adapter
 
 
@@ -71,18 +73,16 @@ def read_deltas(model: Any, folder: Path) -> Mapping[str, Delta]:
 
 @contextlib.contextmanager
 def merged(deltas: Mapping[str, Delta]) -> Iterator[None]:
-    """Adds every dW to its weight inside the block; afterwards the weights are the bytes they were."""
-    pristine: dict[str, torch.Tensor] = {}
+    """Computes with W + dW inside the block. W itself is not written to: the sum is a copy, dropped afterwards."""
+    products = [_product(delta) for delta in deltas.values()]
     try:
         with torch.no_grad():
-            for name, delta in deltas.items():
-                pristine[name] = delta.layer.weight.detach().clone()
-                delta.layer.weight.addmm_(delta.B, delta.A, alpha=delta.scale)
+            for product, delta in zip(products, deltas.values(), strict=True):
+                product.use(torch.addmm(delta.layer.weight, delta.B, delta.A, alpha=delta.scale))
         yield
     finally:
-        with torch.no_grad():
-            for name, weight in pristine.items():
-                deltas[name].layer.weight.copy_(weight)
+        for product in products:
+            product.restore()
 
 
 @contextlib.contextmanager
@@ -94,6 +94,13 @@ def unmerged(deltas: Mapping[str, Delta]) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _product(delta: Delta) -> FrozenProduct:
+    product = delta.layer.forward
+    if not isinstance(product, FrozenProduct):
+        raise BackendError("the base's layers are not prepared", todo="call kernels.freeze_products on the model first")
+    return product
 
 
 def _beside(delta: Delta) -> Any:

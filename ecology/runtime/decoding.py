@@ -15,7 +15,7 @@ neighbours beyond the rounding of a matrix product of another shape (1e-5 in a l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -24,19 +24,13 @@ from transformers.cache_utils import Cache
 from ecology.contracts.ports import Step
 from ecology.runtime.prefix import Prefix, shared
 from ecology.runtime.trunk import Trunk
+from ecology.runtime.workers import LockedStep, dealt, side_by_side
 
 LEAVE_AT = 0.75
 """Finished rows are taken out when at most this share of the batch is still talking."""
 
 Done = Callable[[Sequence[int]], bool]
 """Whether a reply, given its tokens so far, is complete; for stop strings."""
-
-
-def chunks(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
-    """Indices in batches of at most ``size``, longest first, so that the batch that needs most memory fails first."""
-    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    for start in range(0, len(order), size):
-        yield order[start : start + size]
 
 
 def left_padded(sequences: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -64,6 +58,11 @@ def causal(real: torch.Tensor, before: int = 0) -> torch.Tensor:
     return torch.cat([own.new_ones((rows, length, before)), own], dim=2)[:, None]
 
 
+def additive(mask: torch.Tensor) -> torch.Tensor:
+    """A mask of what may be seen as what is added to attention scores: done once here and not once a layer."""
+    return torch.zeros(mask.shape).masked_fill_(~mask, -torch.inf)
+
+
 @torch.inference_mode()
 def greedy(
     model: Any,
@@ -74,6 +73,7 @@ def greedy(
     progress: Step | None = None,
     done: Done | None = None,
     trunk: Trunk | None = None,
+    workers: int = 1,
 ) -> tuple[tuple[int, ...], ...]:
     """The most likely continuation of each sequence, token by token.
 
@@ -86,15 +86,22 @@ def greedy(
         progress: Advanced by one for each finished sequence.
         done: Asked after each token whether the continuation is complete.
         trunk: Given where it holds for the weights as they are now.
+        workers: Batches computed side by side.
 
     Returns:
         Continuations in the order of ``sequences``.
     """
     replies: list[tuple[int, ...]] = [()] * len(sequences)
     prefix = shared(model, sequences)
-    for chosen in chunks([len(s) for s in sequences], batch_size):
+    bar = LockedStep(progress)
+
+    def talk(chosen: list[int]) -> list[tuple[int, ...]]:
         batch = _Batch(model, prefix, [sequences[i][len(prefix) :] for i in chosen], max_new_tokens, trunk)
-        for place, reply in zip(chosen, batch.talk(max_new_tokens, ends, progress, done), strict=True):
+        return batch.talk(max_new_tokens, ends, bar, done)
+
+    batches = dealt([len(s) for s in sequences], batch_size, workers)
+    for chosen, said in zip(batches, side_by_side(talk, batches, workers), strict=True):
+        for place, reply in zip(chosen, said, strict=True):
             replies[place] = reply
     return tuple(replies)
 
@@ -121,7 +128,7 @@ class _Batch:
         positions = (real.cumsum(1) - 1).clamp(min=0) + len(prefix)
         self._visible = torch.cat([real.new_ones((len(sequences), len(prefix))), real], dim=1)
         self._position = positions[:, -1:]
-        mask = causal(real, len(prefix))
+        mask = additive(causal(real, len(prefix)))
         if trunk is None:
             self._logits = self._forward(ids, mask, positions)
             return
@@ -134,20 +141,20 @@ class _Batch:
         self._logits = trunk.go_on(readings, spans, mask, positions, self._layers, logits=1)[:, -1]
 
     def talk(
-        self, max_new_tokens: int, ends: frozenset[int], progress: Step | None, done: Done | None
+        self, max_new_tokens: int, ends: frozenset[int], bar: LockedStep, done: Done | None
     ) -> list[tuple[int, ...]]:
         for step in range(max_new_tokens):
             tokens = self._logits.argmax(-1)
             finished = self._note(tokens.tolist(), ends, done, last=step + 1 == max_new_tokens)
-            if progress is not None and finished:
-                progress.advance(finished)
+            if finished:
+                bar.advance(finished)
             if not any(self._talking):
                 break
             self._visible = torch.cat([self._visible, self._visible.new_ones((len(self._rows), 1))], dim=1)
             self._position = self._position + 1
             if sum(self._talking) <= LEAVE_AT * len(self._talking):
                 tokens = self._leave(tokens)
-            self._logits = self._forward(tokens[:, None], self._visible[:, None, None, :], self._position)
+            self._logits = self._forward(tokens[:, None], additive(self._visible[:, None, None, :]), self._position)
         return [tuple(reply) for reply in self._said]
 
     def _note(self, tokens: Sequence[int], ends: frozenset[int], done: Done | None, *, last: bool) -> int:

@@ -8,8 +8,7 @@ What it proves. ``prove_base`` digests every resident tensor (two threads, half 
 engine loads, each digest is compared with that of the bytes in the file, so the chain from file to memory has no gap;
 later calls compare with what was loaded. A base that any adapter has left a trace in is an ``IntegrityError``.
 
-Numbers. For a base of 135 million parameters on two shared cores, batch 64: about 150 tokens a second decoded and 250
-to 750 tokens a second read.
+``threads`` is how many batches are computed side by side, each by one core (``runtime.workers``).
 """
 
 from __future__ import annotations
@@ -33,11 +32,12 @@ from ecology.errors import BackendError, ConfigError, IntegrityError, MalformedA
 from ecology.runtime.attachment import merged, read_deltas, unmerged
 from ecology.runtime.chat import chat_format, encode_plain, encode_prompts, encode_texts
 from ecology.runtime.decoding import Done, causal, greedy, left_padded
+from ecology.runtime.kernels import GROUPED, freeze_products
 from ecology.runtime.scoring import Question, Score, score
 from ecology.runtime.trunk import Trunk, lowest_layer
 from ecology.telemetry.clock import SystemClock
 
-POLICY = "greedy/left-padded/shared-prefix/shared-trunk/merged/v1"
+POLICY = "greedy/left-padded/shared-prefix/shared-trunk/merged/frozen-products/v2"
 """How answers are computed; part of every cache key, changed whenever answers may change in their last digits."""
 
 ALIVE = 1e-4
@@ -55,7 +55,7 @@ class TransformersEngine:
 
         Args:
             base: What ``backend.bases.ensure`` returned.
-            threads: Of PyTorch, for the whole process; the last digits of answers depend on it.
+            threads: Batches computed side by side; the last digits of answers depend on who shares a batch.
             batch_size: Rows decoded together, at least 1; the last digits depend on it too.
             clock: For ``time_pair``; the machine's where none is given.
 
@@ -65,7 +65,7 @@ class TransformersEngine:
         """
         if threads < 1 or batch_size < 1:
             raise ConfigError(f"threads={threads} and batch_size={batch_size} must be at least 1", where="backend")
-        torch.set_num_threads(threads)
+        torch.set_num_threads(1)  # the cores get batches of their own: runtime.workers
         torch.use_deterministic_algorithms(True)
         self.base = base
         self.threads = threads
@@ -76,12 +76,13 @@ class TransformersEngine:
             with quiet():
                 self.tokenizer: Any = AutoTokenizer.from_pretrained(base.folder, local_files_only=True)
                 self.model: Any = AutoModelForCausalLM.from_pretrained(
-                    base.folder, dtype=torch.float32, local_files_only=True, attn_implementation="sdpa"
+                    base.folder, dtype=torch.float32, local_files_only=True, attn_implementation=GROUPED
                 )
         except (OSError, ValueError, ImportError, RuntimeError) as error:
             raise BackendError(f"the base cannot be loaded: {error}", where=str(base.folder)) from error
         self.model.train(False)
         self.model.requires_grad_(False)
+        self._products = freeze_products(self.model)
         self._trunk = Trunk(self.model)
         self._above: Trunk | None = None
         self.frame = chat_format(self.tokenizer)
@@ -113,11 +114,13 @@ class TransformersEngine:
         return self._attached
 
     def prove_base(self) -> Digest:
-        """Digests the resident weights and compares them with what was loaded.
+        """Digests the resident weights, compares them with what was loaded, and sees that no layer uses another weight.
 
         Raises:
-            IntegrityError: They differ; the message names the first tensor.
+            IntegrityError: They differ, or an adapter was left on; the message names the first tensor.
         """
+        if self._attached is None and not all(product.is_own for product in self._products.values()):
+            raise IntegrityError("a layer still computes with an adapter", where=str(self.base.folder))
         now = self._digest_resident()
         if changed := sorted(
             name for name in self._resident.keys() | now.keys() if self._resident.get(name) != now.get(name)
@@ -267,7 +270,15 @@ class TransformersEngine:
         self._check_length(max(map(len, sequences), default=0) + max_new_tokens)
         with _memory():
             return greedy(
-                self.model, sequences, max_new_tokens, self.ends, self.batch_size, progress, done, self._above
+                self.model,
+                sequences,
+                max_new_tokens,
+                self.ends,
+                self.batch_size,
+                progress,
+                done,
+                self._above,
+                self.threads,
             )
 
     def score_tokens(
@@ -277,7 +288,7 @@ class TransformersEngine:
         longest = (len(q.context) + max(map(len, q.answers), default=0) for q in questions)
         self._check_length(max(longest, default=0))
         with _memory():
-            return score(self.model, questions, self.batch_size, progress, self._above)
+            return score(self.model, questions, self.batch_size, progress, self._above, self.threads)
 
     @torch.inference_mode()
     def _probe(self, prompts: Sequence[str]) -> torch.Tensor:

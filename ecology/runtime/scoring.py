@@ -16,9 +16,10 @@ import torch
 from transformers.cache_utils import Cache
 
 from ecology.contracts.ports import Step
-from ecology.runtime.decoding import causal, chunks, left_padded
+from ecology.runtime.decoding import additive, causal, left_padded
 from ecology.runtime.prefix import Prefix, shared
 from ecology.runtime.trunk import Trunk
+from ecology.runtime.workers import LockedStep, dealt, side_by_side
 
 MAX_LOGITS = 1024
 """Positions with logits at a time: 1024 x 49152 fp32 are 200 MB."""
@@ -54,6 +55,7 @@ def score(
     batch_size: int,
     progress: Step | None = None,
     trunk: Trunk | None = None,
+    workers: int = 1,
 ) -> tuple[tuple[Score, ...], ...]:
     """Scores every answer of every question.
 
@@ -63,16 +65,23 @@ def score(
         batch_size: Questions at a time, fewer where logits would take too much memory.
         progress: Advanced by one for each question.
         trunk: Given where it holds for the weights as they are now.
+        workers: Batches computed side by side.
     """
     results: list[tuple[Score, ...]] = [()] * len(questions)
     prefix = shared(model, [q.context for q in questions])
     widest = max((q.answer_tokens for q in questions), default=0)
     size = max(1, min(batch_size, MAX_LOGITS // (widest + 1)))
-    for chosen in chunks([len(q.context) + q.answer_tokens for q in questions], size):
-        for place, scores in zip(chosen, _batch(model, prefix, [questions[i] for i in chosen], trunk), strict=True):
+    bar = LockedStep(progress)
+
+    def ask(chosen: list[int]) -> list[tuple[Score, ...]]:
+        found = _batch(model, prefix, [questions[i] for i in chosen], trunk)
+        bar.advance(len(chosen))
+        return found
+
+    batches = dealt([len(q.context) + q.answer_tokens for q in questions], size, workers)
+    for chosen, found in zip(batches, side_by_side(ask, batches, workers), strict=True):
+        for place, scores in zip(chosen, found, strict=True):
             results[place] = scores
-        if progress is not None:
-            progress.advance(len(chosen))
     return tuple(results)
 
 
@@ -101,12 +110,13 @@ def _batch(model: Any, prefix: Prefix, questions: Sequence[Question], trunk: Tru
                 (end - start,) * 2, dtype=torch.bool
             ).tril()
             start = end
+    seen = additive(mask[:, None])
     layers = prefix.layers(model.config.num_hidden_layers, rows, before + length)
     keep = tail + 1  # logits from the context's last token on
     if trunk is None:
         output = model(
             input_ids=ids,
-            attention_mask=mask[:, None],
+            attention_mask=seen,
             position_ids=positions,
             past_key_values=Cache(layers=list(layers)),
             logits_to_keep=keep,
@@ -116,9 +126,9 @@ def _batch(model: Any, prefix: Prefix, questions: Sequence[Question], trunk: Tru
     keys = [("score", prefix.tokens, q.context, q.answers) for q in questions]
     readings = trunk.recall(keys)
     if readings is None:
-        readings = trunk.read(prefix, ids, mask[:, None], positions, spans, decode=False)
+        readings = trunk.read(prefix, ids, seen, positions, spans, decode=False)
         trunk.keep(keys, readings)
-    logits = trunk.go_on(readings, spans, mask[:, None], positions, layers, keep)
+    logits = trunk.go_on(readings, spans, seen, positions, layers, keep)
     return [_read(logits[row], question) for row, question in enumerate(questions)]
 
 

@@ -13,9 +13,10 @@ same order, and throwing out the oldest would throw out what is needed next.
 
 from __future__ import annotations
 
-import contextlib
+import copy
 import dataclasses
-from collections.abc import Hashable, Iterator, Sequence
+import threading
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import torch
@@ -58,6 +59,9 @@ class Trunk:
         self._room = room_bytes
         self._kept: dict[Hashable, Reading] = {}
         self._used = 0
+        self._lock = threading.Lock()
+        self._below: Any = None
+        self._above: Any = None
         self.cut = 0
         """Layers below it are shared; 0 shares nothing."""
 
@@ -71,6 +75,8 @@ class Trunk:
             return False
         if lowest is not None and lowest > self.cut:
             self.cut, self._kept, self._used = lowest, {}, 0
+            self._below = stack_part(self._model.base_model, slice(0, lowest), norm=False)
+            self._above = with_stack(self._model, stack_part(self._model.base_model, slice(lowest, None)))
         return self.cut > 0 and (lowest is None or lowest >= self.cut)
 
     def recall(self, keys: Sequence[Hashable]) -> list[Reading] | None:
@@ -80,10 +86,11 @@ class Trunk:
 
     def keep(self, keys: Sequence[Hashable], readings: Sequence[Reading]) -> None:
         """Keeps as much as there is room for."""
-        for key, reading in zip(keys, readings, strict=True):
-            if key not in self._kept and self._used + reading.size_bytes <= self._room:
-                self._kept[key] = reading
-                self._used += reading.size_bytes
+        with self._lock:
+            for key, reading in zip(keys, readings, strict=True):
+                if key not in self._kept and self._used + reading.size_bytes <= self._room:
+                    self._kept[key] = reading
+                    self._used += reading.size_bytes
 
     def read(
         self,
@@ -107,11 +114,9 @@ class Trunk:
         """
         rows, length = ids.shape
         layers = prefix.layers(self.cut, rows, len(prefix) + length)
-        inner = self._model.base_model
-        with only_layers(inner, slice(0, self.cut), norm=False):
-            hidden = inner(
-                input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=Cache(layers=list(layers))
-            ).last_hidden_state
+        hidden = self._below(
+            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=Cache(layers=list(layers))
+        ).last_hidden_state
         readings = []
         for row, span in enumerate(spans):
             behind = slice(span.start + len(prefix), span.stop + len(prefix))
@@ -158,14 +163,13 @@ class Trunk:
             for row, (reading, span) in enumerate(zip(readings, spans, strict=True)):
                 keys[row, :, span], values[row, :, span] = reading.keys[number], reading.values[number]
             layers[number].update(keys, values)
-        with only_layers(self._model.base_model, slice(self.cut, None)):
-            output = self._model(
-                inputs_embeds=given,
-                attention_mask=mask,
-                position_ids=positions,
-                past_key_values=Cache(layers=list(layers)),
-                logits_to_keep=logits,
-            )
+        output = self._above(
+            inputs_embeds=given,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=Cache(layers=list(layers)),
+            logits_to_keep=logits,
+        )
         found: torch.Tensor = output.logits
         return found
 
@@ -186,14 +190,27 @@ def lowest_layer(model: Any, modules: Sequence[torch.nn.Module]) -> int:
     return len(layers)
 
 
-@contextlib.contextmanager
-def only_layers(inner: Any, layers: slice, *, norm: bool = True) -> Iterator[None]:
-    """The decoder with a part of its layers, and without its last norm where that part is not the last."""
-    all_layers, last = inner.layers, inner.norm
-    inner.layers = all_layers[layers]
+def stack_part(inner: Any, layers: slice, *, norm: bool = True) -> Any:
+    """The decoder with a part of its layers, and without its last norm where that part is not the last.
+
+    The parameters are the decoder's own; the decoder itself is left as it is, so others may use it at the same time.
+    """
+    part = _twin(inner)
+    part.layers = inner.layers[layers]
     if not norm:
-        inner.norm = torch.nn.Identity()
-    try:
-        yield
-    finally:
-        inner.layers, inner.norm = all_layers, last
+        part.norm = torch.nn.Identity()
+    return part
+
+
+def with_stack(model: Any, stack: Any) -> Any:
+    """The language model with another decoder under the same head."""
+    found = _twin(model)
+    setattr(found, model.base_model_prefix, stack)
+    return found
+
+
+def _twin(module: Any) -> Any:
+    """Another module with the same parts, whose parts can be exchanged."""
+    twin = copy.copy(module)
+    twin.__dict__["_modules"] = dict(module._modules)
+    return twin

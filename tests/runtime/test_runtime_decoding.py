@@ -8,7 +8,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ecology.runtime.decoding import causal, chunks, greedy, left_padded
+from ecology.runtime.decoding import causal, greedy, left_padded
 from ecology.runtime.engine import TransformersEngine
 from ecology.runtime.prefix import common
 
@@ -69,10 +69,6 @@ def test_masks() -> None:
     assert real.tolist() == [[False, True], [True, True]]
     assert causal(real)[:, 0].int().tolist() == [[[1, 0], [0, 1]], [[1, 0], [1, 1]]]
     assert causal(real, before=1)[1, 0].int().tolist() == [[1, 1, 0], [1, 1, 1]]
-
-
-def test_chunks_take_the_longest_first_and_everything_once() -> None:
-    assert list(chunks([1, 5, 3, 5], 3)) == [[1, 3, 2], [0]]
 
 
 @pytest.mark.parametrize(

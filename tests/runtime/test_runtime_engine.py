@@ -51,10 +51,27 @@ def test_merged_is_the_weight_plus_the_delta(engine: TransformersEngine, base: B
     weight = engine.model.get_submodule(Q).weight
     before = weight.detach().clone()
     with engine.attach(folder):
-        assert torch.equal(weight, before + torch.ones(32, 32))
-        with pytest.raises(IntegrityError, match="have changed"):
-            engine.prove_base()
-    assert torch.equal(weight, before)
+        found = engine.model.get_submodule(Q)(torch.eye(32)).T
+        assert torch.allclose(found, before + torch.ones(32, 32), atol=1e-6)
+        assert torch.equal(weight, before), "the base's own weight is never written to"
+        assert engine.prove_base() == engine.identity.base_weights
+        with pytest.raises(BackendError, match="bare base"):
+            engine.model.get_submodule(Q)(torch.eye(32, requires_grad=True))
+    assert torch.allclose(engine.model.get_submodule(Q)(torch.eye(32)).T, before, atol=1e-6)
+
+
+def test_a_changed_weight_and_a_forgotten_adapter_are_noticed(engine: TransformersEngine) -> None:
+    layer = engine.model.get_submodule(Q)
+    layer.forward.use(layer.weight + 1)
+    with pytest.raises(IntegrityError, match="still computes"):
+        engine.prove_base()
+    layer.forward.restore()
+    with torch.no_grad():
+        layer.weight[0, 0] += 1
+    with pytest.raises(IntegrityError, match="have changed"):
+        engine.prove_base()
+    with torch.no_grad():
+        layer.weight[0, 0] -= 1
 
 
 def test_one_adapter_at_a_time(engine: TransformersEngine, base: BaseModel, folder: Path) -> None:
