@@ -3,8 +3,9 @@
 1. The operator exists, its options are valid, and it takes so many parents.
 2. The parents may meet: same identity, known interface, no loop (``kernel.merging``).
 3. Their folders hold the bytes that their digests name, and are read (``store``).
-4. The operator makes the child (``lowrank``), pure and in fp64.
-5. The child is written canonically, rounded to float32 once, and its genome says how to make it again.
+4. The operator makes the child (``lowrank``), pure and in fp64; parents stay as they lie in their files.
+5. The child is put into canonical form and written, rounded to float32 once; its genome says how to make it again and
+   what projection kept of each module.
 
 Equal operator, options, parents and seed give equal bytes on equal machines; where BLAS differs, so may the last bit,
 which is why the environment is part of the lineage. Whether parents are revoked, and whether the child is any good, is
@@ -26,7 +27,7 @@ from ecology.contracts.identity import CompatibilityIdentity, Json
 from ecology.errors import ConfigError, IncompatibleParents, IntegrityError
 from ecology.kernel.canonical import plain
 from ecology.kernel.merging import inherited, objections
-from ecology.lowrank.lowrank import LowRank, module_names
+from ecology.lowrank.lowrank import LowRank, Stored, canonical, module_names
 from ecology.store.adapters import AdapterFolder, describe, read_adapter, write_adapter
 
 ENERGY_DIGITS = 6
@@ -93,14 +94,12 @@ def breed(
         raise ConfigError(f"{operator} takes {wanted} parents and was given {len(parents)}", where=operator)
     genomes = _meet(parents)
     folders = [_read(parent) for parent in parents]
-    adapters = [
-        LowRank.of({n: (f.scale * f.B.astype(np.float64), f.A) for n, f in f_.modules.items()}) for f_ in folders
-    ]
+    adapters = [LowRank.of({n: Stored(f.B, f.A, f.scale) for n, f in f_.modules.items()}) for f_ in folders]
     try:
         module_names(adapters)
     except ConfigError as error:  # one of the two was not made for the base that it claims
         raise IncompatibleParents(error.what, fields=("tensor_schema",), where=error.where, todo=error.todo) from error
-    child = row.function(adapters, chosen, seed)
+    child = canonical(row.function(adapters, chosen, seed))
     identity = genomes[0].identity
     artifact = write_adapter(out, _pairs(child), base_id or _base_id(parents, folders), identity.base_weights)
     lineage = Lineage(
@@ -126,6 +125,7 @@ def profile(adapter: LowRank, artifact: Artifact) -> ResourceProfile:
         max_rank=adapter.max_rank,
         modules=len(live),
         retained_energy=round(adapter.retained_energy, ENERGY_DIGITS),
+        retained={name: round(share, ENERGY_DIGITS) for name, share in adapter.retained.items()},
     )
 
 

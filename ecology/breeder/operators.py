@@ -13,7 +13,7 @@ import dataclasses
 import types
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Any, Literal
 
 from ecology.breeder.crossover import CrossoverOptions, crossover
 from ecology.breeder.dare import DareOptions, dare
@@ -29,6 +29,18 @@ from ecology.lowrank.lowrank import LowRank
 
 GROUP = "ecology.operators"
 
+Claim = Literal["commutes", "equivariant", "gauge", "identity", "in_span", "linear", "unbiased"]
+"""What an operator promises, with its default options and all else equal:
+
+``commutes``     the order of the parents does not matter
+``equivariant``  parents c times as large breed a child c times as large
+``gauge``        parents that are the same functions in other factors breed the same child
+``identity``     one parent, alone or several times over, breeds itself where the options drop nothing
+``in_span``      the child's columns and rows are combinations of the parents'
+``linear``       the child is linear in the weights
+``unbiased``     the mean of the children over seeds is the exact weighted sum
+"""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Operator:
@@ -43,18 +55,26 @@ class Operator:
     """None: any number."""
     source: str
     """Paper, where it is described."""
+    claims: frozenset[Claim] = frozenset({"gauge"})
+    """What it promises; ``ecology.testing.operators`` holds it to that."""
 
+
+_ANY: frozenset[Claim] = frozenset({"equivariant", "gauge"})
+"""What every row of ours promises."""
+_SPAN: frozenset[Claim] = _ANY | {"identity", "in_span"}
 
 OPERATORS: Mapping[str, Operator] = types.MappingProxyType(
     {
-        "crossover": Operator(crossover, CrossoverOptions, 2, None, "Syswerda 1989, on whole modules"),
-        "dare": Operator(dare, DareOptions, 1, None, "arXiv:2311.03099"),
-        "linear": Operator(linear, LinearOptions, 1, None, "arXiv:2212.04089, arXiv:2410.13025"),
-        "mutate": Operator(mutate, MutateOptions, 1, 1, "arXiv:2410.14735"),
-        "negate": Operator(negate, NegateOptions, 1, 1, "arXiv:2212.04089"),
-        "prune": Operator(prune, PruneOptions, 1, 1, "Eckart and Young 1936, arXiv:2303.10512"),
-        "svd": Operator(svd, SvdOptions, 1, None, "Eckart and Young 1936"),
-        "ties": Operator(ties, TiesOptions, 1, None, "arXiv:2306.01708, arXiv:2509.17786"),
+        "crossover": Operator(crossover, CrossoverOptions, 2, None, "Syswerda 1989, on whole modules", _SPAN),
+        "dare": Operator(dare, DareOptions, 1, None, "arXiv:2311.03099", _SPAN | {"linear", "unbiased"}),
+        "linear": Operator(
+            linear, LinearOptions, 1, None, "arXiv:2212.04089, arXiv:2410.13025", _SPAN | {"commutes", "linear"}
+        ),
+        "mutate": Operator(mutate, MutateOptions, 1, 1, "arXiv:2410.14735", _ANY | {"identity"}),
+        "negate": Operator(negate, NegateOptions, 1, 1, "arXiv:2212.04089", _ANY | {"in_span"}),
+        "prune": Operator(prune, PruneOptions, 1, 1, "Eckart and Young 1936, arXiv:2303.10512", _SPAN),
+        "svd": Operator(svd, SvdOptions, 1, None, "Eckart and Young 1936", _SPAN | {"commutes"}),
+        "ties": Operator(ties, TiesOptions, 1, None, "arXiv:2306.01708, arXiv:2509.17786", _SPAN | {"commutes"}),
     }
 )
 

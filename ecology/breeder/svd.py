@@ -12,8 +12,8 @@ import dataclasses
 from collections.abc import Sequence
 
 from ecology.breeder.options import check_rank, check_weights, weights_for
-from ecology.lowrank.core import share, weighted_sum
-from ecology.lowrank.lowrank import LowRank, truncate
+from ecology.lowrank.core import lift, share
+from ecology.lowrank.lowrank import LowRank
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -37,9 +37,7 @@ def svd(parents: Sequence[LowRank], options: SvdOptions, seed: int) -> LowRank:
     return project_sum(parents, weights, options.rank)
 
 
-def project_sum(parents: Sequence[LowRank], weights: Sequence[float], rank: int) -> LowRank:
-    """sum_i w_i dW_i at its best approximation of at most ``rank``, canonical factors."""
-    modules, lost = {}, {}
-    for name, module in share(parents).items():
-        modules[name], lost[name] = truncate(module.lift(weighted_sum(module, weights)), rank)
-    return LowRank.of(modules, lost)
+def project_sum(parents: Sequence[LowRank], weights: Sequence[float], rank: int | None) -> LowRank:
+    """sum_i w_i dW_i, at its best approximation of at most ``rank`` where that is given; canonical factors."""
+    span = share(parents)
+    return lift(span, {name: module.weighted(weights) for name, module in span.items()}, rank)

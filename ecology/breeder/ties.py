@@ -26,7 +26,7 @@ from typing import Literal
 import numpy as np
 
 from ecology.breeder.options import check_range, check_rank, check_weights, weights_for
-from ecology.lowrank.core import joint, share
+from ecology.lowrank.core import share
 from ecology.lowrank.lowrank import Array, LowRank, components, core_components, freeze, truncate
 
 TIE_TOLERANCE = 1e-9
@@ -67,10 +67,13 @@ def ties(parents: Sequence[LowRank], options: TiesOptions, seed: int) -> LowRank
     weights = np.asarray(weights_for(options.weights, len(parents), 1.0, "ties.weights"))
     cores = share(parents)
     if options.space == "core":
-        cores = {name: joint(core) for name, core in cores.items()}
+        cores = cores.joint()
         stacks = {name: core.cores for name, core in cores.items()}
     else:
-        stacks = {name: core.left @ core.cores @ core.right.T for name, core in cores.items()}
+        stacks = {
+            name: np.stack([p.modules[name].dense() if name in p.modules else np.zeros(core.shape) for p in parents])
+            for name, core in cores.items()
+        }
     trimmed = _trim(stacks, options)
     modules, lost = {}, {}
     for name, stack in trimmed.items():

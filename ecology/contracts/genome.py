@@ -41,6 +41,8 @@ class ResourceProfile:
     modules: int
     retained_energy: float
     """Share of ||dW||_F^2 that projection kept, 0 to 1; 1 where nothing was projected."""
+    retained: Mapping[str, float] | None = None
+    """The same by module, for those that lost something; None where it was not recorded."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -9,6 +9,9 @@ s descending and numerically zero components left out, each column of U with its
 positive. It is unique where the singular values are distinct; inside a group of equal ones any rotation is as good.
 
 The SVD of B A costs O((m + n) r^2): with B = Q_B R_B and A^T = Q_A R_A it is that of the r x r core R_B R_A^T.
+
+Parents may be larger than memory is comfortable with: ``Stored`` factors stay as they lie in the file, in float32 or a
+memory map, and are widened each time that they are looked at. Children are ``Factors`` in fp64.
 """
 
 from __future__ import annotations
@@ -22,14 +25,37 @@ import numpy as np
 import numpy.typing as npt
 
 from ecology.errors import ConfigError
+from ecology.lowrank.basis import Array, Basis, basis
 
-Array = npt.NDArray[np.float64]
+__all__ = [
+    "RANK_TOLERANCE",
+    "Array",
+    "Components",
+    "Factors",
+    "LowRank",
+    "Stored",
+    "canonical",
+    "components",
+    "concat",
+    "core_components",
+    "freeze",
+    "frobenius",
+    "lifted",
+    "module_names",
+    "owned",
+    "project",
+    "singular_values",
+    "spectral",
+    "total_norm",
+    "truncate",
+    "zero",
+]
 
 RANK_TOLERANCE = 1e-12
 """Singular values below this share of the module's largest are rounding errors of fp64."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Factors:
     """One module's dW = B A. Read-only fp64 arrays; rank 0 is the zero change."""
 
@@ -54,6 +80,43 @@ class Factors:
         return product
 
 
+class Stored(Factors):
+    """Factors s B A that stay where and as they are; ``B`` and ``A`` are fp64 copies made at every look.
+
+    Args:
+        B: m x r, any float type, not changed afterwards.
+        A: r x n.
+        scale: The adapter's s, folded into ``B`` as it is widened.
+    """
+
+    def __init__(self, B: npt.NDArray[Any], A: npt.NDArray[Any], scale: float = 1.0) -> None:  # noqa: N803
+        object.__setattr__(self, "_stored", (B, A, float(scale)))
+
+    @property
+    def B(self) -> Array:  # noqa: N802
+        """M x r, scale folded in."""
+        stored, _, scale = self._stored
+        widened: Array = np.multiply(stored, scale, dtype=np.float64)
+        return widened
+
+    @property
+    def A(self) -> Array:  # noqa: N802
+        """R x n."""
+        return np.asarray(self._stored[1], np.float64)
+
+    @property
+    def rank(self) -> int:
+        """Columns of B, without a look at it."""
+        return int(self._stored[0].shape[1])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(m, n), without a look at the values."""
+        return int(self._stored[0].shape[0]), int(self._stored[1].shape[1])
+
+    _stored: tuple[npt.NDArray[Any], npt.NDArray[Any], float]
+
+
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Components:
     """Thin SVD of a module: dW = U diag(s) V^T, s descending and positive."""
@@ -68,7 +131,7 @@ class Components:
     def factors(self) -> Factors:
         """The balanced factors."""
         root = np.sqrt(self.s)
-        return freeze(self.U * root, (self.V * root).T)
+        return owned(self.U * root, np.ascontiguousarray((self.V * root).T))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -79,18 +142,23 @@ class LowRank:
     """By module name, sorted."""
     lost: Mapping[str, float]
     """||cut off||_F^2 by module, where making this meant projecting to a lower rank; modules without loss left out."""
+    settled: bool = False
+    """Whether the factors are known to be in canonical form."""
 
     @classmethod
     def of(
         cls,
         modules: Mapping[str, Factors | tuple[npt.NDArray[Any], npt.NDArray[Any]]],
         lost: Mapping[str, float] | None = None,
+        *,
+        settled: bool = False,
     ) -> LowRank:
         """Checks, copies to fp64 and sorts.
 
         Args:
             modules: Module name -> (B, A), scale folded in.
             lost: As the field.
+            settled: As the field.
 
         Raises:
             ConfigError: Factors whose shapes do not fit or that hold NaN or infinity.
@@ -100,13 +168,19 @@ class LowRank:
             pair = modules[name]
             checked[name] = pair if isinstance(pair, Factors) else _checked(name, *pair)
         cut = {name: float(value) for name, value in sorted((lost or {}).items()) if value > 0}
-        return cls(types.MappingProxyType(checked), types.MappingProxyType(cut))
+        return cls(types.MappingProxyType(checked), types.MappingProxyType(cut), settled)
 
     @property
     def retained_energy(self) -> float:
         """Share of ||dW||_F^2 that projection kept, 0 to 1; 1 where nothing was projected or all was zero."""
         lost = sum(self.lost.values())
         return 1.0 if lost == 0 else float(_energy(self) / (_energy(self) + lost))
+
+    @property
+    def retained(self) -> Mapping[str, float]:
+        """Share of ||dW||_F^2 that projection kept, by module; modules that lost nothing are left out."""
+        kept = frobenius(LowRank.of({name: self.modules[name] for name in self.lost}))
+        return {name: kept[name] ** 2 / (kept[name] ** 2 + lost) for name, lost in self.lost.items()}
 
     @property
     def max_rank(self) -> int:
@@ -116,7 +190,7 @@ class LowRank:
     @property
     def parameters(self) -> int:
         """Numbers in all factors."""
-        return sum(factors.B.size + factors.A.size for factors in self.modules.values())
+        return sum(factors.rank * sum(factors.shape) for factors in self.modules.values())
 
 
 def freeze(B: npt.NDArray[Any], A: npt.NDArray[Any]) -> Factors:  # noqa: N803
@@ -124,6 +198,12 @@ def freeze(B: npt.NDArray[Any], A: npt.NDArray[Any]) -> Factors:  # noqa: N803
     left, right = np.array(B, np.float64, order="C"), np.array(A, np.float64, order="C")
     left.flags.writeable = right.flags.writeable = False
     return Factors(left, right)
+
+
+def owned(B: Array, A: Array) -> Factors:  # noqa: N803
+    """Factors over ``B`` and ``A`` themselves, which the caller made and gives away: they become read-only."""
+    B.flags.writeable = A.flags.writeable = False
+    return Factors(B, A)
 
 
 def zero(shape: tuple[int, int]) -> Factors:
@@ -141,29 +221,37 @@ def _checked(name: str, B: npt.NDArray[Any], A: npt.NDArray[Any]) -> Factors:  #
 
 def components(factors: Factors) -> Components:
     """Thin SVD in O((m + n) r^2), numerically zero components left out."""
-    left, R_B = np.linalg.qr(factors.B)  # noqa: N806
-    right, R_A = np.linalg.qr(factors.A.T)  # noqa: N806
+    left, R_B = basis(lambda: factors.B)  # noqa: N806
+    right, R_A = basis(lambda: factors.A.T)  # noqa: N806
     return core_components(left, R_B @ R_A.T, right)
 
 
-def core_components(left: Array, core: Array, right: Array) -> Components:
+def core_components(left: Basis, core: Array, right: Basis) -> Components:
     """Thin SVD of left core right^T.
 
     Args:
-        left: m x p, orthonormal columns.
+        left: Of p columns of length m.
         core: p x q.
-        right: n x q, orthonormal columns.
+        right: Of q columns of length n.
     """
     U, s, Vt = np.linalg.svd(core, full_matrices=False)  # noqa: N806
+    return lifted(left, U, s, Vt, right)
+
+
+def lifted(left: Basis, U: Array, s: Array, Vt: Array, right: Basis) -> Components:  # noqa: N803
+    """The canonical components from the thin SVD of a core; numerically zero ones are left out."""
     keep = s > RANK_TOLERANCE * s[:1].sum()  # the sum of one or none; all False for the zero core
-    U, s, V = left @ U[:, keep], s[keep], right @ Vt[keep].T  # noqa: N806
-    signs = np.where(np.take_along_axis(U, np.abs(U).argmax(0)[None], 0)[0] < 0, -1.0, 1.0) if s.size else s
-    return Components(U * signs, s, V * signs)
+    tall, s, wide = left.at(U[:, keep]), s[keep], right.at(Vt[keep].T)
+    signs = np.where(np.take_along_axis(tall, np.abs(tall).argmax(0)[None], 0)[0] < 0, -1.0, 1.0) if s.size else s
+    return Components(tall * signs, s, wide * signs)
 
 
 def canonical(adapter: LowRank) -> LowRank:
     """The same function in canonical form."""
-    return LowRank.of({name: components(f).factors() for name, f in adapter.modules.items()}, adapter.lost)
+    if adapter.settled:
+        return adapter
+    made = {name: components(f).factors() for name, f in adapter.modules.items()}
+    return LowRank.of(made, adapter.lost, settled=True)
 
 
 def truncate(parts: Components, rank: int) -> tuple[Factors, float]:
@@ -177,7 +265,7 @@ def project(adapter: LowRank, rank: int) -> LowRank:
     modules, lost = {}, {}
     for name, factors in adapter.modules.items():
         modules[name], lost[name] = truncate(components(factors), rank)
-    return LowRank.of(modules, lost)
+    return LowRank.of(modules, lost, settled=True)
 
 
 def concat(parents: Sequence[LowRank], weights: Sequence[float]) -> LowRank:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecology.errors import ConfigError
-from ecology.lowrank.core import joint, share, weighted_sum
+from ecology.lowrank.core import ModuleCore, joint, share
 from ecology.lowrank.fingerprint import distance, fingerprint, same_fingerprint, same_function
 from ecology.lowrank.lowrank import (
     LowRank,
@@ -107,21 +109,26 @@ def test_concat_is_exact_and_skips_what_adds_nothing() -> None:
         np.testing.assert_allclose(factors.dense(), sum(w * f.dense() for w, f in terms), atol=1e-14)
 
 
-def test_shared_cores_hold_the_parents_exactly() -> None:
-    parents = population(3, ranks=(4, 2, 9), same_targets=False)
-    for transform in (lambda core: core, joint):
-        for name, core in {name: transform(core) for name, core in share(parents).items()}.items():
-            np.testing.assert_allclose(core.left.T @ core.left, np.eye(core.left.shape[1]), atol=1e-12)
-            np.testing.assert_allclose(core.right.T @ core.right, np.eye(core.right.shape[1]), atol=1e-12)
-            for parent, M in zip(parents, core.cores, strict=True):
-                wanted = parent.modules[name].dense() if name in parent.modules else 0
-                np.testing.assert_allclose(
-                    core.left @ M @ core.right.T, wanted + np.zeros_like(core.left @ M @ core.right.T), atol=1e-12
-                )
-            lifted = core.lift(weighted_sum(core, [1.0, 2.0, 3.0])).factors()
-            np.testing.assert_allclose(
-                lifted.dense(), core.left @ np.tensordot([1, 2, 3], core.cores, 1) @ core.right.T, atol=1e-11
-            )
+def _basis(module: ModuleCore) -> tuple[np.ndarray, np.ndarray]:
+    return module.left.at(np.eye(module.R_B.shape[0])), module.right.at(np.eye(module.R_A.shape[0]))
+
+
+@pytest.mark.parametrize("transform", [lambda core: core, joint])
+@pytest.mark.parametrize("ranks", [(4, 2, 9), (2, 1, 1)])
+def test_shared_cores_hold_the_parents_exactly(
+    transform: Callable[[ModuleCore], ModuleCore], ranks: tuple[int, ...]
+) -> None:
+    parents = population(3, ranks=ranks, same_targets=False)
+    for name, core in {name: transform(core) for name, core in share(parents).items()}.items():
+        left, right = _basis(core)
+        np.testing.assert_allclose(left.T @ left, np.eye(left.shape[1]), atol=1e-12)
+        np.testing.assert_allclose(right.T @ right, np.eye(right.shape[1]), atol=1e-12)
+        total = np.zeros(core.shape)
+        for parent, M, w in zip(parents, core.cores, (1.0, 2.0, 3.0), strict=True):
+            wanted = parent.modules[name].dense() if name in parent.modules else np.zeros(core.shape)
+            np.testing.assert_allclose(left @ M @ right.T, wanted, atol=1e-12)
+            total += w * wanted
+        np.testing.assert_allclose(core.lift(core.weighted([1.0, 2.0, 3.0])).factors().dense(), total, atol=1e-11)
 
 
 def test_joint_basis_depends_on_the_functions_alone() -> None:

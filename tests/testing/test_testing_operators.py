@@ -40,7 +40,7 @@ def _right(parents: Sequence[LowRank], options: LinearOptions) -> LowRank:
 
 def _of_factors(parents: Sequence[LowRank], options: LinearOptions, seed: int) -> LowRank:
     """Keeps the largest entries of B: sees the gauge."""
-    child = _right(parents, options)
+    child = concat(parents, [1.0] * len(parents))
     return LowRank.of(
         {n: (np.where(np.abs(f.B) > np.median(np.abs(f.B)), f.B, 0), f.A) for n, f in child.modules.items()}
     )
