@@ -15,14 +15,20 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
 from typing import Any, Literal
 
+from ecology.breeder.breadcrumbs import BreadcrumbsOptions, breadcrumbs
 from ecology.breeder.crossover import CrossoverOptions, crossover
 from ecology.breeder.dare import DareOptions, dare
+from ecology.breeder.della import DellaOptions, della
+from ecology.breeder.iso_c import IsoCOptions, iso_c
 from ecology.breeder.linear import LinearOptions, linear
 from ecology.breeder.mutate import MutateOptions, mutate
 from ecology.breeder.negate import NegateOptions, negate
 from ecology.breeder.prune import PruneOptions, prune
+from ecology.breeder.sce import SceOptions, sce
+from ecology.breeder.slerp import SlerpOptions, slerp
 from ecology.breeder.svd import SvdOptions, svd
 from ecology.breeder.ties import TiesOptions, ties
+from ecology.breeder.tsv import TsvOptions, tsv
 from ecology.errors import ConfigError
 from ecology.kernel.codec import structure
 from ecology.lowrank.lowrank import LowRank
@@ -65,15 +71,23 @@ _SPAN: frozenset[Claim] = _ANY | {"identity", "in_span"}
 
 OPERATORS: Mapping[str, Operator] = types.MappingProxyType(
     {
+        "breadcrumbs": Operator(
+            breadcrumbs, BreadcrumbsOptions, 1, None, "arXiv:2312.06795", _ANY | {"commutes", "in_span", "linear"}
+        ),
         "crossover": Operator(crossover, CrossoverOptions, 2, None, "Syswerda 1989, on whole modules", _SPAN),
         "dare": Operator(dare, DareOptions, 1, None, "arXiv:2311.03099", _SPAN | {"linear", "unbiased"}),
+        "della": Operator(della, DellaOptions, 1, None, "arXiv:2406.11617", _ANY | {"in_span"}),
+        "iso_c": Operator(iso_c, IsoCOptions, 1, None, "arXiv:2502.04959", _ANY | {"commutes", "in_span"}),
         "linear": Operator(
             linear, LinearOptions, 1, None, "arXiv:2212.04089, arXiv:2410.13025", _SPAN | {"commutes", "linear"}
         ),
         "mutate": Operator(mutate, MutateOptions, 1, 1, "arXiv:2410.14735", _ANY | {"identity"}),
         "negate": Operator(negate, NegateOptions, 1, 1, "arXiv:2212.04089", _ANY | {"in_span"}),
         "prune": Operator(prune, PruneOptions, 1, 1, "Eckart and Young 1936, arXiv:2303.10512", _SPAN),
+        "sce": Operator(sce, SceOptions, 1, None, "arXiv:2408.07990", _SPAN | {"commutes"}),
+        "slerp": Operator(slerp, SlerpOptions, 2, 2, "Shoemake 1985, mergekit", _SPAN | {"commutes"}),
         "svd": Operator(svd, SvdOptions, 1, None, "Eckart and Young 1936", _SPAN | {"commutes"}),
+        "tsv": Operator(tsv, TsvOptions, 1, None, "arXiv:2412.00081", _SPAN | {"commutes"}),
         "ties": Operator(ties, TiesOptions, 1, None, "arXiv:2306.01708, arXiv:2509.17786", _SPAN | {"commutes"}),
     }
 )

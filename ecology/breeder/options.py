@@ -1,11 +1,15 @@
-"""Checks that operators' options share. Each raises ConfigError naming ``operator.option``."""
+"""What operators share: checks of options, each raising ConfigError that names ``operator.option``, and draws."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import zlib
+from collections.abc import Callable, Sequence
+
+import numpy as np
 
 from ecology.errors import ConfigError
+from ecology.lowrank.basis import Array
 
 MAX_RANK = 4096
 
@@ -42,3 +46,20 @@ def weights_for(weights: Sequence[float] | None, parents: int, default: float, w
             todo="give one number a parent, in their order",
         )
     return tuple(weights)
+
+
+def draws(seed: int) -> Callable[[int, str, tuple[int, ...]], Array]:
+    """Uniform numbers in [0, 1) by parent and module: (parent, module, shape) -> the next of that stream.
+
+    Every module of every parent has a stream of its own, so what a block of rows draws does not depend on how rows
+    are cut into blocks, nor on the other modules.
+    """
+    streams: dict[tuple[int, str], np.random.Generator] = {}
+
+    def draw(parent: int, module: str, shape: tuple[int, ...]) -> Array:
+        key = (parent, module)
+        if key not in streams:
+            streams[key] = np.random.Generator(np.random.PCG64([seed, parent, zlib.crc32(module.encode())]))
+        return streams[key].random(shape)
+
+    return draw
