@@ -20,6 +20,7 @@ import dataclasses
 import os
 import struct
 import types
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,7 @@ def read_header(path: Path, max_header_bytes: int = MAX_HEADER_BYTES) -> Header:
 
 
 def load_tensor(path: Path, header: Header, name: str) -> npt.NDArray[np.float32]:
-    """One tensor as float32: F32 as a read-only memory map, F16 and BF16 widened exactly.
+    """One tensor as float32: F32 as a read-only view of the file's one memory map, F16 and BF16 widened exactly.
 
     Args:
         path: The file that ``header`` was read from.
@@ -119,10 +120,11 @@ def load_tensor(path: Path, header: Header, name: str) -> npt.NDArray[np.float32
     if info.start == info.end:
         return np.zeros(info.shape, np.float32)
     try:
-        with open_plain(path) as stream:
-            flat: npt.NDArray[Any] = np.memmap(
-                stream, stored, "r", header.data_offset + info.start, (int(np.prod(info.shape, dtype=np.int64)),)
-            )
+        start, stop = header.data_offset + info.start, header.data_offset + info.end
+        mapped = _map(path)
+        if mapped.size < stop:
+            raise ValueError(f"{mapped.size} bytes, {stop} expected")
+        flat: npt.NDArray[Any] = np.ndarray((stop - start) // np.dtype(stored).itemsize, stored, mapped, start)
     except (ValueError, OSError) as error:
         raise _bad(path, f"tensor {name} cannot be read; the file has changed: {error}") from error
     if info.dtype == "BF16":  # the upper half of a float32
@@ -130,6 +132,21 @@ def load_tensor(path: Path, header: Header, name: str) -> npt.NDArray[np.float32
     result = np.asarray(flat, np.float32).reshape(info.shape)
     result.flags.writeable = False
     return result
+
+
+_MAPS: weakref.WeakValueDictionary[tuple[int, ...], np.memmap[Any, Any]] = weakref.WeakValueDictionary()
+"""Files that are mapped now. A map holds a file descriptor, and an adapter has hundreds of tensors."""
+
+
+def _map(path: Path) -> np.memmap[Any, Any]:
+    """The bytes of a file; one map for all who look at the same file while any of them does."""
+    with open_plain(path) as stream:
+        found = os.fstat(stream.fileno())
+        key = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        mapped = _MAPS.get(key)
+        if mapped is None:
+            mapped = _MAPS[key] = np.memmap(stream, np.uint8, "r")
+    return mapped
 
 
 def _bad(path: Path, what: str) -> MalformedArtifact:

@@ -224,3 +224,31 @@ def _only_malformed(path: Path) -> None:
             assert load_tensor(path, header, name).shape == info.shape
         except MalformedArtifact:
             assert info.dtype not in {"F32", "F16", "BF16"}
+
+
+def test_many_tensors_share_one_map_of_the_file(tmp_path: Path) -> None:
+    """An adapter has more tensors than a process may have open files."""
+    import resource
+
+    header = {f"t{i}": _tensor(8 * i, 8 * i + 8) for i in range(300)}
+    path = _file(tmp_path / "x", header, np.arange(600, dtype="<f4").tobytes())
+    checked = read_header(path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+    try:
+        held = [load_tensor(path, checked, f"t{i}") for i in range(300)]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert [float(tensor[1]) for tensor in held] == [2.0 * i + 1 for i in range(300)]
+    assert not held[0].flags.owndata
+    with pytest.raises(ValueError, match="read-only"):
+        held[0][0] = 1.0
+
+
+def test_a_replaced_file_is_mapped_anew(tmp_path: Path) -> None:
+    path = _file(tmp_path / "x", {"t": _tensor()}, np.array([1, 2], "<f4").tobytes())
+    old = load_tensor(path, read_header(path), "t")
+    _file(tmp_path / "y", {"t": _tensor()}, np.array([3, 4], "<f4").tobytes())
+    os.replace(tmp_path / "y", path)
+    np.testing.assert_array_equal(load_tensor(path, read_header(path), "t"), [3, 4])
+    np.testing.assert_array_equal(old, [1, 2])
