@@ -112,9 +112,13 @@ def build_parser() -> argparse.ArgumentParser:
     gate.add_argument("--out", metavar="DIR", type=Path, help="also write verdicts and signed attestations here")
 
     breed = command("breed", "one operator: adapters in, adapter out, no base model loaded", _breed)
-    breed.add_argument("operator", metavar="OPERATOR", help="linear, svd, ties, dare, crossover, mutate, prune, ...")
+    breed.add_argument("operator", metavar="OPERATOR", help="linear, svd, ties, dare, slerp, crossover, mutate, ...")
     breed.add_argument("parents", nargs="+", metavar="PARENT", help="adapter folders, then options as key=value")
-    breed.add_argument("--out", required=True, metavar="DIR", type=Path)
+    target = breed.add_mutually_exclusive_group(required=True)
+    target.add_argument("--out", metavar="DIR", type=Path, help="folder of the child")
+    target.add_argument(
+        "--dry-run", action="store_true", help="say what would be bred and what it keeps; write nothing"
+    )
     breed.add_argument(
         "--base", default=DEFAULT_BASE, metavar="NAME", help="a preset of conf/base (default: smollm2-135m)"
     )
@@ -208,6 +212,7 @@ def _registry_commands(parser: Sub, common: Sub) -> None:
             ("lineage", "the family tree of an adapter", _registry_lineage, [digest]),
             ("promote", "move an alias to an admitted adapter", _registry_promote, [digest, alias]),
             ("rollback", "move an alias back to its previous adapter", _registry_rollback, [alias]),
+            ("replay", "breed a child again from its genome: the same bytes?", _registry_replay, [digest]),
             ("rebuild", "make the registry anew from the log", _registry_rebuild, []),
         ],
     )
@@ -291,22 +296,19 @@ def _gate(options: argparse.Namespace) -> int:
 
 
 def _breed(options: argparse.Namespace) -> int:
-    from ecology.pipeline.breeding import breed_folders  # noqa: PLC0415
+    from ecology.pipeline.breeding import breed_folders, rehearse, told  # noqa: PLC0415
 
     folders = [text for text in options.parents if "=" not in text or Path(text).is_dir()]
     given = [text for text in options.parents if text not in folders]
-    bred = breed_folders(
-        options.operator,
-        [Path(f) for f in folders],
-        given,
-        out=options.out,
-        base=options.base,
-        seed=options.seed,
-        house=_doors(options),
-    )
-    print(f"{bred.folder}  {bred.artifact.digest}")
-    profile = bred.genome.resource_profile
-    print(f"retained energy {profile.retained_energy:.4f}, rank {profile.max_rank}, {profile.modules} modules")
+    house = _doors(options)
+    paths, base, seed = [Path(f) for f in folders], options.base, options.seed
+    if options.dry_run:
+        bred = rehearse(options.operator, paths, given, base=base, seed=seed, house=house)
+        print(f"would be {bred.artifact.digest}")
+    else:
+        bred = breed_folders(options.operator, paths, given, out=options.out, base=base, seed=seed, house=house)
+        print(f"{bred.folder}  {bred.artifact.digest}")
+    print("\n".join(told(bred, options.operator)))
     return EXIT_OK
 
 
@@ -393,6 +395,18 @@ def _registry_lineage(options: argparse.Namespace) -> int:
 
     print(facts.lineage(_doors(options), options.digest))
     return EXIT_OK
+
+
+def _registry_replay(options: argparse.Namespace) -> int:
+    from ecology.pipeline.breeding import replay_child  # noqa: PLC0415
+
+    again = replay_child(options.digest, _doors(options))
+    print(f"bred again: {again.bred.artifact.digest}")
+    print("the same bytes" if again.same_bytes else "OTHER BYTES")
+    print("the same genome" if again.same_genome else "another genome")
+    if again.differing:
+        print(f"the environment differs in {', '.join(again.differing)}")
+    return EXIT_OK if again.same_bytes else EXIT_REFUSED
 
 
 def _registry_promote(options: argparse.Namespace) -> int:

@@ -67,4 +67,4 @@ def breadcrumbs(parents: Sequence[LowRank], options: BreadcrumbsOptions, seed: i
         summed: Array = np.tensordot(weights, masked, axes=1)
         return summed
 
-    return merge(looked, len(parents), rule, 1.0, options.rank)
+    return merge(looked, parents, rule, 1.0, options.rank)

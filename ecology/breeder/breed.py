@@ -7,26 +7,30 @@
 5. The child is put into canonical form and written, rounded to float32 once; its genome says how to make it again and
    what projection kept of each module.
 
-Equal operator, options, parents and seed give equal bytes on equal machines; where BLAS differs, so may the last bit,
-which is why the environment is part of the lineage. Whether parents are revoked, and whether the child is any good, is
-asked elsewhere.
+Equal operator, options, parents and seed give equal bytes on equal machines, on one BLAS thread whatever the process
+has; where BLAS differs, so may the last bit, which is why the environment is part of the lineage. Whether parents are
+revoked, and whether the child is any good, is asked elsewhere.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
-from ecology.breeder.operators import find, options_of
+from ecology.breeder.operators import Operator, find, options_of
 from ecology.contracts.artifact import Artifact
 from ecology.contracts.genome import INTERFACE_VERSION, Genome, Lineage, ResourceProfile
 from ecology.contracts.identity import CompatibilityIdentity, Json
+from ecology.contracts.ports import Progress
 from ecology.errors import ConfigError, IncompatibleParents, IntegrityError
 from ecology.kernel.canonical import plain
 from ecology.kernel.merging import inherited, objections
+from ecology.lowrank.core import ParentSet
 from ecology.lowrank.lowrank import LowRank, Stored, canonical, module_names
 from ecology.store.adapters import AdapterFolder, describe, read_adapter, write_adapter
 
@@ -65,6 +69,7 @@ def breed(
     seed: int,
     environment: Mapping[str, str],
     base_id: str | None = None,
+    progress: Progress | None = None,
 ) -> Bred:
     """Breeds one child into ``out``.
 
@@ -77,6 +82,7 @@ def breed(
         environment: Versions, threads and CPU, as the lineage records them.
         base_id: Name of the base in the child's configuration; None: as the first parent with a genome says, else as
             the first parent does.
+        progress: Where to tell how far it is; silent where None.
 
     Raises:
         ConfigError: Unknown operator or option, value out of range, wrong number of parents or weights, or ``out``
@@ -99,7 +105,7 @@ def breed(
         module_names(adapters)
     except ConfigError as error:  # one of the two was not made for the base that it claims
         raise IncompatibleParents(error.what, fields=("tensor_schema",), where=error.where, todo=error.todo) from error
-    child = canonical(row.function(adapters, chosen, seed))
+    child = _conceive(row, adapters, chosen, seed, progress)
     identity = genomes[0].identity
     artifact = write_adapter(out, _pairs(child), base_id or _base_id(parents, folders), identity.base_weights)
     lineage = Lineage(
@@ -114,6 +120,22 @@ def breed(
     capabilities = tuple(sorted({capability for genome in genomes for capability in genome.capabilities}))
     genome = Genome(identity, INTERFACE_VERSION, capabilities, lineage, profile(child, artifact))
     return Bred(artifact, genome, out)
+
+
+def _conceive(
+    row: Operator, adapters: Sequence[LowRank], options: object, seed: int, progress: Progress | None
+) -> LowRank:
+    """The child in canonical form; parents are walked once and not kept.
+
+    On one BLAS thread, whatever the process was given: how sums are split among threads decides their last bits, and
+    the small cores gain nothing from a second thread.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(threadpool_limits(1, user_api="blas"))
+        if progress is not None:  # what the parents span, then the child
+            step = stack.enter_context(progress.track("breeding", 2 * len(module_names(adapters)), "step"))
+            adapters = ParentSet(adapters, keep=False, tick=lambda _: step.advance())
+        return canonical(row.function(adapters, options, seed))
 
 
 def profile(adapter: LowRank, artifact: Artifact) -> ResourceProfile:
@@ -139,7 +161,8 @@ def _meet(parents: Sequence[Parent]) -> tuple[Genome, ...]:
             "; ".join(objection.reason for objection in found),
             fields=fields,
             where=", ".join(parent.name for parent in parents),
-            todo="breed adapters of one base",
+            todo="weights of different bases do not add; distil one parent into the other's base, by training there on "
+            "its answers, and breed the two",
         )
     return genomes
 

@@ -83,4 +83,4 @@ def _delta(parents: Sequence[LowRank], weights: Sequence[float], options: DareOp
             total += np.where(random(i, name, part.shape) < options.density, weight / options.density * part, 0.0)
         return total
 
-    return merge(entries(parents, "delta"), len(parents), rule, 1.0, options.rank)
+    return merge(entries(parents, "delta"), parents, rule, 1.0, options.rank)

@@ -67,4 +67,4 @@ def della(parents: Sequence[LowRank], options: DellaOptions, seed: int) -> LowRa
         drawn = np.stack([random(i, name, block.shape[1:]) for i in range(len(parents))])
         return elect(np.where(drawn < chance, block / chance, 0.0), weights, options.sign_weighting, options.normalise)
 
-    return merge(entries(parents, options.space), len(parents), rule, options.scale, options.rank)
+    return merge(entries(parents, options.space), parents, rule, options.scale, options.rank)

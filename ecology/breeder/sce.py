@@ -56,7 +56,7 @@ def sce(parents: Sequence[LowRank], options: SceOptions, seed: int) -> LowRank:
         averaged: Array = np.divide(total, divisor, out=np.zeros_like(total), where=divisor > 0)
         return averaged
 
-    return merge(looked, len(parents), rule, options.scale, options.rank)
+    return merge(looked, parents, rule, options.scale, options.rank)
 
 
 def _variance(these: Entries, block: Array) -> Array:

@@ -69,4 +69,4 @@ def ties(parents: Sequence[LowRank], options: TiesOptions, seed: int) -> LowRank
         trimmed = np.where(np.abs(block) >= thresholds[name][:, None, None], block, 0.0)
         return elect(trimmed, weights, options.sign_weighting, options.normalise)
 
-    return merge(looked, len(parents), rule, options.scale, options.rank)
+    return merge(looked, parents, rule, options.scale, options.rank)

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ecology.lowrank.basis import Array
-from ecology.lowrank.core import ModuleCore, joint, share
+from ecology.lowrank.core import ModuleCore, ParentSet, joint, share
 from ecology.lowrank.lowrank import RANK_TOLERANCE, Factors, LowRank, components, freeze, truncate
 
 Space = Literal["core", "knots", "delta"]
@@ -70,24 +70,31 @@ def entries(parents: Sequence[LowRank], space: Space) -> dict[str, Entries]:
 
 
 def merge(
-    entries_: Mapping[str, Entries], parents: int, rule: Callable[[str, Array], Array], scale: float, rank: int | None
+    entries_: Mapping[str, Entries],
+    parents: Sequence[LowRank],
+    rule: Callable[[str, Array], Array],
+    scale: float,
+    rank: int | None,
 ) -> LowRank:
     """The child whose entries are ``scale`` x ``rule``, at its best approximation of ``rank``.
 
     Args:
         entries_: By module.
-        parents: How many there are.
+        parents: Whose they are.
         rule: (module, N x b x q) -> b x q; called for blocks of rows in order.
         scale: Factor on the merged entries.
         rank: Largest rank of the child; None for the sum of the parents' ranks.
     """
     modules: dict[str, Factors] = {}
     lost: dict[str, float] = {}
+    tick = parents.tick if isinstance(parents, ParentSet) else None
     for name, these in entries_.items():
         merged = np.empty(these.shape)
-        for start, block in these.blocks(parents):
+        for start, block in these.blocks(len(parents)):
             merged[start : start + block.shape[1]] = scale * rule(name, block)
         modules[name], lost[name] = these.close(merged, rank or these.full)
+        if tick is not None:
+            tick(name)
     return LowRank.of(modules, lost, settled=True)
 
 

@@ -6,6 +6,8 @@ here; its child's lineage names it by digest, and the gate will ask who vouches 
 
 from __future__ import annotations
 
+import json
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,8 +15,10 @@ import yaml
 
 from ecology.breeder.breed import Bred, Parent, breed
 from ecology.breeder.operators import find
+from ecology.breeder.replay import Replay, replay
 from ecology.contracts.artifact import CLAIMS_FILE
-from ecology.contracts.identity import Json
+from ecology.contracts.genome import Genome
+from ecology.contracts.identity import Digest, Json
 from ecology.errors import ConfigError
 from ecology.pipeline import compose
 from ecology.pipeline.bench import environment_of, known_base
@@ -23,6 +27,9 @@ from ecology.signer.statements import genome_statement
 from ecology.signer.verify import genome_of, verify_claims
 from ecology.store.adapters import describe, read_claims
 from ecology.store.files import write_atomic
+
+LEAST = 5
+"""Modules that are named for what projection took from them."""
 
 
 def breed_folders(
@@ -44,9 +51,76 @@ def breed_folders(
         IncompatibleParents: They may not meet.
         MalformedArtifact: A parent cannot be read or is of a kind that has no exact algebra here.
     """
-    options = compose.options(find(operator).options, _parse(given), operator)
     if out.exists() and any(out.iterdir()):
         raise ConfigError("this folder is not empty", where=str(out), todo="name a new one with --out")
+    bred = _bred(operator, folders, given, out, base, seed, house)
+    envelope = house.signer.sign(genome_statement(bred.artifact, bred.genome, house.clock.now()))
+    write_atomic(out / CLAIMS_FILE, (envelope + "\n").encode())
+    return bred
+
+
+def rehearse(
+    operator: str, folders: Sequence[Path], given: Sequence[str], *, base: str, seed: int, house: House
+) -> Bred:
+    """What ``breed_folders`` would make, to the digest: it is made in a temporary folder, and nothing is left of it.
+
+    Raises:
+        ConfigError: As ``breed_folders``.
+        IncompatibleParents: They may not meet.
+        MalformedArtifact: A parent cannot be read.
+    """
+    with tempfile.TemporaryDirectory(prefix="rehearsal-") as scratch:
+        return _bred(operator, folders, given, Path(scratch) / "child", base, seed, house)
+
+
+def told(bred: Bred, operator: str) -> list[str]:
+    """What a child is, in lines for people: recipe, size, and what projection kept."""
+    profile, lineage = bred.genome.resource_profile, bred.genome.lineage
+    options = ", ".join(f"{key}={json.dumps(value)}" for key, value in lineage.parameters.items())
+    lines = [
+        f"{operator}({options}), seed {lineage.seed}, {len(lineage.parents)} parents",
+        f"retained energy {profile.retained_energy:.4f}, rank {profile.max_rank}, {profile.modules} modules, "
+        f"{profile.size_bytes / 1e6:.1f} MB",
+    ]
+    least = sorted((profile.retained or {}).items(), key=lambda item: (item[1], item[0]))[:LEAST]
+    lines += [f"  {share:.4f} of {name}" for name, share in least if share < 1]
+    return lines
+
+
+def replay_child(text: str, house: House) -> Replay:
+    """Breeds an adapter of this home's store again, from its genome and its parents.
+
+    Args:
+        text: A digest, the beginning of one, a name or an alias.
+        house: Where it is.
+
+    Raises:
+        ConfigError: Nothing or more than one thing is meant, no operator bred it, or nobody vouches for a genome.
+        IntegrityError: It or a parent is not held, or damaged.
+    """
+    genome, folder = _held(Digest(house.registry.resolve(text)), house)
+    parents = []
+    for one in genome.lineage.parents:
+        known, place = _held(one, house)
+        parents.append(Parent(one[7:19], place, describe(place), known))
+    threads = int(genome.lineage.environment.get("threads", "1"))
+    with tempfile.TemporaryDirectory(prefix="replay-") as scratch:
+        out = Path(scratch) / "child"
+        return replay(describe(folder), genome, folder, parents, out, environment_of(threads))
+
+
+def _held(digest: Digest, house: House) -> tuple[Genome, Path]:
+    folder = house.store.folder(digest)
+    genome = genome_of(verify_claims(house.store.claims(digest), digest, (), house.development_keys))
+    if genome is None:
+        raise ConfigError("nobody vouches for a genome of it", where=digest, todo="replay what this home has bred")
+    return genome, folder
+
+
+def _bred(
+    operator: str, folders: Sequence[Path], given: Sequence[str], out: Path, base: str, seed: int, house: House
+) -> Bred:
+    options = compose.options(find(operator).options, _parse(given), operator)
     identity = known_base(base, house).identity
     parents = []
     for folder in folders:
@@ -54,10 +128,7 @@ def breed_folders(
         claims = verify_claims(read_claims(folder), artifact.digest, (), house.development_keys)
         parents.append(Parent(folder.name, folder, artifact, genome_of(claims), identity))
     environment = environment_of(threads=1)
-    bred = breed(operator, options, parents, out, seed=seed, environment=environment)
-    envelope = house.signer.sign(genome_statement(bred.artifact, bred.genome, house.clock.now()))
-    write_atomic(out / CLAIMS_FILE, (envelope + "\n").encode())
-    return bred
+    return breed(operator, options, parents, out, seed=seed, environment=environment, progress=house.progress)
 
 
 def _parse(given: Sequence[str]) -> dict[str, Json]:

@@ -12,6 +12,7 @@ import pytest
 
 from ecology.breeder.breed import Parent, breed
 from ecology.breeder.operators import OPERATORS
+from ecology.breeder.replay import replay
 from ecology.contracts.artifact import Corpus
 from ecology.contracts.genome import INTERFACE_VERSION, Genome, Lineage, ResourceProfile
 from ecology.contracts.identity import CompatibilityIdentity, Digest
@@ -101,7 +102,7 @@ def test_child_loads_in_plain_peft_as_base_plus_delta(
     from peft import PeftModel
 
     chosen = parents[: OPERATORS[operator].parents_max]
-    bred = breed(operator, RECIPES[operator], chosen, tmp_path / "child", 5, {})
+    bred = breed(operator, RECIPES.get(operator, {}), chosen, tmp_path / "child", 5, {})
     adapters = [
         LowRank.of({n: (f.scale * f.B, f.A) for n, f in read_adapter(p.folder).modules.items()}) for p in chosen
     ]
@@ -223,3 +224,56 @@ def test_path_of_a_base_is_not_handed_on(parents: list[Parent], tmp_path: Path) 
     assert read_adapter(bred.folder).config["base_model_name_or_path"] == "tiny"
     named = breed("negate", {}, [parent], tmp_path / "named", 0, {}, base_id="org/tiny")
     assert read_adapter(named.folder).config["base_model_name_or_path"] == "org/tiny"
+
+
+def test_replay_gives_the_same_bytes(parents: list[Parent], tmp_path: Path) -> None:
+    for operator in sorted(OPERATORS):
+        chosen = parents[: OPERATORS[operator].parents_max]
+        bred = breed(operator, RECIPES.get(operator, {}), chosen, tmp_path / operator, 9, {"numpy": "2"}, base_id="b")
+        folder = tmp_path / f"{operator}-again"
+        again = replay(bred.artifact, bred.genome, bred.folder, parents[::-1], folder, {"numpy": "2"})
+        assert again.same_bytes, operator
+        assert again.same_genome, operator
+        assert again.differing == ()
+
+
+def test_replay_tells_what_is_not_the_same(parents: list[Parent], tmp_path: Path) -> None:
+    bred = breed("linear", {}, parents, tmp_path / "child", 0, {"numpy": "2"})
+    lied = dataclasses.replace(
+        bred.genome, lineage=dataclasses.replace(bred.genome.lineage, parameters={"weights": [1.0, 0.0], "rank": None})
+    )
+    again = replay(bred.artifact, lied, bred.folder, parents, tmp_path / "again", {"numpy": "3", "torch": "2"})
+    assert not again.same_bytes
+    assert again.differing == ("numpy", "torch")
+    with pytest.raises(ConfigError, match="is missing"):
+        replay(bred.artifact, bred.genome, bred.folder, parents[:1], tmp_path / "no", {})
+    founder = parents[0]
+    assert founder.genome is not None
+    with pytest.raises(ConfigError, match="not bred from parents"):
+        replay(founder.artifact, founder.genome, founder.folder, parents, tmp_path / "no", {})
+
+
+def test_child_is_canonical_and_tells_what_each_module_kept(parents: list[Parent], tmp_path: Path) -> None:
+    bred = breed("svd", {"rank": 2}, parents, tmp_path / "child", 0, {})
+    retained = bred.genome.resource_profile.retained
+    assert retained
+    whole = breed("linear", {}, parents, tmp_path / "whole", 0, {})
+    assert whole.genome.resource_profile.retained == {}
+    children = [read_adapter(one.folder).modules for one in (bred, whole)]
+    for name, factors in children[0].items():
+        kept = (
+            np.linalg.norm(factors.B @ factors.A) ** 2 / np.linalg.norm(children[1][name].B @ children[1][name].A) ** 2
+        )
+        assert retained.get(name, 1.0) == pytest.approx(kept, abs=2e-6)
+        np.testing.assert_allclose(factors.B.T @ factors.B, factors.A @ factors.A.T, atol=1e-6)  # balanced
+        assert (factors.B[np.abs(factors.B).argmax(0), range(factors.B.shape[1])] > 0).all()
+
+
+def test_threads_of_the_process_do_not_change_the_bytes(parents: list[Parent], tmp_path: Path) -> None:
+    from threadpoolctl import threadpool_limits
+
+    made = []
+    for threads in (1, 2):
+        with threadpool_limits(threads, user_api="blas"):
+            made.append(breed("svd", {"rank": 2}, parents, tmp_path / str(threads), 0, {}).artifact.digest)
+    assert made[0] == made[1]

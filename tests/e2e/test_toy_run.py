@@ -164,11 +164,20 @@ def test_signing_verifying_gating_and_breeding_by_hand(first: Ran, tmp_path: Pat
         folder.mkdir()
         for file in ("adapter_config.json", "adapter_model.safetensors"):
             (folder / file).write_bytes((source / file).read_bytes())
+    rehearsed = ecology(
+        first.home, tmp_path, "breed", "linear", str(a), str(b), "--base", "toy", "--dry-run", "weights=[0.5,0.5]",
+    )  # fmt: skip
+    assert rehearsed.returncode == 0, rehearsed.stderr
     bred = ecology(
         first.home, tmp_path, "breed", "linear", str(a), str(b), "--base", "toy", "--out", str(tmp_path / "c"),
         "weights=[0.5,0.5]",
     )  # fmt: skip
     assert bred.returncode == 0, bred.stderr
+    assert bred.stdout.split()[1] in rehearsed.stdout
+    assert "retained energy 1.0000" in rehearsed.stdout
+    child_of_run = next(c for c in first.report["candidates"] if c["genome"] and c["genome"]["lineage"]["parents"])
+    again = ecology(first.home, tmp_path, "registry", "replay", child_of_run["digest"])
+    assert (again.returncode, again.stdout.splitlines()[1:3]) == (0, ["the same bytes", "the same genome"])
     gated = ecology(
         first.home, tmp_path, "gate", str(tmp_path / "c"), str(a), "--policy", "toy", "--base", "toy", "--static",
         "--format", "json",
