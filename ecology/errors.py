@@ -7,6 +7,7 @@
     ├─ IntegrityError                what WE hold is damaged: store, log, registry, report           exit 3
     ├─ BackendError                  an engine cannot start, out of memory                           exit 4
     └─ MalformedArtifact             what a CANDIDATE brought is malformed; gates turn it into a finding, exit 1
+       └─ UnsupportedAdapter         well-formed, and does what no low-rank dW holds; carries the field
 
 A refusal is a value (``Rejected``), not an exception: exit 1 never comes from here except through
 ``MalformedArtifact``, which is how a reader tells the gate or ``ecology breed`` that a candidate's own file is wrong.
@@ -87,3 +88,19 @@ class MalformedArtifact(EcologyError):
     """A candidate's own file is malformed: truncated, oversized, wrongly encoded, of a kind that is not read."""
 
     exit_code = EXIT_REFUSED
+
+
+class UnsupportedAdapter(MalformedArtifact):
+    """An adapter that is well-formed and does something that dW = s B A does not hold.
+
+    Args:
+        what: What it does.
+        field: The key of its configuration that stands for it, such as ``use_dora``.
+        where: The parent's file.
+        todo: How to come by an adapter that can be read.
+    """
+
+    def __init__(self, what: str, *, field: str, where: str = "", todo: str = "") -> None:
+        """Adds the field to the three parts."""
+        self.field = field
+        super().__init__(what, where=where, todo=todo)

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ecology.errors import BackendError, MalformedArtifact
@@ -67,7 +68,9 @@ def read_deltas(model: Any, folder: Path) -> Mapping[str, Delta]:
                 where=where,
                 todo=todo,
             )
-        deltas[name] = Delta(layer, torch.from_numpy(factors.B), torch.from_numpy(factors.A), float(factors.scale))
+        # Copies, since a read-only memory map cannot be a tensor.
+        pair = torch.from_numpy(np.array(factors.B)), torch.from_numpy(np.array(factors.A))
+        deltas[name] = Delta(layer, *pair, float(factors.scale))
     return deltas
 
 

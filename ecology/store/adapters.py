@@ -2,7 +2,12 @@
 
 Reading refuses what the algebra on dW = s B A cannot carry (DoRA, biases, saved modules, inits that moved the base,
 ...) and what it does not know, naming the key and the way out: an adapter that is read as something else is worse
-than one that is not read. Whether to trust a folder is the gate's business.
+than one that is not read. ``peft_config`` says which key is which. Whether to trust a folder is the gate's business.
+
+Converted, because it is exact: rsLoRA and rank and alpha patterns (into the scale), layers and exclusions (into the
+list of modules), embeddings, convolutions and Conv1D (``layouts``), BD-LoRA (zeros written out), float16, bfloat16
+and float8 (widened), VeLoRA and MonteCLoRA (plain in use), PiSSA and its like once saved relative to the base,
+TinyLoRA (``tinylora``). DoRA could be converted only with the base's weights at hand and to full rank: refused.
 """
 
 from __future__ import annotations
@@ -20,11 +25,14 @@ import numpy.typing as npt
 
 from ecology.contracts.artifact import CONFIG_FILE, WEIGHTS_FILE
 from ecology.contracts.identity import Json
-from ecology.errors import MalformedArtifact
+from ecology.errors import MalformedArtifact, UnsupportedAdapter
 from ecology.store.files import parse_json, read_bounded
 from ecology.store.folders import describe, read_claims
-from ecology.store.header import load_tensor, read_header
+from ecology.store.header import Header, load_tensor, read_header
+from ecology.store.layouts import LINEAR, Factors, Layout, block_diagonal, unrolled
 from ecology.store.matching import pattern_values, targeted
+from ecology.store.peft_config import CONVERTIBLE, LORA, METHODS, PEFT_VERSION
+from ecology.store.tinylora import TinyLora, read_tinylora
 from ecology.store.writer import BASE_KEY, write_adapter
 
 __all__ = [
@@ -41,43 +49,19 @@ __all__ = [
 MAX_CONFIG_BYTES = 1024 * 1024
 MAX_NAME_CHARACTERS = 256
 
-_TENSOR_KEY = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
+_FACTOR = re.compile(r"base_model\.model\.(.+?)\.lora_(embedding_)?([AB])(\.weight)?")
+_TRAINING_ONLY = re.compile(r"base_model\.model\..+\.lora_(?:velora_embed|monteclora_sampler(?:\..+)?)")
+"""State of a variant that says nothing about its function in use."""
 
-_HARMLESS = frozenset(
+_FOREIGN_TENSORS: Mapping[str, str] = types.MappingProxyType(
     {
-        *("alpha_pattern", "exclude_modules", "init_lora_weights", "layers_pattern", "layers_to_transform"),
-        *("lora_alpha", "peft_type", "r", "rank_pattern", "target_modules", "use_rslora"),
-        *("auto_mapping", "base_model_name_or_path", "inference_mode", "lora_dropout", "megatron_core", "peft_version"),
-        *("qalora_group_size", "revision", "runtime_config", "task_type"),
-        *("corda_config", "eva_config", "loftq_config", "lora_ga_config"),  # of use to their init_lora_weights alone
+        ".lora_magnitude_vector": "use_dora",
+        ".lora_B.bias": "lora_bias",
+        ".lora_diag": "kasa_config",
+        ".token_adapter.": "trainable_token_indices",
     }
 )
-"""Keys that are read below, and keys that say nothing about the function."""
-
-_CARRIED_ELSEWHERE: Mapping[str, str] = {
-    "use_dora": "merge the adapter and extract a plain LoRA: DoRA rescales the base itself",
-    "lora_bias": "train with lora_bias=False",
-    "modules_to_save": "train without modules_to_save: they replace weights of the base",
-    "trainable_token_indices": "train without trainable_token_indices: they replace rows of the embedding",
-    "target_parameters": "target modules, not parameters",
-    "fan_in_fan_out": "store the delta as (out, in); Conv1D layers are not supported",
-    "layer_replication": "train on the base as it is",
-}
-"""What to do about keys whose effect is outside s B A; every other unknown key gets a general answer."""
-
-_FAITHFUL_INITS: tuple[Json, ...] = (True, False, None, "gaussian", "eva", "orthogonal", "mica")
-"""``init_lora_weights`` that leave the base as it was (peft 0.21.2, ``lora/layer.py``)."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class Factors:
-    """One module's delta, dW = ``scale`` B A."""
-
-    B: npt.NDArray[np.float32]
-    """Out features x rank."""
-    A: npt.NDArray[np.float32]
-    """Rank x in features."""
-    scale: float
+"""What in a tensor's name gives away the key that it belongs to, whatever the configuration says."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -87,16 +71,23 @@ class AdapterFolder:
     config: Mapping[str, Json]
     modules: Mapping[str, Factors]
     """By module name as in the base, sorted."""
+    layouts: Mapping[str, Layout]
+    """Of the modules that are not linear layers, by name."""
     metadata: Mapping[str, str]
     """Of the weights file."""
+    tiny: TinyLora | None = None
+    """What the modules were expanded from, where the folder is a TinyLoRA."""
 
 
 def read_adapter(folder: Path) -> AdapterFolder:
-    """Reads a PEFT LoRA folder; scale is alpha / r, or alpha / sqrt(r) with ``use_rslora``, by module.
+    """Reads a PEFT LoRA or TinyLoRA folder.
+
+    A LoRA's scale is alpha / r, or alpha / sqrt(r) with ``use_rslora``, by module. A TinyLoRA is expanded exactly to
+    the LoRA of its rank. Factors stay memory-mapped where the file holds float32.
 
     Raises:
-        MalformedArtifact: A file is missing or malformed, or the adapter does something that s B A does not hold; the
-            message names the key and what to do.
+        UnsupportedAdapter: The adapter does something that s B A does not hold; names the key and the way out.
+        MalformedArtifact: A file is missing or malformed, or its parts do not fit each other.
     """
     where = str(folder / CONFIG_FILE)
     if not os.path.lexists(folder / WEIGHTS_FILE) and os.path.lexists(folder / "adapter_model.bin"):
@@ -106,25 +97,76 @@ def read_adapter(folder: Path) -> AdapterFolder:
             todo="save the adapter again with safe_serialization=True",
         )
     config = read_config(folder)
-    _refuse_unsupported(config, where)
+    refuse_unsupported(config, where)
     weights = folder / WEIGHTS_FILE
     header = read_header(weights)
+    if config["peft_type"] == "TINYLORA":
+        tiny = read_tinylora(config, weights, header)
+        parts, factors = tiny.layouts, tiny.expand()
+    else:
+        tiny = None
+        parts, factors = _read_lora(config, weights, header, where)
+    layouts = {name: layout for name, layout in parts.items() if layout != LINEAR}
+    proxy = types.MappingProxyType
+    return AdapterFolder(proxy(config), proxy(factors), proxy(layouts), header.metadata, tiny)
+
+
+def _read_lora(
+    config: Mapping[str, Json], weights: Path, header: Header, where: str
+) -> tuple[dict[str, Layout], dict[str, Factors]]:
     found = _pair_up(tuple(header.tensors), str(weights))
     if stray := sorted(set(found) - targeted(config, found, where)):
         raise MalformedArtifact(f"{stray[0]} has tensors and is no target module", where=str(weights))
     scales = _scales(config, tuple(found), where)
-    modules = {}
+    layouts, factors = {}, {}
     for name, keys in found.items():
         rank, scale = scales[name]
-        A, B = load_tensor(weights, header, keys["A"]).copy(), load_tensor(weights, header, keys["B"]).copy()  # noqa: N806
-        if A.ndim != 2 or B.ndim != 2 or A.shape[0] != rank or B.shape[1] != rank or 0 in (B.shape[0], A.shape[1]):
-            raise MalformedArtifact(
-                f"{name}: B {B.shape} and A {A.shape} are no factors of rank {rank}", where=str(weights)
+        stored_A, stored_B = (load_tensor(weights, header, keys[letter]) for letter in "AB")  # noqa: N806
+        shapes = f"{name}: B {stored_B.shape} and A {stored_A.shape}"
+        parts = unrolled(stored_A, stored_B)
+        if parts is None:
+            raise MalformedArtifact(f"{shapes} are no factors of rank {rank}", where=str(weights))
+        layout, A, B = parts  # noqa: N806
+        A, B = _in_full(config, name, A, B, where)  # noqa: N806
+        if layout.kind == "conv" and B.shape[1] != rank and rank % max(1, B.shape[1]) == 0 and A.shape[0] == rank:
+            raise UnsupportedAdapter(
+                f"{shapes} belong to a convolution with {rank // max(1, B.shape[1])} groups",
+                field="target_modules",
+                where=str(weights),
+                todo="train without grouped convolutions among the targets",
             )
+        if A.shape[0] != rank or B.shape[1] != rank or 0 in (B.shape[0], A.shape[1]):
+            raise MalformedArtifact(f"{shapes} are no factors of rank {rank}", where=str(weights))
         if not (np.isfinite(A).all() and np.isfinite(B).all()):
             raise MalformedArtifact(f"{name} holds NaN or infinity", where=str(weights), todo="train it again")
-        modules[name] = Factors(B, A, scale)
-    return AdapterFolder(types.MappingProxyType(config), types.MappingProxyType(modules), header.metadata)
+        layouts[name] = Layout("embedding") if ".lora_embedding_" in keys["A"] else layout
+        factors[name] = Factors(B, A, scale)
+    return layouts, factors
+
+
+def _in_full(
+    config: Mapping[str, Json],
+    name: str,
+    A: npt.NDArray[np.float32],  # noqa: N803
+    B: npt.NDArray[np.float32],  # noqa: N803
+    where: str,
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """A and B with the zeros that BD-LoRA leaves out."""
+    blocks = config.get("use_bdlora")
+    if not blocks:
+        return A, B
+    count = blocks.get("nblocks", 1) if isinstance(blocks, dict) else None
+    sides = {}
+    for side in "ab":
+        patterns = (blocks.get(f"target_modules_bd_{side}") or []) if isinstance(blocks, dict) else None
+        if not isinstance(patterns, list) or not all(isinstance(pattern, str) for pattern in patterns):
+            raise MalformedArtifact("use_bdlora does not name modules", where=where)
+        sides[side] = any(pattern in name.rsplit(".", 1)[-1] for pattern in patterns)
+    if type(count) is not int or count < 1 or (sides["a"] and sides["b"]):
+        raise MalformedArtifact(f"use_bdlora does not say how {name} is cut into blocks", where=where)
+    if any(sides[side] and (M.ndim != 2 or M.shape[0] % count) for side, M in (("a", A), ("b", B))):
+        raise MalformedArtifact(f"{name} cannot be cut into {count} blocks", where=where)
+    return block_diagonal(A, count) if sides["a"] else A, block_diagonal(B, count) if sides["b"] else B
 
 
 def read_config(folder: Path) -> dict[str, Json]:
@@ -140,47 +182,84 @@ def read_config(folder: Path) -> dict[str, Json]:
     return config
 
 
-def _refuse_unsupported(config: Mapping[str, Json], where: str) -> None:
+def refuse_unsupported(config: Mapping[str, Json], where: str) -> None:
+    """Raises for the first key whose effect dW = s B A does not hold, or that nobody knows.
+
+    Args:
+        config: Parsed ``adapter_config.json``.
+        where: File name for messages.
+
+    Raises:
+        UnsupportedAdapter: Names the key, what it does and the way out.
+    """
     kind = config.get("peft_type")
-    if kind != "LORA":
-        raise MalformedArtifact(
-            f"peft_type is {kind!r:.40}", where=where, todo="only LORA is read; convert the adapter first"
-        )
-    if config.get("bias", "none") != "none":
-        raise MalformedArtifact(f"bias is {config['bias']!r:.40}", where=where, todo='train with bias="none"')
-    init = config.get("init_lora_weights", True)
-    if not any(init is known or (isinstance(known, str) and init == known) for known in _FAITHFUL_INITS):
-        raise MalformedArtifact(
-            f"init_lora_weights is {init!r:.40}: the factors are relative to a base that it has changed",
+    keys = METHODS.get(kind) if isinstance(kind, str) else None
+    if keys is None:
+        raise UnsupportedAdapter(
+            f"peft_type is {kind!r:.40}",
+            field="peft_type",
             where=where,
-            todo="save it with path_initial_model_for_weight_conversion, which makes it relative to the base",
+            todo="only LORA and TINYLORA are read; "
+            + (
+                "peft.convert_to_lora makes a LoRA of it, which loses what its rank does not hold"
+                if kind in CONVERTIBLE
+                else "its change is no dW that a LoRA could hold without the base"
+            ),
         )
-    for key, value in config.items():
-        if key in _HARMLESS or key == "bias" or not value:
-            continue
-        todo = _CARRIED_ELSEWHERE.get(
-            key, "only plain LoRA is read; convert the adapter, or leave the key out if it says nothing"
-        )
-        raise MalformedArtifact(f"{key} is {value!r:.80}", where=where, todo=todo)
+    for name, value in config.items():
+        key = keys.get(name)
+        if key is None and value:
+            raise UnsupportedAdapter(
+                f"{name} is {value!r:.80}, which PEFT {PEFT_VERSION} does not know",
+                field=name,
+                where=where,
+                todo="convert the adapter to a plain LoRA, or leave the key out if it says nothing",
+            )
+        shown = value.lower() if name == "init_lora_weights" and isinstance(value, str) else value
+        if key is not None and not key.is_plain(shown):
+            raise UnsupportedAdapter(
+                f"{name} is {value!r:.80}: it {key.meaning}", field=name, where=where, todo=key.todo
+            )
 
 
 def _pair_up(keys: tuple[str, ...], where: str) -> dict[str, dict[str, str]]:
     """Module name -> {"A": key, "B": key}."""
     found: dict[str, dict[str, str]] = {}
     for key in keys:
-        match = _TENSOR_KEY.fullmatch(key)
-        if match is None or len(key) > MAX_NAME_CHARACTERS or ".lora_" in match[1]:
-            todo = "train without embeddings, magnitudes, biases and saved modules; keep the LoRA factors only"
-            raise MalformedArtifact(
-                f"tensor {ascii(key)[:200]} is no LoRA factor of a linear module", where=where, todo=todo
-            )
-        found.setdefault(match[1], {})[match[2]] = key
+        match = _FACTOR.fullmatch(key)
+        if match is not None and bool(match[2]) != bool(match[4]) and len(key) <= MAX_NAME_CHARACTERS:
+            found.setdefault(match[1], {})[match[3]] = key
+        elif not _TRAINING_ONLY.fullmatch(key):
+            raise _foreign(key, where)
     for name, pair in found.items():
         if len(pair) != 2:
             raise MalformedArtifact(f"{name} has lora_{next(iter(pair))} alone", where=where)
+        if len({".lora_embedding_" in key for key in pair.values()}) != 1:
+            raise MalformedArtifact(f"{name} has the factors of a linear layer and of an embedding", where=where)
     if not found:
         raise MalformedArtifact("there are no tensors", where=where, todo="train the adapter first")
     return found
+
+
+def _foreign(key: str, where: str) -> UnsupportedAdapter:
+    """The refusal of a tensor that is no factor, by what it belongs to."""
+    what = f"tensor {ascii(key)[:200]} is no LoRA factor"
+    field = next((name for part, name in _FOREIGN_TENSORS.items() if part in key), None)
+    if field is not None:
+        return UnsupportedAdapter(f"{what}: it belongs to {field}", field=field, where=where, todo=LORA[field].todo)
+    if ".base_layer." in key:
+        return UnsupportedAdapter(
+            f"{what}: it replaces weights of the base, also while the adapter is disabled",
+            field="target_modules",
+            where=where,
+            todo="save it with save_embedding_layers=False, unless the embedding was resized",
+        )
+    return UnsupportedAdapter(
+        f"{what}: it replaces what the base holds there",
+        field="modules_to_save",
+        where=where,
+        todo="train without embeddings, biases and saved modules; keep the LoRA factors only",
+    )
 
 
 def _scales(config: Mapping[str, Json], names: tuple[str, ...], where: str) -> dict[str, tuple[int, float]]:

@@ -101,7 +101,7 @@ def read_header(path: Path, max_header_bytes: int = MAX_HEADER_BYTES) -> Header:
 
 
 def load_tensor(path: Path, header: Header, name: str) -> npt.NDArray[np.float32]:
-    """One tensor as float32: F32 as a read-only view of the file's one memory map, F16 and BF16 widened exactly.
+    """One tensor as float32: F32 as a read-only view of the file's one memory map; F16, BF16 and F8 widened exactly.
 
     Args:
         path: The file that ``header`` was read from.
@@ -114,9 +114,11 @@ def load_tensor(path: Path, header: Header, name: str) -> npt.NDArray[np.float32
     info = header.tensors.get(name)
     if info is None:
         raise MalformedArtifact(f"there is no tensor {name!a}", where=str(path))
-    stored: Any = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}.get(info.dtype)
+    stored: Any = _STORED.get(info.dtype)
     if stored is None:
-        raise MalformedArtifact(f"tensor {name} is {info.dtype}", where=str(path), todo="store it as F32, F16 or BF16")
+        raise MalformedArtifact(
+            f"tensor {name} is {info.dtype}", where=str(path), todo="store it as F32, F16, BF16 or F8"
+        )
     if info.start == info.end:
         return np.zeros(info.shape, np.float32)
     try:
@@ -129,6 +131,10 @@ def load_tensor(path: Path, header: Header, name: str) -> npt.NDArray[np.float32
         raise _bad(path, f"tensor {name} cannot be read; the file has changed: {error}") from error
     if info.dtype == "BF16":  # the upper half of a float32
         flat = (flat.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    elif info.dtype == "F8_E5M2":  # the upper half of a float16
+        flat = (flat.astype(np.uint16) << np.uint16(8)).view(np.float16)
+    elif info.dtype == "F8_E4M3":
+        flat = _E4M3[flat]
     result = np.asarray(flat, np.float32).reshape(info.shape)
     result.flags.writeable = False
     return result
@@ -147,6 +153,21 @@ def _map(path: Path) -> np.memmap[Any, Any]:
         if mapped is None:
             mapped = _MAPS[key] = np.memmap(stream, np.uint8, "r")
     return mapped
+
+
+def _e4m3() -> npt.NDArray[np.float32]:
+    """All 256 values of float8 E4M3FN (arXiv:2209.05433): no infinity, NaN where all bits but the sign are 1."""
+    bits = np.arange(256)
+    exponent, mantissa = (bits >> 3) & 15, bits & 7
+    size = np.where(exponent == 0, mantissa * 2.0**-9, (8 + mantissa) * 2.0 ** (exponent - 10.0))
+    size[(bits & 127) == 127] = np.nan
+    return np.where(bits < 128, size, -size).astype(np.float32)
+
+
+_STORED: Mapping[str, str] = types.MappingProxyType(
+    {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "F8_E4M3": "u1", "F8_E5M2": "u1"}
+)
+_E4M3 = _e4m3()
 
 
 def _bad(path: Path, what: str) -> MalformedArtifact:

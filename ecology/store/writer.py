@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from ecology.errors import ConfigError
 from ecology.kernel.canonical import canonical, is_digest
 from ecology.store.files import write_atomic
 from ecology.store.folders import describe
+from ecology.store.layouts import LINEAR, Layout
+from ecology.store.tinylora import TinyLora
 
 BASE_KEY = "base"
 """Key of the weights file's metadata that holds the base's weights digest."""
@@ -35,6 +37,10 @@ def write_adapter(
     modules: Mapping[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]],
     base_id: str,
     base_digest: Digest,
+    *,
+    layouts: Mapping[str, Layout] | None = None,
+    task_type: str = "CAUSAL_LM",
+    fan_in_fan_out: bool = False,
 ) -> Artifact:
     """Writes the canonical folder of the LoRA dW = B A; equal arguments give equal bytes.
 
@@ -43,21 +49,66 @@ def write_adapter(
         modules: Module name -> (B out x rank, A rank x in); rounded to float32 here and nowhere else.
         base_id: Name of the base for people, such as ``HuggingFaceTB/SmolLM2-135M-Instruct``; never a path.
         base_digest: The base's weights digest.
+        layouts: Of modules that are no linear layers; None: all are.
+        task_type: PEFT's word for the class that wraps the base.
+        fan_in_fan_out: Whether the base has Conv1D layers; says nothing about the factors, and PEFT warns without.
 
     Raises:
         ConfigError: No module, a rank of 0, shapes that do not fit, values beyond float32, or names that PEFT could
             not tell apart.
     """
-    tensors = _tensors(modules)
-    ranks = {name: tensors[f"base_model.model.{name}.lora_A.weight"].shape[0] for name in sorted(modules)}
+    ranks = {name: modules[name][1].shape[0] for name in sorted(modules)}
+    tensors = _tensors(modules, layouts or {})
+    config = {**_config(ranks, base_id), "fan_in_fan_out": fan_in_fan_out, "task_type": task_type}
+    return _write(folder, config, tensors, base_id, base_digest)
+
+
+def write_tinylora(
+    folder: Path, adapter: TinyLora, base_id: str, base_digest: Digest, *, task_type: str = "CAUSAL_LM"
+) -> Artifact:
+    """Writes the canonical folder of a TinyLoRA: its basis as it was, its vectors rounded to float32.
+
+    Args:
+        folder: As in ``write_adapter``.
+        adapter: What to write.
+        base_id: As in ``write_adapter``.
+        base_digest: As in ``write_adapter``.
+        task_type: As in ``write_adapter``.
+
+    Raises:
+        ConfigError: Vectors beyond float32, or names that PEFT could not tell apart.
+    """
+    _check_names(adapter.modules)
+    config = {
+        **adapter.settings,
+        "base_model_name_or_path": base_id,
+        "bias": "none",
+        "inference_mode": True,
+        "modules_to_save": None,
+        "peft_type": "TINYLORA",
+        "save_projection": True,
+        "target_modules": sorted(adapter.modules),
+        "task_type": task_type,
+        "tinylora_dropout": 0.0,
+    }
+    tensors = {key: _rounded(key, tensor) for key, tensor in sorted(adapter.tensors().items())}
+    return _write(folder, config, tensors, base_id, base_digest)
+
+
+def _write(
+    folder: Path,
+    config: Mapping[str, Json],
+    tensors: Mapping[str, npt.NDArray[np.float32]],
+    base_id: str,
+    base_digest: Digest,
+) -> Artifact:
     if os.path.isabs(base_id) or not base_id or base_id.startswith(".") or not is_digest(base_digest):
         raise ConfigError(
             f"{base_id!r} with {base_digest!r} does not name a base", todo="give its id and weights digest"
         )
-    config = canonical(_config(ranks, base_id))
     weights = _safetensors(tensors, {BASE_KEY: base_digest, "format": "pt"})
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / CONFIG_FILE, config)
+    write_atomic(folder / CONFIG_FILE, canonical(dict(config)))
     write_atomic(folder / WEIGHTS_FILE, weights)
     artifact = describe(folder)
     if [file.path for file in artifact.files] != [CONFIG_FILE, WEIGHTS_FILE]:
@@ -65,25 +116,37 @@ def write_adapter(
     return artifact
 
 
-def _tensors(modules: Mapping[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]]) -> dict[str, npt.NDArray[np.float32]]:
+def _check_names(modules: Iterable[str]) -> None:
+    modules = set(modules)
     if not modules:
         raise ConfigError("an adapter without a module cannot be written", todo="give it at least one, if of zeros")
     suffixes = {name[i + 1 :] for name in modules for i, letter in enumerate(name) if letter == "."}
-    if shared := sorted(suffixes & set(modules)):
+    if shared := sorted(suffixes & modules):
         raise ConfigError(
             f"PEFT cannot tell module {shared[0]!r} from a longer name that ends alike", todo="use full names"
         )
+
+
+def _tensors(
+    modules: Mapping[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]], layouts: Mapping[str, Layout]
+) -> dict[str, npt.NDArray[np.float32]]:
+    _check_names(modules)
     tensors = {}
     for name, (B, A) in modules.items():  # noqa: N806
         if B.ndim != 2 or A.ndim != 2 or B.shape[1] != A.shape[0] or 0 in (*B.shape, *A.shape):
             raise ConfigError(f"{name}: B {B.shape} and A {A.shape} are no factors")
-        for letter, factor in (("A", A), ("B", B)):
-            with np.errstate(over="ignore"):
-                rounded = np.ascontiguousarray(factor, "<f4")
-            if not np.isfinite(rounded).all():
-                raise ConfigError(f"{name}: lora_{letter} holds values that float32 cannot")
-            tensors[f"base_model.model.{name}.lora_{letter}.weight"] = rounded
+        layout = layouts.get(name, LINEAR)
+        for key, factor in zip(layout.keys(name), layout.stored(B, A), strict=True):
+            tensors[key] = _rounded(key, factor)
     return dict(sorted(tensors.items()))
+
+
+def _rounded(key: str, tensor: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    with np.errstate(over="ignore"):
+        rounded = np.ascontiguousarray(tensor, "<f4")
+    if not np.isfinite(rounded).all():
+        raise ConfigError(f"{key} holds values that float32 cannot")
+    return rounded
 
 
 def _config(ranks: Mapping[str, int], base_id: str) -> dict[str, Json]:

@@ -258,7 +258,6 @@ def test_what_the_algebra_cannot_carry_is_refused_by_name(
         ({"init_lora_weights": "pissa_niter_4"}, "init_lora_weights"),
         ({"init_lora_weights": "loftq"}, "init_lora_weights"),
         ({"init_lora_weights": ["pissa"]}, "init_lora_weights"),
-        ({"fan_in_fan_out": True}, "fan_in_fan_out"),
         ({"target_parameters": ["experts.w"]}, "target_parameters"),
         ({"arrow_config": {"top_k": 3}}, "arrow_config"),
         ({"some_future_switch": 1}, "some_future_switch"),
