@@ -3,7 +3,8 @@
 1. The operator exists, its options are valid, and it takes so many parents.
 2. The parents may meet: same identity, known interface, no loop (``kernel.merging``).
 3. Their folders hold the bytes that their digests name, and are read (``store``).
-4. The operator makes the child (``lowrank``), pure and in fp64; parents stay as they lie in their files.
+4. The operator makes the child (``lowrank``), pure and in fp64; parents stay as they lie in their files. TinyLoRA
+   parents on one basis add as vectors, and the child is a TinyLoRA (``folders``).
 5. The child is put into canonical form and written, rounded to float32 once; its genome says how to make it again and
    what projection kept of each module.
 
@@ -22,6 +23,7 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from ecology.breeder.folders import add_vectors, agree
 from ecology.breeder.operators import Operator, find, options_of
 from ecology.contracts.artifact import Artifact
 from ecology.contracts.genome import INTERFACE_VERSION, Genome, Lineage, ResourceProfile
@@ -33,6 +35,7 @@ from ecology.kernel.merging import inherited, objections
 from ecology.lowrank.core import ParentSet
 from ecology.lowrank.lowrank import LowRank, Stored, canonical, module_names
 from ecology.store.adapters import AdapterFolder, describe, read_adapter, write_adapter
+from ecology.store.writer import write_tinylora
 
 ENERGY_DIGITS = 6
 """Of the retained energy in a genome: more would record rounding errors."""
@@ -105,9 +108,22 @@ def breed(
         module_names(adapters)
     except ConfigError as error:  # one of the two was not made for the base that it claims
         raise IncompatibleParents(error.what, fields=("tensor_schema",), where=error.where, todo=error.todo) from error
+    identity, base = genomes[0].identity, base_id or _base_id(parents, folders)
+    manner = agree([parent.name for parent in parents], folders, identity.base_weights)
     child = _conceive(row, adapters, chosen, seed, progress)
-    identity = genomes[0].identity
-    artifact = write_adapter(out, _pairs(child), base_id or _base_id(parents, folders), identity.base_weights)
+    if (tiny := add_vectors(folders, chosen)) is not None:
+        child = canonical(LowRank.of({n: (f.B, f.A) for n, f in tiny.expand().items()}))
+        artifact = write_tinylora(out, tiny, base, identity.base_weights, task_type=manner.task_type)
+    else:
+        artifact = write_adapter(
+            out,
+            _pairs(child),
+            base,
+            identity.base_weights,
+            layouts=manner.layouts,
+            task_type=manner.task_type,
+            fan_in_fan_out=manner.fan_in_fan_out,
+        )
     lineage = Lineage(
         parents=tuple(parent.artifact.digest for parent in parents),
         operator=operator,

@@ -13,6 +13,10 @@ from pathlib import PurePath
 
 import numpy as np
 
+from ecology.breeder.linear import LinearOptions
+from ecology.breeder.negate import NegateOptions
+from ecology.breeder.options import weights_for
+from ecology.contracts.artifact import CONFIG_FILE
 from ecology.contracts.identity import Digest
 from ecology.errors import IncompatibleParents
 from ecology.store.adapters import BASE_KEY, AdapterFolder
@@ -28,22 +32,25 @@ class Manner:
 
     layouts: Mapping[str, Layout]
     """Of modules that are no linear layers."""
-    task_type: str
+    task_type: str | None
+    """None where no parent names one."""
     fan_in_fan_out: bool
 
 
-def agree(folders: Mapping[str, AdapterFolder], base_weights: Digest) -> Manner:
+def agree(names: Sequence[str], folders: Sequence[AdapterFolder], base_weights: Digest) -> Manner:
     """The manner that follows from all folders.
 
     Args:
-        folders: By the parents' names.
+        names: Of the parents, for messages.
+        folders: Theirs.
         base_weights: Digest of the weights of the base that is vouched for.
 
     Raises:
         IncompatibleParents: Two folders name different bases, revisions or tasks, one names another base than is
             vouched for, or a module has two layouts; carries the fields.
     """
-    for name, folder in folders.items():
+    told = tuple(zip(names, folders, strict=True))
+    for name, folder in told:
         if (claimed := folder.metadata.get(BASE_KEY, base_weights)) != base_weights:
             raise IncompatibleParents(
                 f"{name} was written for the base {claimed}, not for {base_weights}",
@@ -51,12 +58,11 @@ def agree(folders: Mapping[str, AdapterFolder], base_weights: Digest) -> Manner:
                 where=name,
                 todo=DISTIL,
             )
-    base = _one(folders, "base_model_name_or_path", lambda value: PurePath(value).name)
-    if base is not None:
-        _one(folders, "revision", str)
-    task = _one(folders, "task_type", str)
+    _one(told, "base_model_name_or_path")
+    _one(told, "revision")
+    task = _one(told, "task_type")
     layouts: dict[str, Layout] = {}
-    for name, folder in folders.items():
+    for name, folder in told:
         for module in folder.modules:
             layout = folder.layouts.get(module, LINEAR)
             if layouts.setdefault(module, layout) != layout:
@@ -67,36 +73,51 @@ def agree(folders: Mapping[str, AdapterFolder], base_weights: Digest) -> Manner:
                     where=name,
                     todo=DISTIL,
                 )
-    turned = any(folder.config.get("fan_in_fan_out") is True for folder in folders.values())
-    return Manner({m: layout for m, layout in layouts.items() if layout != LINEAR}, task or "CAUSAL_LM", turned)
+    turned = any(folder.config.get("fan_in_fan_out") is True for folder in folders)
+    return Manner({m: layout for m, layout in layouts.items() if layout != LINEAR}, task, turned)
 
 
-def _one(folders: Mapping[str, AdapterFolder], key: str, shorten: object) -> str | None:
-    """The one value that all folders which name any agree on."""
-    said = {name: folder.config.get(key) for name, folder in folders.items()}
-    named = {name: shorten(value) for name, value in said.items() if isinstance(value, str) and value}  # type: ignore[operator]
-    if len(set(named.values())) > 1:
-        told = ", ".join(f"{name} says {said[name]!r:.80}" for name in named)
-        raise IncompatibleParents(f"{key} differs: {told}", fields=(key,), where=", ".join(named), todo=DISTIL)
-    return next(iter(named.values()), None)
+def _one(told: Sequence[tuple[str, AdapterFolder]], key: str) -> str | None:
+    """The one value on which all folders that name any agree; of a path its last part, the rest is a machine's."""
+    said = [(name, value) for name, folder in told if isinstance(value := folder.config.get(key), str) and value]
+    named = {PurePath(value).name: (name, value) for name, value in reversed(said)}
+    if len(named) > 1:
+        differing = ", ".join(f"{name} says {value!r:.80}" for name, value in reversed(named.values()))
+        raise IncompatibleParents(
+            f"{key} differs: {differing}",
+            fields=(key,),
+            where=", ".join(name for name, _ in said),
+            todo=f"{DISTIL}; where both names mean one base, write one of them into every {CONFIG_FILE}",
+        )
+    return next(iter(named), None)
 
 
-def add_vectors(folders: Sequence[AdapterFolder], weights: Sequence[float]) -> TinyLora | None:
+def add_vectors(folders: Sequence[AdapterFolder], options: object) -> TinyLora | None:
     """The TinyLoRA whose vectors are the weighted sum, where the parents' bases are one to the bit.
 
     dW is linear in v, so this is the exact weighted sum of the changes, of the same rank and as few numbers.
 
+    Args:
+        folders: The parents'.
+        options: The operator's.
+
     Returns:
-        None where a parent is no TinyLoRA or has another basis: then only the expanded changes add.
+        None where a parent is no TinyLoRA or has another basis, or where the operator is no weighted sum of at least
+        the basis' rank: then the expanded changes are bred.
     """
-    tinies = [folder.tiny for folder in folders]
-    present = [tiny for tiny in tinies if tiny is not None]
-    if len(present) != len(tinies) or len({tiny.basis for tiny in present}) != 1:
+    tinies = [folder.tiny for folder in folders if folder.tiny is not None]
+    if len(tinies) != len(folders) or len({tiny.basis for tiny in tinies}) != 1:
         return None
-    first = present[0]
+    first = tinies[0]
+    if isinstance(options, LinearOptions) and (options.rank is None or options.rank >= int(str(first.settings["r"]))):
+        weights: Sequence[float] = weights_for(options.weights, len(tinies), 1 / len(tinies), "linear.weights")
+    elif isinstance(options, NegateOptions):
+        weights = [-options.scale]
+    else:
+        return None
     return first.with_vectors(
         {
-            group: np.sum([w * tiny.vectors[group] for w, tiny in zip(weights, present, strict=True)], axis=0)
+            group: np.sum([w * tiny.vectors[group] for w, tiny in zip(weights, tinies, strict=True)], axis=0)
             for group in first.vectors
         }
     )

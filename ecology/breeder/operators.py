@@ -1,7 +1,8 @@
 """The operators' table: a name in a configuration is a row here, and nothing else can be named.
 
 Left out on purpose: ``finetune`` (needs the base and a corpus, see ``breeder.finetune``); averages of B and A apart,
-as PEFT's ``linear`` and LoraHub have them (they add cross terms B_i A_j and depend on the gauge).
+as PEFT's ``linear`` and LoraHub have them (they add cross terms B_i A_j and depend on the gauge), except in ``peft``,
+which is there to compare with and to migrate from.
 
 Others add rows from outside with an entry point of the group ``ecology.operators`` whose object is an ``Operator``;
 ``ecology.testing.operators`` has the cases that it must pass.
@@ -23,6 +24,7 @@ from ecology.breeder.iso_c import IsoCOptions, iso_c
 from ecology.breeder.linear import LinearOptions, linear
 from ecology.breeder.mutate import MutateOptions, mutate
 from ecology.breeder.negate import NegateOptions, negate
+from ecology.breeder.peft_preset import PeftOptions, peft
 from ecology.breeder.prune import PruneOptions, prune
 from ecology.breeder.sce import SceOptions, sce
 from ecology.breeder.slerp import SlerpOptions, slerp
@@ -83,6 +85,7 @@ OPERATORS: Mapping[str, Operator] = types.MappingProxyType(
         ),
         "mutate": Operator(mutate, MutateOptions, 1, 1, "arXiv:2410.14735", _ANY | {"identity"}),
         "negate": Operator(negate, NegateOptions, 1, 1, "arXiv:2212.04089", _ANY | {"in_span"}),
+        "peft": Operator(peft, PeftOptions, 1, None, "peft 0.21.2, add_weighted_adapter", frozenset()),  # for migration
         "prune": Operator(prune, PruneOptions, 1, 1, "Eckart and Young 1936, arXiv:2303.10512", _SPAN),
         "sce": Operator(sce, SceOptions, 1, None, "arXiv:2408.07990", _SPAN | {"commutes"}),
         "slerp": Operator(slerp, SlerpOptions, 2, 2, "Shoemake 1985, mergekit", _SPAN | {"commutes"}),

@@ -32,8 +32,7 @@ import numpy.typing as npt
 
 from ecology.breeder.options import check_range, check_rank, check_weights, weights_for
 from ecology.errors import ConfigError
-from ecology.lowrank.lowrank import LowRank
-from ecology.store.layouts import Factors
+from ecology.lowrank.lowrank import LowRank, module_names
 
 Array = npt.NDArray[Any]
 Combination = Literal[
@@ -92,11 +91,16 @@ class PeftOptions:
         check_range(self.density, 0, 1, "peft.density", open_low=rule.startswith("dare"))
 
 
-def peft(parents: Sequence[Mapping[str, Factors]], options: PeftOptions, seed: int) -> LowRank:
+Raw = tuple[Array, Array, float]
+"""B, A and scale."""
+
+
+def peft(parents: Sequence[LowRank], options: PeftOptions, seed: int) -> LowRank:
     """What PEFT's arithmetic makes of the parents' factors as they are stored.
 
     Args:
-        parents: Module name -> factors and scale; a module that a parent lacks is passed over, as PEFT does.
+        parents: Their factors and scales matter here, and not only what they do; a module that a parent lacks is
+            passed over.
         options: The combination and its settings.
         seed: Of the masks of ``dare_*``; modules draw in sorted order, A of every parent before B.
 
@@ -104,27 +108,30 @@ def peft(parents: Sequence[Mapping[str, Factors]], options: PeftOptions, seed: i
         ConfigError: Not one weight a parent, or ranks differ where PEFT demands that they be equal.
     """
     weights = weights_for(options.weights, len(parents), 1.0, "peft.weights")
-    combination: str = options.combination_type
-    if len(parents) == 1:
-        combination = "linear"  # whatever was asked for
-    ranks = [max((f.A.shape[0] for f in parent.values()), default=0) for parent in parents]
+    # One parent is merged linearly, whatever was asked for.
+    combination: str = options.combination_type if len(parents) > 1 else "linear"
+    ranks = [parent.max_rank for parent in parents]
     generator = np.random.Generator(np.random.PCG64(seed))
     modules: dict[str, tuple[Array, Array]] = {}
     lost: dict[str, float] = {}
-    for name in sorted({name for parent in parents for name in parent}):
-        present = [(w, parent[name]) for w, parent in zip(weights, parents, strict=True) if name in parent]
+    for name in module_names(parents):
+        present = [
+            (w, parent.modules[name].raw())
+            for w, parent in zip(weights, parents, strict=True)
+            if name in parent.modules
+        ]
         if combination == "cat":
             modules[name] = (
-                np.concatenate([f.B for _, f in present], axis=1),
-                np.concatenate([w * f.scale * f.A.astype(np.float64) for w, f in present], axis=0),
+                np.concatenate([B for _, (B, _, _) in present], axis=1),
+                np.concatenate([w * s * A.astype(np.float64) for w, (_, A, s) in present], axis=0),
             )
         elif combination.endswith("svd"):
-            deltas = [f.scale * (f.B.astype(np.float64) @ f.A.astype(np.float64)) for _, f in present]
+            deltas = [s * (B.astype(np.float64) @ A.astype(np.float64)) for _, (B, A, s) in present]
             rule = _RULES[combination.removesuffix("svd").removesuffix("_") or "linear"]
             merged = rule(deltas, [w for w, _ in present], options, generator)
             modules[name], lost[name] = _truncated(merged, options.svd_rank or max(ranks))
         else:
-            if len({*ranks, *(f.A.shape[0] for _, f in present)}) != 1:
+            if len({*ranks, *(A.shape[0] for _, (_, A, _) in present)}) != 1:
                 raise ConfigError(
                     f"{combination} of PEFT takes parents of one rank, these have {sorted(set(ranks))}",
                     where=name,
@@ -135,17 +142,14 @@ def peft(parents: Sequence[Mapping[str, Factors]], options: PeftOptions, seed: i
 
 
 def _apart(
-    combination: str,
-    present: Sequence[tuple[float, Factors]],
-    options: PeftOptions,
-    generator: np.random.Generator,
+    combination: str, present: Sequence[tuple[float, Raw]], options: PeftOptions, generator: np.random.Generator
 ) -> tuple[Array, Array]:
     """B and A, each merged by itself."""
     rule = _RULES[combination]
-    roots = [math.sqrt(abs(w * f.scale)) for w, f in present]
-    signed = [math.copysign(root, w * f.scale) for root, (w, f) in zip(roots, present, strict=True)]
-    A = rule([f.A.astype(np.float64) for _, f in present], signed, options, generator)  # noqa: N806
-    B = rule([f.B.astype(np.float64) for _, f in present], roots, options, generator)  # noqa: N806
+    roots = [math.sqrt(abs(w * s)) for w, (_, _, s) in present]
+    signed = [math.copysign(root, w * s) for root, (w, (_, _, s)) in zip(roots, present, strict=True)]
+    A = rule([A.astype(np.float64) for _, (_, A, _) in present], signed, options, generator)  # noqa: N806
+    B = rule([B.astype(np.float64) for _, (B, _, _) in present], roots, options, generator)  # noqa: N806
     return B, A
 
 

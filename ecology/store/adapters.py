@@ -232,6 +232,13 @@ def _pair_up(keys: tuple[str, ...], where: str) -> dict[str, dict[str, str]]:
         elif not _TRAINING_ONLY.fullmatch(key):
             raise _foreign(key, where)
     for name, pair in found.items():
+        if ".base_layer." in name:
+            raise UnsupportedAdapter(
+                f"{name} is a layer within a layer, as in PyTorch's own MultiheadAttention",
+                field="target_modules",
+                where=where,
+                todo="train without it among the targets",
+            )
         if len(pair) != 2:
             raise MalformedArtifact(f"{name} has lora_{next(iter(pair))} alone", where=where)
         if len({".lora_embedding_" in key for key in pair.values()}) != 1:

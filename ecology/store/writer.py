@@ -39,7 +39,7 @@ def write_adapter(
     base_digest: Digest,
     *,
     layouts: Mapping[str, Layout] | None = None,
-    task_type: str = "CAUSAL_LM",
+    task_type: str | None = "CAUSAL_LM",
     fan_in_fan_out: bool = False,
 ) -> Artifact:
     """Writes the canonical folder of the LoRA dW = B A; equal arguments give equal bytes.
@@ -50,7 +50,7 @@ def write_adapter(
         base_id: Name of the base for people, such as ``HuggingFaceTB/SmolLM2-135M-Instruct``; never a path.
         base_digest: The base's weights digest.
         layouts: Of modules that are no linear layers; None: all are.
-        task_type: PEFT's word for the class that wraps the base.
+        task_type: PEFT's word for the class that wraps the base; None: its plain wrapper.
         fan_in_fan_out: Whether the base has Conv1D layers; says nothing about the factors, and PEFT warns without.
 
     Raises:
@@ -64,7 +64,7 @@ def write_adapter(
 
 
 def write_tinylora(
-    folder: Path, adapter: TinyLora, base_id: str, base_digest: Digest, *, task_type: str = "CAUSAL_LM"
+    folder: Path, adapter: TinyLora, base_id: str, base_digest: Digest, *, task_type: str | None = "CAUSAL_LM"
 ) -> Artifact:
     """Writes the canonical folder of a TinyLoRA: its basis as it was, its vectors rounded to float32.
 

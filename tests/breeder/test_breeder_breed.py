@@ -87,6 +87,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "linear": {"weights": [0.8, 0.6]},
     "mutate": {},
     "negate": {},
+    "peft": {"combination_type": "svd", "weights": [0.8, 0.6], "svd_rank": 3},
     "prune": {"rank": 2},
     "svd": {"rank": 2},
     "ties": {},
