@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from ecology.breeder.operators import Claim, Operator
 from ecology.contracts.identity import Digest
+from ecology.errors import ConfigError
 from ecology.lowrank.fingerprint import distance
 from ecology.lowrank.lowrank import LowRank, canonical, concat, total_norm
 from ecology.store.adapters import read_adapter, write_adapter
@@ -56,6 +57,10 @@ class Subject:
     """Rank -> options under which the child is the mean of the parents at its best approximation of that rank."""
     claims: frozenset[Claim] | None = None
     """What it is held to; None: what the operator's row claims."""
+    one_rank: bool = False
+    """It takes parents of one rank only; all cases but ``mixed_ranks`` give it such."""
+    draws_for_zeros: bool = False
+    """Random, and a zero change that is spelt out takes draws from the others: then the two are not compared."""
     through_file: Callable[[LowRank], LowRank] | None = None
     """Writes a child and reads it back; None: as ``ecology breed`` does."""
 
@@ -64,8 +69,21 @@ class Subject:
         return self.operator.function(parents, self.options if options is None else options, seed)
 
     def claimed(self, claim: Claim) -> bool:
-        """Whether it is held to ``claim``."""
-        return claim in (self.operator.claims if self.claims is None else self.claims)
+        """Whether it is held to ``claim``: a row's ``in_span`` is about its default options."""
+        if self.claims is not None:
+            return claim in self.claims
+        return claim in self.operator.claims and (claim != "in_span" or self._as_by_default())
+
+    def _as_by_default(self) -> bool:
+        try:
+            return bool(self.options == self.operator.options())
+        except (ConfigError, TypeError):  # something has to be chosen, so that there is no default
+            return True
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """Of the parents that a case gives it, where their ranks are not the question."""
+        return (4, 4, 4) if self.one_rank else (4, 2, 3)
 
     @property
     def count(self) -> int:
@@ -180,7 +198,7 @@ def parent_permutation(subject: Subject) -> float | None:
     """The order of the parents does not matter."""
     if not subject.commutes:
         return None
-    parents = population(subject.count)
+    parents = population(subject.count, ranks=subject.ranks)
     return _same("parents in reverse", subject.breed(parents[::-1]), subject.breed(parents))
 
 
@@ -188,7 +206,7 @@ def gauge_invariance(subject: Subject) -> float | None:
     """Parents that are the same functions in other factors, B G and G^-1 A, breed the same child."""
     if not subject.claimed("gauge"):
         return None
-    parents = population(subject.count)
+    parents = population(subject.count, ranks=subject.ranks)
     others = [regauged(parent, seed) for seed, parent in enumerate(parents)]
     return _same("other factors", subject.breed(others), subject.breed(parents))
 
@@ -197,7 +215,7 @@ def scale_equivariance(subject: Subject) -> float | None:
     """Parents 3 times as large breed a child 3 times as large."""
     if not subject.claimed("equivariant"):
         return None
-    parents = population(subject.count)
+    parents = population(subject.count, ranks=subject.ranks)
     larger = [LowRank.of({n: (3.0 * f.B, f.A) for n, f in parent.modules.items()}) for parent in parents]
     return _same("3 times as large", subject.breed(larger), concat([subject.breed(parents)], [3.0]))
 
@@ -239,9 +257,11 @@ def _widened(parent: LowRank) -> LowRank:
 
 def mixed_targets(subject: Subject) -> float | None:
     """Different targets are bred; a module that a parent lacks is a zero change."""
-    parents = population(subject.count, ranks=(4, 4, 4), same_targets=False)
+    parents = population(subject.count, ranks=subject.ranks, same_targets=False)
     child = subject.breed(parents)
     _sound("mixed targets", child, parents)
+    if subject.draws_for_zeros:
+        return 0.0
     return _same("zero changes spelt out", subject.breed([_with_zeros(parent, parents) for parent in parents]), child)
 
 
@@ -264,7 +284,7 @@ def dense_oracle(subject: Subject) -> float | None:
         return None
     worst = 0.0
     for same_targets in (True, False):
-        parents = population(subject.count, same_targets=same_targets)
+        parents = population(subject.count, ranks=subject.ranks, same_targets=same_targets)
         child = dense(subject.breed(parents))
         for name, wanted in subject.oracle([dense(parent) for parent in parents]).items():
             error = float(np.linalg.norm(child.get(name, np.zeros_like(wanted)) - wanted))
@@ -279,7 +299,8 @@ def eckart_young(subject: Subject) -> float | None:
     """At rank k the child is as near to the exact mean as any matrix of rank k can be, and knows what it lost."""
     if subject.projected is None:
         return None
-    parents, worst = population(subject.count), 0.0
+    parents = population(subject.count)
+    worst: float = 0.0
     mean = {name: sum(dense(parent)[name] for parent in parents) / len(parents) for name in parents[0].modules}
     for rank in (1, 2, 5):
         child = subject.breed(parents, subject.projected(rank))
@@ -287,7 +308,7 @@ def eckart_young(subject: Subject) -> float | None:
         for name, exact in mean.items():
             s = np.linalg.svd(exact, compute_uv=False)
             best, found = float(np.sum(s[rank:] ** 2)) ** 0.5, child.modules[name]
-            error = (float(np.linalg.norm(exact - found.dense())) - best) / float(np.linalg.norm(s))
+            error: float = (float(np.linalg.norm(exact - found.dense())) - best) / float(np.linalg.norm(s))
             if error > TOLERANCE or np.linalg.matrix_rank(found.dense(), tol=1e-9 * s[0]) > rank:
                 raise NonconformingError(f"{name} at rank {rank}: {error:.2e} worse than the best", error)
             worst, kept, energy = max(worst, error), kept + float(np.sum(s[:rank] ** 2)), energy + float(s @ s)
@@ -309,7 +330,7 @@ def unbiased(subject: Subject) -> float | None:
         off += float(np.sum((stack.mean(axis=0) - exact) ** 2))
         explained += float(np.sum(stack.var(axis=0, ddof=1))) / SEEDS
         size += float(np.sum(np.square(exact)))
-    error = (off / size) ** 0.5
+    error = float(np.sqrt(off / size))
     if off > MOST_BIAS * explained:
         expected = (explained / size) ** 0.5
         raise NonconformingError(f"the mean of {SEEDS} is off by {error:.3f}, chance explains {expected:.3f}", error)
