@@ -59,14 +59,14 @@ def full_matches(pattern: str, names: Iterable[str], where: str) -> list[str]:
         automaton = _Automaton(tree)
         return [name for name in names if automaton.accepts(name)]
     except _Unsupported as error:
-        raise MalformedArtifact(f"pattern {ascii(pattern):.120} {error}", where=where, todo=_TODO) from error
+        raise MalformedArtifact(f"pattern {pattern!a:.120} {error}", where=where, todo=_TODO) from error
     except (re.error, RecursionError, OverflowError) as error:
         raise MalformedArtifact(
-            f"pattern {ascii(pattern):.120} is no regular expression: {error}", where=where, todo=_TODO
+            f"pattern {pattern!a:.120} is no regular expression: {error}", where=where, todo=_TODO
         ) from error
 
 
-class _Unsupported(Exception):  # noqa: N818  (a signal inside this file)
+class _Unsupported(Exception):
     pass
 
 
@@ -157,7 +157,8 @@ class _Automaton:
                 self.free[self._sequence(alternative, first)].append((None, after))
             return after
         if operation in (sre.MAX_REPEAT, sre.MIN_REPEAT):
-            return self._repeat(*argument, state)
+            least, most, inner = argument
+            return self._repeat(least, most, inner, state)
         raise _Unsupported("refers back, looks around or holds on to what it matched")
 
     def _repeat(self, least: int, most: Any, inner: Any, state: int) -> int:

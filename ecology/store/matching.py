@@ -6,7 +6,7 @@ expressions behind an optional ``.``-ended prefix, the first that matches wins (
 ``tuners_utils.check_target_module_exists``, ``utils.other.get_pattern_key``). We match alike, since a module that we
 leave out or scale otherwise is another function.
 
-Patterns are matched by ``store.automaton``, in bounded time. ``layers_pattern`` may hold names only: in a pattern there,
+Patterns are matched by ``store.automaton``, in bounded time. ``layers_pattern`` may hold names only: in a pattern,
 which index is the layer's would depend on the order in which ``re`` backtracks.
 """
 
@@ -43,10 +43,9 @@ def targeted(config: Mapping[str, Json], names: Iterable[str], where: str) -> fr
     if isinstance(target, str):
         if layers is not None or layers_pattern:
             raise MalformedArtifact("layers_to_transform goes with a list of target_modules only", where=where)
-        if target == "all-linear":  # PEFT resolves it against the base; what was saved is what it resolved to
-            chosen = set(names)
-        else:
-            chosen = set(full_matches(target, names, f"{where}: target_modules"))
+        # PEFT resolves all-linear against the base; what was saved is what it resolved to
+        whole = target == "all-linear"
+        chosen = set(names if whole else full_matches(target, names, f"{where}: target_modules"))
     elif _strings(target) and target:
         entries, suffixes = frozenset(target), tuple(f".{entry}" for entry in target)
         pick = _layer_filter(layers, layers_pattern, where)
@@ -82,7 +81,7 @@ def _layer_filter(layers: Json, patterns: Json, where: str) -> _LayerFilter:
         raise MalformedArtifact("layers_pattern is neither a name nor a list of names", where=where)
     for pattern in patterns:
         if len(pattern) > 256 or not _NAME.fullmatch(pattern):
-            raise MalformedArtifact(f"layers_pattern {ascii(pattern):.120} is no name", where=where)
+            raise MalformedArtifact(f"layers_pattern {pattern!a:.120} is no name", where=where)
     sources = [rf"(?:^|.*?\.){pattern}\.(?P<idx>\d+)\." for pattern in patterns] or [r".*?\.[^.]*\.(?P<idx>\d+)\."]
     return _LayerFilter(frozenset(wanted), tuple(map(re.compile, sources)))
 

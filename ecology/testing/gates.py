@@ -20,6 +20,7 @@ import base64
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import pickle
 from collections.abc import Callable, Mapping
@@ -63,6 +64,8 @@ SCHEMA: Mapping[str, tuple[int, ...]] = {
     **{f"model.layers.{i}.{name}.weight": shape for i in range(LAYERS) for name, shape in _LAYER.items()},
 }
 """Tensors of the toy base: a Llama of two layers."""
+PARAMETERS = LAYERS * RANK * (2 * HIDDEN + HIDDEN + HIDDEN // 2)
+"""Of the benign adapter."""
 IDENTITY = CompatibilityIdentity(
     "llama", digest("weights"), digest("architecture"), digest("tokenizer"), digest("schema")
 )
@@ -151,10 +154,17 @@ def benign(folder: Path, seed: int = 0) -> Artifact:
     return write_adapter(folder, modules, "toy", IDENTITY.base_weights)
 
 
-def genome_of(artifact: Artifact) -> Genome:
-    """A birth certificate of the toy base for these bytes."""
+def genome_of(artifact: Artifact, folder: Path | None = None) -> Genome:
+    """A birth certificate of the toy base for these bytes.
+
+    Args:
+        artifact: The bytes.
+        folder: Where they are, to count parameters; None claims those of the benign adapter.
+    """
     lineage = Lineage((), "finetune", {"steps": 1}, 0, (CORPUS,), 0, {"python": "3"})
-    profile = ResourceProfile(100, artifact.size_bytes, RANK, 2 * LAYERS, 1.0)
+    header = None if folder is None else read_header(folder / WEIGHTS_FILE)
+    parameters = sum(math.prod(info.shape) for info in header.tensors.values()) if header else PARAMETERS
+    profile = ResourceProfile(parameters, artifact.size_bytes, RANK, 2 * LAYERS, 1.0)
     return Genome(IDENTITY, INTERFACE_VERSION, ("extraction",), lineage, profile)
 
 
@@ -436,6 +446,7 @@ HOSTILE: tuple[Hostile, ...] = (
     Hostile(
         "no-module", "missing factor", _T, _drop("1.self_attn.v_proj.lora_A.weight", "1.self_attn.v_proj.lora_B.weight")
     ),
+    Hostile("no-magnitudes", "missing factor", _T, _say(use_dora=True)),
     Hostile("no-tensor", "missing factor", _T, lambda folder: write_tensors(folder, {})),
     Hostile("wider-target", "missing factor", _T, _say(target_modules=["q_proj", "v_proj", "k_proj"])),
     Hostile("transposed", "shape", _T, _add(f"{Q}.lora_A.weight", HIDDEN, RANK)),
@@ -477,7 +488,6 @@ HOSTILE: tuple[Hostile, ...] = (
     Hostile("other-method", "config import", _C, _say(peft_type="BONE")),
     Hostile("modules_to_save", "config import", _C, _say(modules_to_save=["lm_head"])),
     Hostile("bias", "config import", _C, _say(bias="all")),
-    Hostile("dora", "config import", _C, _say(use_dora=True)),
     Hostile("pissa", "config import", _C, _say(init_lora_weights="pissa")),
     Hostile("replication", "config import", _C, _say(layer_replication=[[0, 2], [0, 2]])),
     Hostile("trigger", "config import", _C, _say(alora_invocation_tokens=[1, 2])),

@@ -103,7 +103,7 @@ def test_an_unsigned_folder_leaves_the_questions_about_its_birth_open(tmp_path: 
     head = headline(verdict(POLICY, evidence, submission.artifact.digest, "static", NOW))
     assert head is not None
     assert head.rule == "STA-006"
-    assert head.details == ("there are no claims: the folder is unsigned",)
+    assert "found there are no claims: the folder is unsigned" in head.details[0]
 
 
 def test_without_norms_of_the_base_the_limits_are_not_known(tmp_path: Path, home: Path) -> None:
