@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from ecology.contracts.artifact import Submission
-from ecology.contracts.evidence import Evidence, Item
+from ecology.contracts.evidence import Evidence
 from ecology.contracts.identity import Digest
 from ecology.contracts.policy import GateVerdict, Outcome, Policy
 from ecology.contracts.run import Budget
@@ -27,6 +27,7 @@ from ecology.kernel.verdicts import asked, headline
 from ecology.pipeline.bench import known_base
 from ecology.pipeline.house import House
 from ecology.pipeline.members import Member, submission_of
+from ecology.pipeline.overlaps import Overlaps
 from ecology.pipeline.places import subject
 from ecology.pipeline.revocations import quarantined
 from ecology.policy.reader import load_policy
@@ -107,7 +108,7 @@ def _static(member: Member, policy: Policy, base: str, house: House) -> Gated:
         model.tensor_schema,
         weight_norms=model.weight_norms,
         development=house.development_keys,
-        corpora=_overlaps(member, house),
+        corpora=Overlaps(house),
         revoked=quarantined(house.home / "registry.sqlite3"),
         base_names=model.names,
         base_files=tokenizer_files(model.folder, member.folder),
@@ -124,25 +125,6 @@ def tokenizer_files(base: Path, adapter: Path) -> dict[str, Digest]:
         for name in sorted(TOKENIZER_FILES)
         if os.path.lexists(adapter / name) and (base / name).is_file()
     }
-
-
-def _overlaps(member: Member, house: House) -> dict[Digest, float]:
-    """Shares of the shipped corpora that are items of the shipped suites; not asked for a folder without claims."""
-    if not member.submission.claims:
-        return {}
-    from ecology.evaluator.library import load_any_suite  # noqa: PLC0415
-    from ecology.evaluator.suites import items, overlap  # noqa: PLC0415
-    from ecology.pipeline.corpora import shipped_corpora  # noqa: PLC0415
-    from ecology.pipeline.places import shared  # noqa: PLC0415
-
-    every: list[Item] = []
-    for path in sorted(shared("suites").glob("*/suite.yaml")):
-        suite = load_any_suite(path)
-        if suite.kind == "lm_eval":
-            continue
-        every += items(suite, "public")
-        every += items(suite, "hidden", house.split_seed(suite.digest, "hidden"))
-    return {digest: overlap(rows, every).exact for digest, rows in shipped_corpora().items()}
 
 
 def _full(member: Member, policy: Policy, base: str, house: House) -> Gated:
