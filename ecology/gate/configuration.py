@@ -69,7 +69,7 @@ def _keys(
         elif name in values:
             admits, words = values[name]
             if not admits(value):
-                beyond = key.role == "beyond" or name in _LOADER
+                beyond = name in _LOADER
                 found.append(
                     _wrong(
                         name,
@@ -173,7 +173,8 @@ def _mapping_of_class(value: Json) -> bool:
     )
 
 
-_LOADER = ("auto_mapping", "peft_type")
+_LOADER = ("auto_mapping", "peft_type", "init_lora_weights")
+"""Keys whose other values make a loader import a class or change the base."""
 _ALSO: Mapping[str, tuple[Json, ...]] = types.MappingProxyType(
     {"megatron_core": ("megatron.core", None), "loftq_config": ({}, None)}
 )
