@@ -1,6 +1,6 @@
 """The first rung: everything that can be said of an adapter without a model, in well under a second.
 
-Ten questions, each a count of violations with a sentence for each: file, key, what was found, what is allowed.
+Eleven questions, each a count of violations with a sentence for each: file, key, what was found, what is allowed.
 
     static.files        only adapter_config.json, adapter_model.safetensors, claims.jsonl and README.md, plain files all
     static.config       the configuration says nothing but what a LoRA needs               (``configuration``)
@@ -12,6 +12,7 @@ Ten questions, each a count of violations with a sentence for each: file, key, w
     static.base         made for this base
     static.taint        nothing in the lineage that must not be trained on
     static.overlap      nothing in the lineage that it is judged on
+    static.anomaly      its spectra look like those of the adapters bred here              (``anomaly``)
 
 Nothing in the folder is trusted, so whatever goes wrong inside a check, foreseen or not, is a violation with a typed
 reason. A question that cannot be put (no verified genome to ask about data, no norms of the base at hand) has no
@@ -35,6 +36,7 @@ from ecology.contracts.identity import CompatibilityIdentity, Digest, Json
 from ecology.contracts.policy import AdapterLimits, DataPolicy, Policy, TrustedKey
 from ecology.errors import EcologyError, MalformedArtifact
 from ecology.gate import provenance, tensors
+from ecology.gate.anomaly import Calibration, anomalies, calibration_of, statistics
 from ecology.gate.configuration import check_configuration
 from ecology.gate.provenance import Vouched, vouched_for
 from ecology.gate.tensors import Change, Implied
@@ -98,6 +100,8 @@ class StaticContext:
     """What the base is called, in lower case; empty where that is not known."""
     base_files: Mapping[str, Digest] = dataclasses.field(default_factory=dict)
     """Digests of the base's own tokenizer files and template, by name."""
+    calibration: Calibration | None = None
+    """What adapters of this base usually look like; None where nobody has measured it."""
 
 
 def context_for(
@@ -137,11 +141,12 @@ def context_for(
         revoked=revoked or {},
         base_names=base_names,
         base_files=base_files or {},
+        calibration=calibration_of(identity.base_weights),
     )
 
 
 def static_evidence(submission: Submission, context: StaticContext) -> Evidence:
-    """Asks the ten questions.
+    """Asks the eleven questions.
 
     Args:
         submission: The folder and the claims; neither is trusted.
@@ -163,6 +168,7 @@ def static_evidence(submission: Submission, context: StaticContext) -> Evidence:
         "static.base": look.base,
         "static.taint": look.taint,
         "static.overlap": look.overlap,
+        "static.anomaly": look.anomaly,
     }
     evidence = []
     for metric, ask in questions.items():
@@ -371,6 +377,15 @@ class _Look:
 
     def overlap(self) -> list[Violation] | None:
         return provenance.check_overlap(self._vouched.genome, self.context.corpora, self.context.data)
+
+    # 5. Does it look like the others?
+
+    def anomaly(self) -> list[Violation] | None:
+        calibration, norms = self.context.calibration, self.context.weight_norms
+        if calibration is None or norms is None or calibration.base_weights != self.context.identity.base_weights:
+            return None
+        said = statistics(self._changes, norms)
+        return anomalies(said, calibration) if said else None
 
 
 def _foreign(entry: Entry, found: str, allowed: str) -> Violation:
