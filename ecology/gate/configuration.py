@@ -1,12 +1,11 @@
 """What ``adapter_config.json`` may say: a list of what is allowed, so that what nobody thought of is refused.
 
-Every field of ``LoraConfig`` in PEFT 0.21.2 stands in one of two tables. ``FIXED`` holds the fields that may only have
-the value that a plain LoRA has, each with what another value would do. ``READ`` holds those that a plain LoRA needs,
-each with its type and range. A key in neither is refused, be it of a later PEFT or of a loader that we do not know.
+The keys are those of ``store.peft_config``, the one table of what PEFT's configurations can say. A key that changes
+nothing under its plain value may have that value and no other. A key that a method needs stands in ``VALUES`` with its
+type and range. Everything else, be it a key of a later PEFT or of a loader that we do not know, is refused.
 
-Patterns in names are matched by ``store.matching``, which bounds what they cost.
-
-Source: peft 0.21.2, ``tuners/lora/config.py`` and ``config.py``; ``LoraConfig().to_dict()`` is compared in the tests.
+Claimed range: folders written by PEFT 0.4.0 to 0.21.2. No release in it has changed the default of a key, so an absent
+key means its default; those that decide what the tensors mean (``NEEDED``) have to be said.
 """
 
 from __future__ import annotations
@@ -14,93 +13,113 @@ from __future__ import annotations
 import json
 import math
 import re
+import types
 from collections.abc import Callable, Mapping
 
+from ecology.contracts.artifact import CONFIG_FILE
 from ecology.contracts.identity import Json
 from ecology.contracts.policy import AdapterLimits
+from ecology.gate.violation import Violation
+from ecology.store.peft_config import METHODS, Key, same_json
 
 MOST_NAMES = 10_000
+NEEDED: Mapping[str, tuple[str, ...]] = types.MappingProxyType(
+    {"LORA": ("r", "lora_alpha", "target_modules"), "TINYLORA": ("r", "u", "target_modules")}
+)
 _NAME = re.compile(r"[A-Za-z0-9_]+(?:\.[A-Za-z0-9_]+)*")
 _PRINTABLE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
-
-FIXED: Mapping[str, tuple[tuple[Json, ...], str]] = {
-    "auto_mapping": ((None,), "names a Python class that a loader imports"),
-    "megatron_config": ((None,), "hands arguments to another library's layers"),
-    "megatron_core": (("megatron.core", None), "names a Python module that a loader imports"),
-    "modules_to_save": ((None,), "replaces whole layers of the base"),
-    "bias": (("none",), "changes biases of the base, also while the adapter is disabled"),
-    "lora_bias": ((False,), "adds a bias, which no merge here carries"),
-    "use_dora": ((False,), "rescales the weights of the base"),
-    "layer_replication": ((None,), "stacks the base's layers anew"),
-    "trainable_token_indices": ((None,), "replaces rows of the base's embedding"),
-    "target_parameters": ((None,), "wraps bare parameters in place of modules"),
-    "fan_in_fan_out": ((False,), "stores the factors the other way round"),
-    "loftq_config": (({}, None), "belongs to an initialisation that changes the base"),
-    "eva_config": ((None,), "belongs to an initialisation from data"),
-    "corda_config": ((None,), "names files that a loader reads, and changes the base"),
-    "lora_ga_config": ((None,), "belongs to an initialisation that changes the base"),
-    "velora_config": ((None,), "swaps the backward pass"),
-    "kasa_config": ((None,), "truncates the weights of the base for good"),
-    "monteclora_config": ((None,), "samples the adapter at random"),
-    "arrow_config": ((None,), "routes to other adapters"),
-    "use_bdlora": ((None,), "has factors of other shapes"),
-    "use_qalora": ((False,), "pools the inputs of the factors"),
-    "qalora_group_size": ((16,), "belongs to use_qalora"),
-    "alora_invocation_tokens": ((None,), "switches the adapter on by a trigger in the prompt"),
-    "ensure_weight_tying": ((False,), "ties layers of the base"),
-}
-"""Key to the values that are allowed and what any other value does."""
+_MODELING = re.compile(r"transformers\.models\.([a-z0-9_]{1,60})\.modeling_\1")
+_CLASS = re.compile(r"[A-Z][A-Za-z0-9]{0,80}")
 
 
-def check_configuration(config: Mapping[str, Json], limits: AdapterLimits) -> list[str]:
-    """What the configuration says beyond a plain LoRA; one sentence each: key, what was found, what is allowed.
+def check_configuration(config: Mapping[str, Json], limits: AdapterLimits) -> list[Violation]:
+    """What the configuration says beyond what its method needs.
 
     Args:
         config: Parsed ``adapter_config.json``.
         limits: The policy's bounds; only ``peft_types`` is read here.
     """
-    found = []
-    for key, value in config.items():
-        if key in FIXED:
-            allowed, effect = FIXED[key]
-            if not any(_same(value, one) for one in allowed):
-                found.append(f"{key} is {_show(value)}, only {_show(allowed[0])} is allowed: it {effect}")
-        elif key == "peft_type":
-            if value not in limits.peft_types:
-                found.append(f"peft_type is {_show(value)}, allowed: {', '.join(limits.peft_types)}")
-        elif key in READ:
-            admits, allowed_text = READ[key]
-            if not admits(value):
-                found.append(f"{key} is {_show(value)}, allowed: {allowed_text}")
-        else:
-            found.append(f"unknown key {_show(key)} with value {_show(value)}; a LoRA does not need it")
-    for key in ("peft_type", "r", "lora_alpha", "target_modules"):
+    method = config.get("peft_type")
+    if not isinstance(method, str) or method not in METHODS or method not in limits.peft_types:
+        understood = ", ".join(METHODS)
+        allowed = f"{', '.join(limits.peft_types)} (the policy's peft_types; understood here: {understood})"
+        return [_wrong("peft_type", config.get("peft_type", "nothing"), allowed, "config import")]
+    values = {**_SHARED, **VALUES[method]}
+    found = _keys(config, METHODS[method], values)
+    for key in NEEDED[method]:
         if key not in config:  # PEFT would fill in a default that nobody has signed
-            found.append(f"missing key {key!r}")
+            found.append(_wrong(key, "no such key", "said in full"))
     if isinstance(config.get("target_modules"), str) and config.get("layers_to_transform") is not None:
-        found.append("layers_to_transform goes with a list of target_modules only")
+        found.append(
+            _wrong("layers_to_transform", config["layers_to_transform"], "null beside a target_modules pattern")
+        )
+    if config.get("layers_pattern") and config.get("layers_to_transform") is None:
+        found.append(_wrong("layers_pattern", config["layers_pattern"], "null without layers_to_transform"))
     return found
 
 
-def _same(value: Json, allowed: Json) -> bool:
-    # 0 == False and 16.0 == 16 in Python; a reader in another language may see two values.
-    return type(value) is type(allowed) and bool(value == allowed)
+def _keys(
+    config: Mapping[str, Json], table: Mapping[str, Key], values: Mapping[str, tuple[Callable[[Json], bool], str]]
+) -> list[Violation]:
+    found = []
+    for name, value in config.items():
+        key = table.get(name)
+        if key is None:
+            found.append(_wrong(_show(name), value, "no such key: none that PEFT 0.4.0 to 0.21.2 has", "config import"))
+        elif name in values:
+            admits, words = values[name]
+            if not admits(value):
+                beyond = name in _LOADER
+                found.append(
+                    _wrong(
+                        name,
+                        value,
+                        f"{words}{f' (another value {key.meaning})' if beyond else ''}",
+                        "config import" if beyond else "config type",
+                    )
+                )
+        elif not any(same_json(value, one) for one in _plain(name, key)):
+            allowed = " or ".join(_show(one) for one in _plain(name, key))
+            found.append(_wrong(name, value, f"{allowed}: another value {key.meaning}", "config import"))
+    return found
+
+
+def _plain(name: str, key: Key) -> tuple[Json, ...]:
+    return key.plain or _ALSO.get(name, (key.default,))
+
+
+def _wrong(key: str, found: Json, allowed: str, threat: str = "config type") -> Violation:
+    said = found if found in ("nothing", "no such key") else _show(found)
+    return Violation(threat, CONFIG_FILE, key, str(said), allowed)
 
 
 def _show(value: Json) -> str:
-    return json.dumps(value)[:80]  # escapes what is not ASCII
+    try:
+        return json.dumps(value)[:80]  # escapes what is not ASCII
+    except (ValueError, RecursionError):
+        return "what cannot be shown"
 
 
-def _integer(low: int) -> Callable[[Json], bool]:
-    return lambda value: type(value) is int and low <= value <= 1_000_000
+def _integer(low: int, high: int = 1_000_000) -> Callable[[Json], bool]:
+    return lambda value: type(value) is int and low <= value <= high
 
 
 def _number(value: Json, low: float, high: float) -> bool:
-    return type(value) in (int, float) and math.isfinite(value) and low < value < high
+    if type(value) is int:
+        return low < value < high  # an integer of a thousand digits has no float
+    return type(value) is float and math.isfinite(value) and low < value < high
 
 
 def _alpha(value: Json) -> bool:
     return _number(value, 0.0, 1e15)
+
+
+def _dropout(value: Json) -> bool:
+    return same_json(value, 0) or same_json(value, 0.0) or _number(value, 0.0, 1.0)
+
+
+def _truth(value: Json) -> bool:
+    return type(value) is bool
 
 
 def _text(value: Json) -> bool:
@@ -118,7 +137,11 @@ def _names(value: Json) -> bool:
 
 def _targets(value: Json) -> bool:
     # PEFT writes down what "all-linear" came to; a folder that still says it was not written by PEFT.
-    return (_names(value) and bool(value)) or (_text(value) and value.lower() != "all-linear")
+    return (_names(value) and bool(value)) or (_pattern(value) and value.lower() != "all-linear")
+
+
+def _pattern(value: Json) -> bool:
+    return isinstance(value, str) and len(value) <= 2048 and _PRINTABLE.fullmatch(value) is not None
 
 
 def _layers(value: Json) -> bool:
@@ -135,34 +158,88 @@ def _patterns(admits: Callable[[Json], bool]) -> Callable[[Json], bool]:
     )
 
 
-READ: Mapping[str, tuple[Callable[[Json], bool], str]] = {
-    "task_type": (lambda value: value in (None, "CAUSAL_LM"), "CAUSAL_LM or null"),
-    "peft_version": (lambda value: value is None or (_text(value) and len(value) <= 80), "a version"),
-    "base_model_name_or_path": (lambda value: value is None or _text(value), "printable text, or null"),
-    "revision": (lambda value: value is None or _text(value), "printable text, or null"),
-    "inference_mode": (lambda value: type(value) is bool, "true or false"),
-    "r": (_integer(1), "a whole number of at least 1"),
-    "lora_alpha": (_alpha, "a number above 0"),
-    "lora_dropout": (
-        lambda value: _same(value, 0) or _same(value, 0.0) or _number(value, 0.0, 1.0),
-        "0 to 1 (not included)",
-    ),
-    "use_rslora": (lambda value: type(value) is bool, "true or false"),
-    "init_lora_weights": (
-        lambda value: type(value) is bool or value == "gaussian",
-        "true, false or gaussian: others change the base when they are loaded",
-    ),
-    "target_modules": (_targets, "a list of module names without repetition, or a pattern"),
-    "exclude_modules": (
-        lambda value: value is None or _names(value) or _text(value),
-        "module names, a pattern or null",
-    ),
-    "layers_to_transform": (_layers, "layer numbers or null"),
-    "layers_pattern": (
-        lambda value: value is None or _names(value) or (_text(value) and _NAME.fullmatch(value) is not None),
-        "names or null",
-    ),
-    "rank_pattern": (_patterns(_integer(1)), "module patterns to whole numbers of at least 1"),
-    "alpha_pattern": (_patterns(_alpha), "module patterns to numbers above 0"),
-}
-"""Key to what admits a value, and that in words."""
+def _mapping_of_class(value: Json) -> bool:
+    """PEFT names the base's own class when no task is said; a loader imports it, so only a model of transformers is."""
+    if value is None:
+        return True
+    if not isinstance(value, dict) or set(value) != {"base_model_class", "parent_library"}:
+        return False
+    name, library = value["base_model_class"], value["parent_library"]
+    return (
+        isinstance(name, str)
+        and isinstance(library, str)
+        and _CLASS.fullmatch(name) is not None
+        and _MODELING.fullmatch(library) is not None
+    )
+
+
+_LOADER = ("auto_mapping", "peft_type", "init_lora_weights")
+"""Keys whose other values make a loader import a class or change the base."""
+_ALSO: Mapping[str, tuple[Json, ...]] = types.MappingProxyType(
+    {"megatron_core": ("megatron.core", None), "loftq_config": ({}, None)}
+)
+"""Keys that say nothing about the function and have a second harmless value."""
+
+_LAYER_NAMES = (
+    lambda value: value is None or value in ([], "") or _names(value) or _names([value]),
+    "names or null",
+)
+_SHARED: Mapping[str, tuple[Callable[[Json], bool], str]] = types.MappingProxyType(
+    {
+        "peft_type": (lambda value: value in METHODS, "a method that is understood"),
+        "task_type": (lambda value: value in (None, "CAUSAL_LM"), "CAUSAL_LM or null"),
+        "auto_mapping": (_mapping_of_class, "null, or a class of transformers.models.X.modeling_X"),
+        "peft_version": (lambda value: value is None or (_text(value) and len(value) <= 80), "a version"),
+        "base_model_name_or_path": (
+            lambda value: value in (None, "") or _text(value),
+            "printable text of at most 500 characters, or null",
+        ),
+        "revision": (lambda value: value is None or _text(value), "printable text, or null"),
+        "inference_mode": (_truth, "true or false"),
+        "r": (_integer(1), "a whole number from 1 to 1000000"),
+        "target_modules": (_targets, "module names without repetition, or a pattern"),
+        "layers_to_transform": (_layers, "layer numbers from 0, or null"),
+        "layers_pattern": _LAYER_NAMES,
+    }
+)
+
+VALUES: Mapping[str, Mapping[str, tuple[Callable[[Json], bool], str]]] = types.MappingProxyType(
+    {
+        "LORA": types.MappingProxyType(
+            {
+                "lora_alpha": (_alpha, "a finite number above 0 and below 1e15"),
+                "lora_dropout": (_dropout, "0 to 1 (not included)"),
+                "use_rslora": (_truth, "true or false"),
+                "use_dora": (_truth, "true or false"),
+                "init_lora_weights": (
+                    lambda value: type(value) is bool or value in ("gaussian", "orthogonal"),
+                    "true, false, gaussian or orthogonal",
+                ),
+                "exclude_modules": (
+                    lambda value: value in (None, "", []) or _names(value) or _pattern(value),
+                    "module names, a pattern or null",
+                ),
+                "rank_pattern": (_patterns(_integer(1)), "module patterns to whole numbers of at least 1"),
+                "alpha_pattern": (_patterns(_alpha), "module patterns to finite numbers above 0"),
+            }
+        ),
+        "TINYLORA": types.MappingProxyType(
+            {
+                "u": (_integer(1, 65536), "a whole number from 1 to 65536"),
+                "weight_tying": (
+                    lambda value: same_json(value, 0) or same_json(value, 1) or _number(value, -1e-300, 1 + 1e-12),
+                    "0 to 1",
+                ),
+                "projection_seed": (_integer(0, 2**53), "a whole number from 0 to 2**53"),
+                "save_projection": (
+                    lambda value: value is True,
+                    "true: without the projections in the file nobody can bound the change",
+                ),
+                "init_weights": (lambda value: type(value) is bool or value == "uniform", "true, false or uniform"),
+                "init_v_bound": (lambda value: _number(value, 0.0, 1e3), "a number above 0 and below 1000"),
+                "tinylora_dropout": (_dropout, "0 to 1 (not included)"),
+            }
+        ),
+    }
+)
+"""Method to the keys that may have more than one value, with what admits a value, and that in words."""

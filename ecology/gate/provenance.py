@@ -8,17 +8,20 @@ and overlap have no answer, which is missing evidence and not a pass.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 
-from ecology.contracts.artifact import Artifact
+from ecology.contracts.artifact import CLAIMS_FILE, CONFIG_FILE, WEIGHTS_FILE, Artifact
 from ecology.contracts.genome import INTERFACE_VERSION, Genome
-from ecology.contracts.identity import CompatibilityIdentity, Digest
+from ecology.contracts.identity import CompatibilityIdentity, Digest, Json
 from ecology.contracts.policy import DataPolicy, TrustedKey
 from ecology.errors import EcologyError
+from ecology.gate.violation import Violation, show
 from ecology.signer.intoto import artifact_subjects
 from ecology.signer.statements import subjects
 from ecology.signer.verify import Claims, VerifiedClaim, genome_of, is_genome, verify_claims
-from ecology.store.adapters import BASE_KEY
+from ecology.store.header import Header
+from ecology.store.writer import BASE_KEY
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -58,60 +61,103 @@ def vouched_for(
     try:
         genome = genome_of(Claims(tuple(whole), ()))
     except EcologyError as error:
-        return Vouched(None, False, (f"claims.jsonl: {error.what}",))
+        return Vouched(None, False, (f"{error.what}",))
     return Vouched(genome, all(claim.development for claim in whole), ())
 
 
-def check_signature(vouched: Vouched, subject: Digest, revoked: Mapping[str, str]) -> list[str]:
-    """Why nobody trusted vouches for the artifact, or no longer; one sentence each.
+def check_signature(vouched: Vouched, subject: Digest, revoked: Mapping[str, str]) -> list[Violation]:
+    """Why nobody trusted vouches for the artifact, or no longer.
 
     Args:
         vouched: Result of ``vouched_for``.
         subject: The artifact's digest.
         revoked: Quarantined digests with the reason.
     """
-    found = list(vouched.problems)
+    allowed = "a genome of exactly these bytes, signed by a key that the policy trusts"
+    found = [_of("signature", "", problem, allowed) for problem in vouched.problems]
     if subject in revoked:
-        found.append(f"{subject} is revoked: {revoked[subject]}")
+        found.append(_of("signature", subject, f"revoked: {revoked[subject]}", "no revoked artifact"))
     if vouched.genome is not None:
         for parent in vouched.genome.lineage.parents:
             if parent in revoked:
-                found.append(f"its parent {parent} is revoked: {revoked[parent]}")
+                found.append(_of("signature", f"parent {parent}", f"revoked: {revoked[parent]}", "no revoked parent"))
     return found
 
 
 def check_base(
     genome: Genome | None,
     metadata: Mapping[str, str],
-    revision: str | None,
+    config: Mapping[str, Json],
     identity: CompatibilityIdentity,
-) -> list[str] | None:
+    names: frozenset[str],
+) -> list[Violation] | None:
     """Signs that the adapter was made for another base; None where nothing trusted says for which.
 
     Args:
         genome: The verified one.
         metadata: Of the weights file.
-        revision: Of the configuration; a loader would follow it.
+        config: Loaders follow its ``base_model_name_or_path`` and ``revision``.
         identity: Of the base that is served.
+        names: What the base is called, in lower case; empty where that is not known, and then any name will do.
     """
     found = []
     if BASE_KEY in metadata and metadata[BASE_KEY] != identity.base_weights:
-        found.append(
-            f"metadata {BASE_KEY} names {ascii(metadata[BASE_KEY])[:80]}, the base here is {identity.base_weights}"
-        )
-    if revision is not None and revision != identity.base_weights:
-        found.append(f"revision is {ascii(revision)[:80]}, allowed: null or the base's digest {identity.base_weights}")
+        said = show(metadata[BASE_KEY])
+        found.append(Violation("base identity", WEIGHTS_FILE, f"__metadata__: {BASE_KEY}", said, identity.base_weights))
+    revision, path = config.get("revision"), config.get("base_model_name_or_path")
+    if isinstance(revision, str) and revision != identity.base_weights:
+        allowed = f"null or the base's digest {identity.base_weights}"
+        found.append(Violation("base identity", CONFIG_FILE, "revision", show(revision), allowed))
+    if isinstance(path, str) and path and not _names_base(path, names):
+        allowed = f"null, {', '.join(sorted(names)) or 'a plain name'}, or the path of a folder of that name"
+        found.append(Violation("base identity", CONFIG_FILE, "base_model_name_or_path", show(path, 200), allowed))
     if genome is None:
         return found or None
     for field in genome.identity.differences(identity):
         ours, theirs = getattr(identity, field), getattr(genome.identity, field)
-        found.append(f"its genome says {field} {theirs!r:.80}, the base here has {ours!r:.80}")
+        found.append(_of("base identity", f"genome: {field}", show(theirs), show(ours)))
     if genome.interface_version != INTERFACE_VERSION:
-        found.append(f"it speaks {genome.interface_version!r:.80}, only {INTERFACE_VERSION!r} is known here")
+        said = show(genome.interface_version)
+        found.append(_of("base identity", "genome: interface_version", said, INTERFACE_VERSION))
     return found
 
 
-def check_taint(genome: Genome | None, data: DataPolicy) -> list[str] | None:
+def _names_base(path: str, names: frozenset[str]) -> bool:
+    """Whether a name or path means the base and nothing that a loader would fetch from elsewhere."""
+    parts = path.lower().split("/")
+    if "://" in path or "\\" in path or path.startswith("~") or ".." in parts:
+        return False
+    if not names or path.lower() in names:
+        return True
+    local = path.startswith(("/", "./"))  # owner/name without either would be fetched from a hub
+    return local and next((part for part in reversed(parts) if part), "") in {name.rsplit("/", 1)[-1] for name in names}
+
+
+def check_profile(genome: Genome | None, header: Header, artifact: Artifact) -> list[Violation]:
+    """Numbers in the genome that the files contradict.
+
+    Args:
+        genome: The verified one.
+        header: Of the weights file.
+        artifact: The files that are judged.
+    """
+    if genome is None:
+        return []
+    sizes = {name: math.prod(info.shape) for name, info in header.tensors.items()}
+    trained = {name: size for name, size in sizes.items() if ".tinylora_v." in name}
+    claimed = genome.resource_profile
+    found = []
+    held = {sum(sizes.values()), *([sum(trained.values())] if trained else [])}  # of a TinyLoRA the vectors may count
+    if claimed.parameters not in held:
+        said, allowed = f"{claimed.parameters}", f"{' or '.join(map(str, sorted(held)))}, as the tensors have"
+        found.append(_of("claim", "genome: resource_profile.parameters", said, allowed))
+    if claimed.size_bytes != artifact.size_bytes:
+        said, allowed = f"{claimed.size_bytes}", f"{artifact.size_bytes}, as the files have"
+        found.append(_of("claim", "genome: resource_profile.size_bytes", said, allowed))
+    return found
+
+
+def check_taint(genome: Genome | None, data: DataPolicy) -> list[Violation] | None:
     """Corpora of the lineage that the policy does not allow; None where nothing trusted tells of any.
 
     Args:
@@ -122,15 +168,15 @@ def check_taint(genome: Genome | None, data: DataPolicy) -> list[str] | None:
         return None
     found = []
     for corpus in genome.lineage.corpora:
+        key = f"corpus {show(corpus.id)} ({corpus.digest})"
         if corpus.no_train and data.forbid_no_train:
-            found.append(f"corpus {corpus.id!r:.80} ({corpus.digest}) is marked no-train")
+            found.append(_of("data", key, "marked no-train", "corpora that may be trained on"))
         if data.licences and corpus.licence not in data.licences:
-            allowed = ", ".join(data.licences)
-            found.append(f"corpus {corpus.id!r:.80} is licensed {corpus.licence!r:.80}, allowed: {allowed}")
+            found.append(_of("data", key, f"licence {show(corpus.licence)}", ", ".join(data.licences)))
     return found
 
 
-def check_overlap(genome: Genome | None, shares: Mapping[Digest, float], data: DataPolicy) -> list[str] | None:
+def check_overlap(genome: Genome | None, shares: Mapping[Digest, float], data: DataPolicy) -> list[Violation] | None:
     """Corpora of the lineage that share too many prompts with the suites; None where nothing trusted tells of any.
 
     Args:
@@ -142,14 +188,17 @@ def check_overlap(genome: Genome | None, shares: Mapping[Digest, float], data: D
         return None
     found = []
     for corpus in genome.lineage.corpora:
+        key = f"corpus {show(corpus.id)} ({corpus.digest})"
         if corpus.digest not in shares:
-            found.append(f"corpus {corpus.id!r:.80} ({corpus.digest}) is not known here, so its overlap is not either")
+            found.append(_of("data", key, "a corpus that is not known here", "one whose overlap can be computed"))
         elif not shares[corpus.digest] <= data.max_overlap:
-            share = shares[corpus.digest]
-            found.append(
-                f"{share:.2%} of corpus {corpus.id!r:.80} are items of a suite, allowed: {data.max_overlap:.2%}"
-            )
+            said = f"{shares[corpus.digest]:.2%} of it are items of a suite"
+            found.append(_of("data", key, said, f"at most {data.max_overlap:.2%}"))
     return found
+
+
+def _of(threat: str, key: str, found: str, allowed: str) -> Violation:
+    return Violation(threat, CLAIMS_FILE, key, found, allowed)
 
 
 def _uncovered(claim: VerifiedClaim, artifact: Artifact) -> list[str]:
@@ -164,10 +213,10 @@ def _unsigned(
 ) -> tuple[str, ...]:
     if births:
         names = ", ".join(ascii(name)[:80] for name in _uncovered(births[0], artifact)[:5])
-        return (f"claims.jsonl: the genome signed by {births[0].signer!r:.80} does not cover the folder: {names}",)
+        return (f"the genome signed by {births[0].signer!r:.80} does not cover the folder: {names}",)
     if not claims:
         return ("there are no claims: the folder is unsigned",)
     if read.verified:
-        return ("claims.jsonl: no genome of these bytes is among what trusted keys signed",)
+        return ("no genome of these bytes is among what trusted keys signed",)
     why = "; ".join(refused[:200] for refused in read.refused[:3])
-    return (f"claims.jsonl: nothing in it is signed by a trusted key: {why}",)
+    return (f"nothing in it is signed by a trusted key: {why}",)

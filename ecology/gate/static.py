@@ -1,8 +1,8 @@
 """The first rung: everything that can be said of an adapter without a model, in well under a second.
 
-Ten questions, each a count of violations with a sentence for each: file, key, what was found, what is allowed.
+Eleven questions, each a count of violations with a sentence for each: file, key, what was found, what is allowed.
 
-    static.files        only adapter_config.json, adapter_model.safetensors and claims.jsonl, plain files all
+    static.files        only adapter_config.json, adapter_model.safetensors, claims.jsonl and README.md, plain files all
     static.config       the configuration says nothing but what a LoRA needs               (``configuration``)
     static.tensors      exactly the tensors that follow from configuration and base        (``tensors``)
     static.finite       no NaN, no infinity
@@ -12,6 +12,7 @@ Ten questions, each a count of violations with a sentence for each: file, key, w
     static.base         made for this base
     static.taint        nothing in the lineage that must not be trained on
     static.overlap      nothing in the lineage that it is judged on
+    static.anomaly      its spectra look like those of the adapters bred here              (``anomaly``)
 
 Nothing in the folder is trusted, so whatever goes wrong inside a check, foreseen or not, is a violation with a typed
 reason. A question that cannot be put (no verified genome to ask about data, no norms of the base at hand) has no
@@ -26,7 +27,6 @@ import contextlib
 import dataclasses
 import functools
 import os
-import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -36,18 +36,35 @@ from ecology.contracts.identity import CompatibilityIdentity, Digest, Json
 from ecology.contracts.policy import AdapterLimits, DataPolicy, Policy, TrustedKey
 from ecology.errors import EcologyError, MalformedArtifact
 from ecology.gate import provenance, tensors
+from ecology.gate.anomaly import Calibration, anomalies, calibration_of, statistics
 from ecology.gate.configuration import check_configuration
 from ecology.gate.provenance import Vouched, vouched_for
-from ecology.gate.tensors import Module
-from ecology.store.adapters import describe, read_config
-from ecology.store.header import Header, read_header
+from ecology.gate.tensors import Change, Implied
+from ecology.gate.violation import Violation, show
+from ecology.store.files import parse_json
+from ecology.store.header import Header, header_of
+from ecology.store.snapshot import Entry, Snapshot, take
 
 SOURCE = "static/v1"
 """Name and version of the checks, as measurements carry it."""
 MOST_DETAILS = 20
 """Violations that are spelled out; the count has all of them."""
+README_FILE = "README.md"
 MAX_CLAIMS_BYTES = 16 * 1024 * 1024
-_ALLOWED = (CONFIG_FILE, WEIGHTS_FILE, CLAIMS_FILE)
+MAX_CONFIG_BYTES = 512 * 1024
+MAX_README_BYTES = 256 * 1024
+MAX_OTHER_BYTES = 32 * 1024 * 1024
+HEADER_BYTES_FIXED, HEADER_BYTES_A_TENSOR = 4096, 1200
+"""What a header may have: four tensors of 300 bytes for each tensor of the base."""
+TOKENIZER_FILES = frozenset(
+    {
+        *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json"),
+        *("merges.txt", "tokenizer.model", "chat_template.jinja", "chat_template.json", "generation_config.json"),
+    }
+)
+"""Trainers leave copies of these beside an adapter. They decide what the model is asked: only the base's own pass."""
+_ALLOWED = (CONFIG_FILE, WEIGHTS_FILE, CLAIMS_FILE, README_FILE)
+_MOST_BYTES = {CLAIMS_FILE: MAX_CLAIMS_BYTES, CONFIG_FILE: MAX_CONFIG_BYTES, README_FILE: MAX_README_BYTES}
 _FOREIGN = {
     ".bin": "a pickle runs code when it is loaded",
     ".pt": "a pickle runs code when it is loaded",
@@ -79,6 +96,12 @@ class StaticContext:
     """By corpus, the share of its prompts (0 to 1) that are items of a suite."""
     revoked: Mapping[str, str]
     """Quarantined digests with the reason."""
+    base_names: frozenset[str] = frozenset()
+    """What the base is called, in lower case; empty where that is not known."""
+    base_files: Mapping[str, Digest] = dataclasses.field(default_factory=dict)
+    """Digests of the base's own tokenizer files and template, by name."""
+    calibration: Calibration | None = None
+    """What adapters of this base usually look like; None where nobody has measured it."""
 
 
 def context_for(
@@ -90,6 +113,8 @@ def context_for(
     development: tuple[TrustedKey, ...] = (),
     corpora: Mapping[Digest, float] | None = None,
     revoked: Mapping[str, str] | None = None,
+    base_names: frozenset[str] = frozenset(),
+    base_files: Mapping[str, Digest] | None = None,
 ) -> StaticContext:
     """The context under a policy: its bounds and keys, development keys only if it allows them.
 
@@ -101,6 +126,8 @@ def context_for(
         development: This installation's development keys.
         corpora: By corpus, the share of its prompts (0 to 1) that are items of a suite.
         revoked: Quarantined digests with the reason.
+        base_names: What the base is called, in lower case; none allows any plain name.
+        base_files: Digests of the base's own tokenizer files and template, by name.
     """
     return StaticContext(
         identity=identity,
@@ -112,11 +139,14 @@ def context_for(
         development=development if policy.signatures.allow_development else (),
         corpora=corpora or {},
         revoked=revoked or {},
+        base_names=base_names,
+        base_files=base_files or {},
+        calibration=calibration_of(identity.base_weights),
     )
 
 
 def static_evidence(submission: Submission, context: StaticContext) -> Evidence:
-    """Asks the ten questions.
+    """Asks the eleven questions.
 
     Args:
         submission: The folder and the claims; neither is trusted.
@@ -127,7 +157,7 @@ def static_evidence(submission: Submission, context: StaticContext) -> Evidence:
         candidate brought.
     """
     look = _Look(submission, context)
-    questions: Mapping[str, Callable[[], list[str] | None]] = {
+    questions: Mapping[str, Callable[[], list[Violation] | None]] = {
         "static.files": look.files,
         "static.config": look.config,
         "static.tensors": look.tensors,
@@ -138,6 +168,7 @@ def static_evidence(submission: Submission, context: StaticContext) -> Evidence:
         "static.base": look.base,
         "static.taint": look.taint,
         "static.overlap": look.overlap,
+        "static.anomaly": look.anomaly,
     }
     evidence = []
     for metric, ask in questions.items():
@@ -147,25 +178,26 @@ def static_evidence(submission: Submission, context: StaticContext) -> Evidence:
     return tuple(evidence)
 
 
-def _asked(ask: Callable[[], list[str] | None]) -> list[str] | None:
+def _asked(ask: Callable[[], list[Violation] | None]) -> list[Violation] | None:
     try:
         return ask()
     except EcologyError as error:
-        return [_sentence(error)]
+        return [_broken(error)]
     except Exception as error:
-        return [f"{type(error).__name__} while checking: {ascii(str(error))[:200]}"]
+        return [Violation("unforeseen", "", "", f"{type(error).__name__}: {show(str(error), 200)}", "no error")]
 
 
-def _count(violations: list[str]) -> Count:
-    shown = violations[:MOST_DETAILS]
+def _count(violations: list[Violation]) -> Count:
+    shown = [violation.sentence() for violation in violations[:MOST_DETAILS]]
     if len(violations) > len(shown):
         shown.append(f"and {len(violations) - len(shown)} more")
     return Count(len(violations), tuple(shown))
 
 
-def _sentence(error: EcologyError) -> str:
-    name = Path(error.where).name if error.where else ""
-    return f"{name}: {error.what}" if name and name not in error.what else error.what
+def _broken(error: EcologyError) -> Violation:
+    file, _, key = (Path(error.where).name if error.where else "").partition(": ")
+    threat = "config type" if file == CONFIG_FILE else "container" if file == WEIGHTS_FILE else "foreign file"
+    return Violation(threat, file, key, show(error.what, 300), error.todo or "a file that follows its format")
 
 
 class _Look:
@@ -177,120 +209,184 @@ class _Look:
 
     # 1. What is there?
 
-    def files(self) -> list[str]:
+    @functools.cached_property
+    def _snapshot(self) -> Snapshot:
+        bounds = {
+            CONFIG_FILE: MAX_CONFIG_BYTES,
+            README_FILE: MAX_README_BYTES,
+            WEIGHTS_FILE: self.context.limits.max_file_bytes,
+        }
+        return take(self.folder, bounds, MAX_OTHER_BYTES)
+
+    def files(self) -> list[Violation]:
         found = []
-        with os.scandir(self.folder) as entries:
-            names = sorted(entries, key=lambda entry: entry.name)
-        for entry in names:
-            shown = ascii(entry.name)[:200]
-            mode = entry.stat(follow_symlinks=False).st_mode
-            if stat.S_ISLNK(mode):
-                found.append(f"{shown} is a link, allowed: plain files")
-            elif stat.S_ISDIR(mode):
-                found.append(f"{shown} is a folder, allowed: plain files")
-            elif not stat.S_ISREG(mode):
-                found.append(f"{shown} is not a regular file")
+        entries = self._snapshot.entries
+        for entry in entries:
+            if entry.kind != "file":
+                found.append(_foreign(entry, f"a {entry.kind}", "plain files"))
+            elif entry.name in TOKENIZER_FILES:
+                found += self._of_the_base(entry)
             elif entry.name not in _ALLOWED:
                 why = _FOREIGN.get(os.path.splitext(entry.name)[1].lower(), "an adapter does not need it")
-                found.append(f"{shown} does not belong to an adapter: {why}; allowed: {', '.join(_ALLOWED)}")
-            elif entry.name == CLAIMS_FILE and entry.stat(follow_symlinks=False).st_size > MAX_CLAIMS_BYTES:
-                found.append(f"{CLAIMS_FILE} is larger than {MAX_CLAIMS_BYTES} bytes")
-        present = {entry.name for entry in names}
-        found += [f"{name} is missing" for name in (CONFIG_FILE, WEIGHTS_FILE) if name not in present]
-        if not found and self._artifact != self.submission.artifact:
-            found.append(f"the folder holds {self._artifact.digest}, submitted was {self.submission.artifact.digest}")
+                found.append(_foreign(entry, f"a file that does not belong: {why}", ", ".join(_ALLOWED)))
+            elif entry.size_bytes > _MOST_BYTES.get(entry.name, entry.size_bytes):
+                found.append(_foreign(entry, f"{entry.size_bytes} bytes", f"at most {_MOST_BYTES[entry.name]}"))
+            elif entry.name == README_FILE:
+                found += self._readme(entry)
+        present = {entry.name for entry in entries}
+        for name in (CONFIG_FILE, WEIGHTS_FILE):
+            if name not in present:
+                found.append(Violation("foreign file", name, "", "no such file", "both files of an adapter"))
+        if not found and self._artifact is not None and self._artifact != self.submission.artifact:
+            said = f"{self._artifact.digest} in the folder"
+            found.append(Violation("foreign file", "", "", said, f"{self.submission.artifact.digest}, as submitted"))
         return found
 
-    @functools.cached_property
-    def _artifact(self) -> Artifact:
-        return describe(self.folder)
+    def _of_the_base(self, entry: Entry) -> list[Violation]:
+        ours = self.context.base_files.get(entry.name)
+        if ours is not None and entry.digest == ours:
+            return []
+        allowed = f"no such file, or the base's own ({ours})" if ours else "no such file: the base has none"
+        return [_foreign(entry, f"a tokenizer or template that is not the base's ({entry.digest})", allowed)]
+
+    def _readme(self, entry: Entry) -> list[Violation]:
+        """Prose may stand beside the weights: nobody here reads it, and it is covered by digest and signature."""
+        data = self._snapshot.contents.get(README_FILE, b"")
+        try:
+            text = data.decode("utf-8")
+        except UnicodeDecodeError:
+            return [_foreign(entry, "bytes that are not UTF-8", "text")]
+        bad = next((c for c in text if not (c.isprintable() or c in "\n\r\t")), "")
+        return [_foreign(entry, f"the character {show(bad)}", "printable text")] if bad else []
+
+    @property
+    def _artifact(self) -> Artifact | None:
+        return self._snapshot.artifact
+
+    def _content(self, name: str) -> bytes:
+        if name not in self._snapshot.contents:
+            entry = next((one for one in self._snapshot.entries if one.name == name), None)
+            what = "is missing" if entry is None else f"is a {entry.kind} of {entry.size_bytes} bytes and was not read"
+            raise MalformedArtifact(f"{name} {what}", where=str(self.folder / name), todo="put a plain file there")
+        return self._snapshot.contents[name]
 
     # 2. What does the configuration say?
 
-    def config(self) -> list[str]:
+    def config(self) -> list[Violation]:
         return check_configuration(self._config, self.context.limits)
 
     @functools.cached_property
     def _config(self) -> Mapping[str, Json]:
-        return read_config(self.folder)
+        where = str(self.folder / CONFIG_FILE)
+        data = self._content(CONFIG_FILE)
+        if data.count(b"[") + data.count(b"{") > 64 + len(data) // 16:  # patterns have brackets too
+            raise MalformedArtifact(
+                "denser with lists and mappings than a configuration", where=where, todo="as PEFT writes it"
+            )
+        config = parse_json(data, where)
+        if not isinstance(config, dict):
+            raise MalformedArtifact("not a JSON object", where=where)
+        return config
 
     @functools.cached_property
-    def _implied(self) -> tuple[tuple[Module, ...] | None, list[str]]:
+    def _implied(self) -> tuple[Implied | None, list[Violation]]:
         """The targeted modules, None where the configuration is refused already; and what is wrong with the targets."""
         if _asked(self.config):
             return None, []
         try:
-            return tensors.implied_modules(self._config, self.context.tensor_schema, CONFIG_FILE)
+            return tensors.implied(self._config, self.context.tensor_schema, CONFIG_FILE)
         except MalformedArtifact as error:
-            return None, [_sentence(error)]
+            return None, [_broken(error)]
 
     # 3. What is in the weights?
 
     @functools.cached_property
-    def _weights(self) -> Path:
-        return self.folder / WEIGHTS_FILE
-
-    @property
-    def _size(self) -> int:
-        return self._weights.lstat().st_size
+    def _header(self) -> Header:
+        most = HEADER_BYTES_FIXED + HEADER_BYTES_A_TENSOR * len(self.context.tensor_schema)
+        return header_of(self._content(WEIGHTS_FILE), self.folder / WEIGHTS_FILE, most)
 
     @functools.cached_property
-    def _header(self) -> Header:
-        return read_header(self._weights)
+    def _changes(self) -> list[Change]:
+        meant, _ = self._implied
+        return [] if meant is None else tensors.changes(self._content(WEIGHTS_FILE), self._header, meant)
 
-    def tensors(self) -> list[str] | None:
-        modules, problems = self._implied
-        found = tensors.check_keys(self._header, modules, self.context.tensor_schema, self.context.limits)
+    def tensors(self) -> list[Violation] | None:
+        meant, problems = self._implied
+        found = tensors.check_keys(self._header, meant, self.context.tensor_schema, self.context.limits)
+        if self._artifact is not None:
+            found += provenance.check_profile(self._vouched.genome, self._header, self._artifact)
         found = [*problems, *found]
-        return found if found or modules is not None else None
+        return found if found or meant is not None else None
 
-    def finite(self) -> list[str] | None:
-        if self._size > self.context.limits.max_file_bytes:
+    def finite(self) -> list[Violation] | None:
+        if WEIGHTS_FILE not in self._snapshot.contents and self._too_large:
             return None  # refused by its size; nobody has to read it
-        return tensors.check_finite(self._weights, self._header)
+        return tensors.check_finite(self._content(WEIGHTS_FILE), self._header)
 
-    def limits(self) -> list[str] | None:
+    @property
+    def _too_large(self) -> int:
+        """Size of a weights file that is larger than the policy allows, else 0."""
+        sizes = [entry.size_bytes for entry in self._snapshot.entries if entry.name == WEIGHTS_FILE]
+        return sizes[0] if sizes and sizes[0] > self.context.limits.max_file_bytes else 0
+
+    def limits(self) -> list[Violation] | None:
         limits, norms = self.context.limits, self.context.weight_norms
-        if self._size > limits.max_file_bytes:
-            return [f"{WEIGHTS_FILE} has {self._size} bytes, allowed: at most {limits.max_file_bytes}"]
-        modules, _ = self._implied
-        if modules is None:
+        if size := self._too_large:
+            allowed = f"at most {limits.max_file_bytes}"
+            return [Violation("magnitude", WEIGHTS_FILE, "", f"{size} bytes", allowed)]
+        meant, _ = self._implied
+        if meant is None:
             return None
-        found = tensors.check_sizes(modules, limits)
+        found = tensors.check_sizes(meant.modules, limits)
         if norms is None:
             return found or None
-        return [*found, *tensors.check_norms(self._weights, self._header, modules, norms, limits)]
+        return [*found, *tensors.check_norms(self._changes, norms, limits)]
 
     # 4. Who vouches for it, and for what?
 
     @functools.cached_property
     def _vouched(self) -> Vouched:
-        try:
-            artifact = self._artifact
-        except MalformedArtifact as error:  # bytes without a digest cannot have been signed
-            return Vouched(None, False, (_sentence(error),))
+        artifact = self._artifact
+        if artifact is None:  # bytes without a digest cannot have been signed
+            return Vouched(None, False, ("a folder that has no digest, so nobody can have signed it",))
         return vouched_for(artifact, self.submission.claims, self.context.trusted, self.context.development)
 
-    def signature(self) -> list[str]:
+    def signature(self) -> list[Violation]:
         return provenance.check_signature(self._vouched, self.submission.artifact.digest, self.context.revoked)
 
-    def development(self) -> list[str] | None:
+    def development(self) -> list[Violation] | None:
         if self._vouched.genome is None:
             return None
-        return ["only a development key vouches for the genome"] if self._vouched.development else []
+        if not self._vouched.development:
+            return []
+        return [Violation("signature", CLAIMS_FILE, "", "a development key alone", "a key that the policy names")]
 
-    def base(self) -> list[str] | None:
+    def base(self) -> list[Violation] | None:
         metadata: Mapping[str, str] = {}
-        revision = None
+        config: Mapping[str, Json] = {}
         with contextlib.suppress(MalformedArtifact):  # a file that cannot be read is refused for that
             metadata = self._header.metadata
         with contextlib.suppress(MalformedArtifact):
-            revision = self._config.get("revision")
-        revision = revision if isinstance(revision, str) else None
-        return provenance.check_base(self._vouched.genome, metadata, revision, self.context.identity)
+            config = self._config
+        return provenance.check_base(
+            self._vouched.genome, metadata, config, self.context.identity, self.context.base_names
+        )
 
-    def taint(self) -> list[str] | None:
+    def taint(self) -> list[Violation] | None:
         return provenance.check_taint(self._vouched.genome, self.context.data)
 
-    def overlap(self) -> list[str] | None:
+    def overlap(self) -> list[Violation] | None:
         return provenance.check_overlap(self._vouched.genome, self.context.corpora, self.context.data)
+
+    # 5. Does it look like the others?
+
+    def anomaly(self) -> list[Violation] | None:
+        calibration, norms = self.context.calibration, self.context.weight_norms
+        if calibration is None or norms is None or calibration.base_weights != self.context.identity.base_weights:
+            return None
+        said = statistics(self._changes, norms)
+        return anomalies(said, calibration) if said else None
+
+
+def _foreign(entry: Entry, found: str, allowed: str) -> Violation:
+    return Violation("foreign file", show(entry.name, 200), "", found, allowed)

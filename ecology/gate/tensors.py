@@ -2,7 +2,19 @@
 
 PEFT loads any key that it finds by name, so a "LoRA" with a key of the base overwrites the base, silently and for good
 (peft 0.21.2; ``disable_adapter`` and ``unload`` do not undo it). Hence no list of what is forbidden: from
-``target_modules``, ranks and the base's tensor schema follows the one set of keys and shapes that is allowed.
+``peft_type``, ``target_modules``, ranks and the base's tensor schema follows the one set of keys and shapes that is
+allowed, and nothing may be missing from it.
+
+What is bounded, by module, is the change's norm against the weight's, ||dW||_F <= max_relative_norm ||W||_F:
+
+* LoRA, rsLoRA: dW = s B A exactly, by ||B A||_F^2 = <B^T B, A A^T>;
+* TinyLoRA: dW = B R A with R = sum_i v_i P_i (arXiv:2602.04118). Which vector a module shares depends on the order of
+  the base's modules, so the largest change over all vectors in the file counts;
+* DoRA: rows of W + s B A scaled to the lengths m. s B A is bounded as above, and m by being positive and
+  ||m|| <= (1 + max_relative_norm) ||W||_F; how m is spread over the rows is left to the measured gates.
+
+||dW||_2 <= ||dW||_F, so each of these bounds the spectral norm as well; where the base's own spectral norms are known
+(``anomaly``) the change's is compared with them.
 """
 
 from __future__ import annotations
@@ -10,23 +22,32 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 
 import numpy as np
+import numpy.typing as npt
 
+from ecology.contracts.artifact import WEIGHTS_FILE
 from ecology.contracts.identity import Json
 from ecology.contracts.policy import AdapterLimits
-from ecology.store.adapters import BASE_KEY
-from ecology.store.header import Header, load_tensor
+from ecology.gate.violation import Violation, show
+from ecology.store.header import Header, TensorInfo
 from ecology.store.matching import pattern_values, targeted
+from ecology.store.writer import BASE_KEY
 
 METADATA: Mapping[str, str] = {"format": "pt"}
 """What ``__metadata__`` may hold, besides the base's digest, which is the business of ``provenance``."""
+BLOCK = 1 << 18
+"""Values that are widened at a time."""
+
+Floats = npt.NDArray[np.float64]
 
 _PREFIX = "base_model.model."
-_FACTOR = re.compile(r"base_model\.model\.(.+)\.lora_[AB]\.weight")
-_READABLE = ("F32", "F16", "BF16")
+_VECTOR = "base_model.tinylora_v."
+_FACTOR = re.compile(
+    r"base_model\.model\.(.+)\.(?:lora_[AB]\.weight|lora_magnitude_vector|tinylora_[ABP])|base_model\.tinylora_v\.\d+"
+)
+_READABLE: Mapping[str, str] = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -39,15 +60,55 @@ class Module:
     outputs: int
     rank: int
     scale: float
-    """alpha / r, or alpha / sqrt(r)."""
+    """alpha / r, or alpha / sqrt(r); 1 for TinyLoRA."""
+    magnitudes: bool = False
+    """Whether it is a DoRA."""
+    projections: int = 0
+    """Length u of a TinyLoRA's vectors; 0 for a LoRA."""
 
     @property
-    def shapes(self) -> Mapping[str, tuple[int, int]]:
-        """Key and shape of its two factors."""
-        return {
-            f"{_PREFIX}{self.name}.lora_A.weight": (self.rank, self.inputs),
-            f"{_PREFIX}{self.name}.lora_B.weight": (self.outputs, self.rank),
-        }
+    def a(self) -> str:
+        """Key of the factor A, rank x inputs."""
+        return f"{_PREFIX}{self.name}.{'tinylora_A' if self.projections else 'lora_A.weight'}"
+
+    @property
+    def b(self) -> str:
+        """Key of the factor B, outputs x rank."""
+        return f"{_PREFIX}{self.name}.{'tinylora_B' if self.projections else 'lora_B.weight'}"
+
+    @property
+    def m(self) -> str:
+        """Key of a DoRA's magnitudes."""
+        return f"{_PREFIX}{self.name}.lora_magnitude_vector"
+
+    @property
+    def p(self) -> str:
+        """Key of a TinyLoRA's projections, u x rank x rank."""
+        return f"{_PREFIX}{self.name}.tinylora_P"
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Key and shape of its tensors."""
+        found: dict[str, tuple[int, ...]] = {self.a: (self.rank, self.inputs), self.b: (self.outputs, self.rank)}
+        if self.magnitudes:
+            found[self.m] = (self.outputs,)
+        if self.projections:
+            found[self.p] = (self.projections, self.rank, self.rank)
+        return found
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Implied:
+    """What a configuration means on a base."""
+
+    modules: tuple[Module, ...]
+    vectors: Mapping[str, tuple[int, ...]]
+    """Key and shape of what TinyLoRA modules share."""
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Key and shape of every tensor that there has to be."""
+        return {key: shape for module in self.modules for key, shape in module.shapes.items()} | dict(self.vectors)
 
 
 def linear_modules(schema: Mapping[str, tuple[int, ...]]) -> Mapping[str, tuple[int, int]]:
@@ -63,9 +124,9 @@ def linear_modules(schema: Mapping[str, tuple[int, ...]]) -> Mapping[str, tuple[
     }
 
 
-def implied_modules(
+def implied(
     config: Mapping[str, Json], schema: Mapping[str, tuple[int, ...]], where: str
-) -> tuple[tuple[Module, ...], list[str]]:
+) -> tuple[Implied, list[Violation]]:
     """The modules that a checked configuration targets on this base, and what is wrong with its targets.
 
     Args:
@@ -74,35 +135,53 @@ def implied_modules(
         where: File name for messages.
 
     Raises:
-        MalformedArtifact: A pattern that is unsafe to match, or no target.
+        MalformedArtifact: A pattern that cannot be matched in bounded time, or no target.
     """
     linear = linear_modules(schema)
     chosen = sorted(targeted(config, linear, where))
+    problems = []
+    if not chosen:
+        problems.append(_target(where, config["target_modules"], "what matches a linear module of the base"))
+    targets = config["target_modules"]
+    endings = {name[at:] for name in linear for at in (0, *(i + 1 for i, c in enumerate(name) if c == "."))}
+    for entry in targets if isinstance(targets, list) else ():
+        if entry not in endings:
+            problems.append(_target(where, entry, "the name of a linear module of the base, or the end of one"))
+    if config["peft_type"] == "TINYLORA":
+        return _tiny(config, linear, chosen), problems
     ranks = pattern_values(config, "rank_pattern", config["r"], chosen, where)
     alphas = pattern_values(config, "alpha_pattern", config["lora_alpha"], chosen, where)
-    stabilised = config.get("use_rslora", False)
-    problems = [] if chosen else ["target_modules matches no linear module of the base"]
-    targets = config["target_modules"]
-    for entry in targets if isinstance(targets, list) else ():
-        if entry not in linear and not any(name.endswith(f".{entry}") for name in linear):
-            problems.append(f"target_modules names {entry!r}, which is no linear module of the base")
+    stabilised, dora = config.get("use_rslora", False), bool(config.get("use_dora", False))
     modules = []
     for name in chosen:
         outputs, inputs = linear[name]
         rank, alpha = ranks[name], alphas[name]
         scale = alpha / math.sqrt(rank) if stabilised else alpha / rank
-        modules.append(Module(name, inputs, outputs, rank, scale))
-    return tuple(modules), problems
+        modules.append(Module(name, inputs, outputs, rank, scale, dora))
+    return Implied(tuple(modules), {}), problems
+
+
+def _tiny(config: Mapping[str, Json], linear: Mapping[str, tuple[int, int]], chosen: list[str]) -> Implied:
+    """PEFT's own arithmetic of groups (peft 0.21.2, ``tuners/tinylora/model.py``, ``_create_and_replace``)."""
+    u, count = config["u"], len(chosen)
+    modules = tuple(
+        Module(name, linear[name][1], linear[name][0], min(config["r"], *linear[name]), 1.0, projections=u)
+        for name in chosen
+    )
+    groups = max(1, round(count * (1.0 - config.get("weight_tying", 0.0))))
+    size = max(1, count // groups)
+    used = {min(index // size, groups - 1) for index in range(count)}
+    return Implied(modules, {f"{_VECTOR}{group}": (u,) for group in sorted(used)})
 
 
 def check_keys(
-    header: Header, modules: tuple[Module, ...] | None, schema: Mapping[str, tuple[int, ...]], limits: AdapterLimits
-) -> list[str]:
-    """Tensors that are superfluous, missing, misshapen or of another type; one sentence each.
+    header: Header, meant: Implied | None, schema: Mapping[str, tuple[int, ...]], limits: AdapterLimits
+) -> list[Violation]:
+    """Tensors that are superfluous, missing, misshapen or of another type.
 
     Args:
         header: Of the weights file.
-        modules: What the configuration implies; None where it implies nothing that can be trusted, and then only what
+        meant: What the configuration implies; None where it implies nothing that can be trusted, and then only what
             no configuration could allow is found.
         schema: Name and shape of every tensor of the base.
         limits: The policy's bounds; ``dtypes`` is read here.
@@ -110,94 +189,196 @@ def check_keys(
     found = []
     for key, value in header.metadata.items():
         if key != BASE_KEY and METADATA.get(key) != value:
-            found.append(f"metadata {ascii(key)[:80]} is {ascii(value)[:80]}, allowed: format pt and {BASE_KEY}")
+            found.append(_of("container", f"__metadata__: {show(key)}", show(value), f"format: pt, and {BASE_KEY}"))
     linear = linear_modules(schema)
-    expected = {key: shape for module in modules or () for key, shape in module.shapes.items()}
+    expected = meant.shapes if meant is not None else {}
     for name, info in header.tensors.items():
         factor = _FACTOR.fullmatch(name)
-        possible = name in expected if modules is not None else factor is not None and factor[1] in linear
+        possible = name in expected if meant is not None else factor and (factor[1] is None or factor[1] in linear)
         if not possible:
-            found.append(f"tensor {ascii(name)[:200]} {_trespass(name, schema)}")
+            found.append(_trespass(name, schema, len(expected)))
         elif name in expected and info.shape != expected[name]:
-            found.append(f"tensor {name} has shape {info.shape}, the configuration and the base imply {expected[name]}")
+            allowed = f"{list(expected[name])}, which configuration and base imply"
+            found.append(_of("shape", name, f"shape {list(info.shape)}", allowed))
         if info.dtype not in limits.dtypes:
-            found.append(f"tensor {ascii(name)[:200]} is {info.dtype}, allowed: {', '.join(limits.dtypes)}")
-    found += [f"tensor {key} is missing" for key in expected if key not in header.tensors]
+            found.append(_of("dtype", name[:200], info.dtype, ", ".join(limits.dtypes)))
+    for key, shape in expected.items():
+        if key not in header.tensors:
+            found.append(_of("missing factor", key, "no such tensor", f"one of shape {list(shape)}"))
     return found
 
 
-def check_finite(path: Path, header: Header) -> list[str]:
-    """Tensors that hold NaN or infinity; one sentence each.
+def check_finite(data: bytes, header: Header) -> list[Violation]:
+    """Tensors that hold NaN or infinity.
 
     Args:
-        path: The weights file.
+        data: The weights file.
         header: Its header.
-
-    Raises:
-        MalformedArtifact: The file changed while it was read.
     """
     found = []
     for name, info in header.tensors.items():
         if info.dtype not in _READABLE:
             continue  # refused for its type; what integers hold is finite
-        values = load_tensor(path, header, name)
-        bad = int(values.size - np.count_nonzero(np.isfinite(values)))
+        bad = sum(int(part.size - np.count_nonzero(np.isfinite(part))) for part in _parts(data, header, info))
         if bad:
-            found.append(f"tensor {ascii(name)[:200]} holds {bad} of {values.size} values that are not finite")
+            size = (info.end - info.start) // np.dtype(_READABLE[info.dtype]).itemsize
+            found.append(_of("non-finite", name[:200], f"{bad} of {size} values not finite", "finite values"))
     return found
 
 
-def check_sizes(modules: tuple[Module, ...], limits: AdapterLimits) -> list[str]:
-    """Ranks and scales out of bounds; one sentence each."""
+def check_sizes(modules: tuple[Module, ...], limits: AdapterLimits) -> list[Violation]:
+    """Ranks and scales out of bounds."""
     found = []
     for module in modules:
         if module.rank > limits.max_rank:
-            found.append(f"{module.name} has rank {module.rank}, allowed: at most {limits.max_rank}")
+            found.append(_of("magnitude", module.name, f"rank {module.rank}", f"at most {limits.max_rank}"))
         if not abs(module.scale) <= limits.max_scale:
-            found.append(f"{module.name} is scaled by {module.scale:g}, allowed: at most {limits.max_scale:g}")
+            found.append(_of("magnitude", module.name, f"scale {module.scale:g}", f"at most {limits.max_scale:g}"))
     return found
 
 
-def check_norms(
-    path: Path,
-    header: Header,
-    modules: tuple[Module, ...],
-    weight_norms: Mapping[str, float],
-    limits: AdapterLimits,
-) -> list[str]:
-    """Modules whose ||dW||_F is too large a share of the base's ||W||_F; one sentence each.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Change:
+    """What one module does to its weight, in numbers."""
 
-    ||B A||_F^2 is the sum of the products of the entries of B^T B and A A^T, so no matrix larger than the factors is
-    ever built.
+    module: Module
+    norm: float
+    """||dW||_F (of s B A alone for a DoRA); infinite where a value is not finite."""
+    spectrum: tuple[float, ...]
+    """Singular values of dW, largest first; empty where ``norm`` is not finite."""
+    magnitude: float
+    """||m|| of a DoRA, 0 otherwise; infinite where an entry is not positive."""
+
+
+def changes(data: bytes, header: Header, meant: Implied) -> list[Change]:
+    """Norms and spectra of all modules whose tensors are as implied; the others are refused for that.
+
+    The singular values of B A are the roots of the eigenvalues of (B^T B)(A A^T), so that no matrix larger than a block
+    of the factors is ever built.
 
     Args:
-        path: The weights file.
-        header: Its header; modules whose tensors are not as implied are left out, being refused for that.
-        modules: What the configuration implies.
-        weight_norms: ||W||_F by name of the base's tensor.
-        limits: The policy's bounds; ``max_relative_norm`` is read here.
-
-    Raises:
-        MalformedArtifact: The file changed while it was read.
+        data: The weights file.
+        header: Its header.
+        meant: What the configuration implies.
     """
+
+    def whole(key: str, shape: tuple[int, ...]) -> bool:
+        info = header.tensors.get(key)
+        return info is not None and info.shape == shape and info.dtype in _READABLE
+
     found = []
-    for module in modules:
-        infos = [(header.tensors.get(key), shape) for key, shape in module.shapes.items()]
-        if any(info is None or info.shape != shape or info.dtype not in _READABLE for info, shape in infos):
+    vectors = np.zeros((0, 0))
+    if meant.vectors:
+        if not all(whole(key, shape) for key, shape in meant.vectors.items()):
+            return []
+        vectors = np.stack([_read(data, header, key) for key in meant.vectors])
+    for module in meant.modules:
+        if not all(whole(key, shape) for key, shape in module.shapes.items()):
             continue
         with np.errstate(all="ignore"):  # what is not finite is larger than any bound
-            a, b = (load_tensor(path, header, key).astype(np.float64) for key in module.shapes)
-            square = float(np.sum((a @ a.T) * (b.T @ b)))
-        norm = abs(module.scale) * math.sqrt(max(0.0, square)) if math.isfinite(square) else math.inf
-        base = weight_norms.get(f"{module.name}.weight", 0.0)
-        if not base > 0:
-            found.append(f"{module.name}: the norm of the base's weight is not known, so nothing bounds the change")
-        elif not norm <= limits.max_relative_norm * base:
-            found.append(
-                f"{module.name} changes its weight by {norm / base:.4g} of the weight's norm, "
-                f"allowed: at most {limits.max_relative_norm:g}"
-            )
+            left = _gram(data, header, module.b, columns=True)
+            right = _gram(data, header, module.a, columns=False)
+            if module.projections:
+                norm, spectrum = _largest(left, right, vectors, _read(data, header, module.p))
+            else:
+                norm, spectrum = _size(left, right, abs(module.scale))
+            magnitude = _magnitude(_read(data, header, module.m)) if module.magnitudes else 0.0
+        found.append(Change(module, norm, spectrum, magnitude))
     return found
+
+
+def check_norms(found: list[Change], weight_norms: Mapping[str, float], limits: AdapterLimits) -> list[Violation]:
+    """Modules whose change is too large a share of the base's weight.
+
+    Args:
+        found: Result of ``changes``.
+        weight_norms: ||W||_F by name of the base's tensor.
+        limits: The policy's bounds; ``max_relative_norm`` is read here.
+    """
+    wrong = []
+    bound = limits.max_relative_norm
+    for change in found:
+        name, base = change.module.name, weight_norms.get(f"{change.module.name}.weight", 0.0)
+        if not base > 0:
+            wrong.append(
+                _of("magnitude", name, "no norm of the base's weight", "a weight whose norm bounds the change")
+            )
+            continue
+        if not change.norm <= bound * base:
+            said = f"a change of {change.norm / base:.4g} of the weight's norm"
+            wrong.append(_of("magnitude", name, said, f"at most {bound:g}"))
+        if not change.magnitude <= (1 + bound) * base:
+            said = f"magnitudes of {change.magnitude / base:.4g} of the weight's norm"
+            wrong.append(_of("magnitude", change.module.m, said, f"positive ones of at most {1 + bound:g}"))
+    return wrong
+
+
+def _parts(data: bytes, header: Header, info: TensorInfo) -> Iterator[npt.NDArray[np.floating]]:
+    """A tensor's values, a block at a time, widened to float32 where they are BF16."""
+    kind = np.dtype(_READABLE[info.dtype])
+    count, start = (info.end - info.start) // kind.itemsize, header.data_offset + info.start
+    for at in range(0, count, BLOCK):
+        part = np.frombuffer(data, kind, min(BLOCK, count - at), start + at * kind.itemsize)
+        if info.dtype == "BF16":  # the upper half of a float32
+            part = (part.astype(np.uint32) << np.uint32(16)).view(np.float32)
+        yield part
+
+
+def _read(data: bytes, header: Header, name: str) -> Floats:
+    info = header.tensors[name]
+    parts = [part.astype(np.float64) for part in _parts(data, header, info)]
+    return np.concatenate(parts).reshape(info.shape) if parts else np.zeros(info.shape)
+
+
+def _gram(data: bytes, header: Header, name: str, *, columns: bool) -> Floats:
+    """X^T X of a tall factor, X X^T of a wide one; some of its lines at a time."""
+    info = header.tensors[name]
+    rows, width = info.shape
+    flat = np.frombuffer(
+        data,
+        _READABLE[info.dtype],
+        rows * width,
+        header.data_offset + info.start,
+    ).reshape(rows, width)
+    x = flat if columns else flat.T
+    step = max(1, BLOCK // max(1, x.shape[1]))
+    total = np.zeros((x.shape[1], x.shape[1]))
+    for at in range(0, x.shape[0], step):
+        block = x[at : at + step]
+        if info.dtype == "BF16":
+            block = (block.astype(np.uint32) << np.uint32(16)).view(np.float32)
+        wide = block.astype(np.float64)
+        total += wide.T @ wide
+    return total
+
+
+def _size(left: Floats, right: Floats, scale: float) -> tuple[float, tuple[float, ...]]:
+    square = float(np.sum(left * right))
+    if not math.isfinite(square):
+        return math.inf, ()
+    return scale * math.sqrt(max(0.0, square)), tuple(scale * value for value in _singular(left, right))
+
+
+def _singular(left: Floats, right: Floats) -> list[float]:
+    """Of B A from B^T B and A A^T: the roots of the eigenvalues of S (A A^T) S with S S = B^T B."""
+    values, vectors = np.linalg.eigh(left)
+    root = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+    squares = np.linalg.eigvalsh(root @ right @ root)
+    return [float(value) for value in np.sqrt(np.maximum(squares, 0.0))[::-1]]
+
+
+def _largest(left: Floats, right: Floats, vectors: Floats, projections: Floats) -> tuple[float, tuple[float, ...]]:
+    """The largest ||B R A||_F over the vectors, and the singular values of that change."""
+    mixes = np.tensordot(vectors, projections, 1)
+    squares = np.einsum("gij,gij->g", left @ mixes @ right, mixes)
+    if not np.isfinite(squares).all():
+        return math.inf, ()
+    mix = mixes[int(np.argmax(squares))]
+    return math.sqrt(max(0.0, float(squares.max()))), tuple(_singular(mix.T @ left @ mix, right))
+
+
+def _magnitude(values: Floats) -> float:
+    return float(np.linalg.norm(values)) if bool((values > 0).all()) else math.inf
 
 
 def _is_embedding(module: str) -> bool:
@@ -205,13 +386,27 @@ def _is_embedding(module: str) -> bool:
     return "embed" in last or last in ("wte", "wpe")
 
 
-def _trespass(name: str, schema: Mapping[str, tuple[int, ...]]) -> str:
+def _of(threat: str, key: str, found: str, allowed: str) -> Violation:
+    return Violation(threat, WEIGHTS_FILE, key, found, allowed)
+
+
+def _target(where: str, entry: Json, allowed: str) -> Violation:
+    return Violation("undeclared module", where, "target_modules", show(entry), allowed)
+
+
+def _trespass(name: str, schema: Mapping[str, tuple[int, ...]], expected: int) -> Violation:
     """What an unexpected tensor would do."""
+    allowed = f"the {expected} tensors that the configuration implies on this base"
     bare = name.removeprefix(_PREFIX).replace(".base_layer.", ".").replace(".modules_to_save.", ".")
+    shown = name[:200]
     if bare in schema:
-        return f"overwrites {bare} of the base, also while the adapter is disabled"
-    if ".lora_" in name or ".lora_magnitude_vector" in name:
-        module = bare.split(".lora_", 1)[0]
-        known = f"{module}.weight" in schema
-        return f"belongs to {module[:200]!r}, which is {'no declared target' if known else 'no module of the base'}"
-    return "is no LoRA factor"
+        effect = f"a tensor that overwrites {bare} of the base, also while the adapter is disabled"
+        return _of("base overwrite", shown, effect, allowed)
+    for mark in (".lora_", ".tinylora_"):
+        if mark in name:
+            module = bare.split(mark, 1)[0]
+            known = f"{module}.weight" in schema
+            what = "no declared target" if known else "no module of the base"
+            said = f"a tensor of {show(module, 200)}, which is {what}"
+            return _of("undeclared module", shown, said, allowed)
+    return _of("undeclared module", shown, "a tensor that is no factor of anything", allowed)

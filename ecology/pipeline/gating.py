@@ -8,29 +8,36 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from ecology.contracts.evidence import Evidence, Item
+from ecology.contracts.artifact import Submission
+from ecology.contracts.evidence import Evidence
 from ecology.contracts.identity import Digest
 from ecology.contracts.policy import GateVerdict, Outcome, Policy
 from ecology.contracts.run import Budget
 from ecology.errors import EXIT_OK, EXIT_REFUSED, MalformedArtifact
 from ecology.gate.ladder import Rung, climb
-from ecology.gate.static import context_for, static_evidence
+from ecology.gate.static import TOKENIZER_FILES, context_for, static_evidence
 from ecology.kernel import canonical
 from ecology.kernel.verdicts import asked, headline
 from ecology.pipeline.bench import known_base
 from ecology.pipeline.house import House
 from ecology.pipeline.members import Member, submission_of
+from ecology.pipeline.overlaps import Overlaps
 from ecology.pipeline.places import subject
+from ecology.pipeline.revocations import quarantined
 from ecology.policy.reader import load_policy
 from ecology.signer.statements import verdict_statement
 from ecology.store.files import write_atomic
+from ecology.store.folders import nameless
 
 Form = Literal["text", "json", "junit"]
+SMALL_FILES_BYTES = 64 * 1024 * 1024
+"""What the other files of a folder may have, that it is read at all."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,18 +73,31 @@ def gate(
         BackendError: The engine cannot start.
     """
     rules = load_policy(subject(policy, "policies", ".yaml"))
-    gated = []
+    gated: list[Gated] = []
+    missing = False
     for folder in folders:
         try:
-            member = Member(folder.name, submission_of(folder.name, folder), None, False)
+            member, whole = _stands(folder, rules)
         except MalformedArtifact as error:  # not even a folder: there is nothing to name by a digest
             print(f"ecology: {error}", file=sys.stderr)
-            return EXIT_REFUSED
-        gated.append(_static(member, rules, base, house) if static else _full(member, rules, base, house))
+            missing = True
+            continue
+        gated.append(_static(member, rules, base, house) if static or not whole else _full(member, rules, base, house))
     print(_render(gated, rules, form))
     if out is not None:
         _write(gated, rules, out, house)
-    return EXIT_OK if all(one.verdict.outcome.admits for one in gated) else EXIT_REFUSED
+    return EXIT_OK if not missing and all(one.verdict.outcome.admits for one in gated) else EXIT_REFUSED
+
+
+def _stands(folder: Path, policy: Policy) -> tuple[Member, bool]:
+    """A folder before the gate, and whether its bytes have a name; one that has none is refused by the static rules."""
+    name = folder.resolve().name
+    most = policy.adapter.max_file_bytes + SMALL_FILES_BYTES
+    try:
+        submission, whole = submission_of(name, folder, most), True
+    except MalformedArtifact:
+        submission, whole = Submission(name, str(folder), nameless(folder), ()), False
+    return Member(name, submission, None, False), whole
 
 
 def _static(member: Member, policy: Policy, base: str, house: House) -> Gated:
@@ -88,31 +108,23 @@ def _static(member: Member, policy: Policy, base: str, house: House) -> Gated:
         model.tensor_schema,
         weight_norms=model.weight_norms,
         development=house.development_keys,
-        corpora=_overlaps(member, house),
-        revoked=house.registry.revoked() if (house.home / "registry.sqlite3").exists() else {},
+        corpora=Overlaps(house),
+        revoked=quarantined(house.home / "registry.sqlite3"),
+        base_names=model.names,
+        base_files=tokenizer_files(model.folder, member.folder),
     )
     rung = Rung("static", lambda: static_evidence(member.submission, context))
     climbed = climb(member.submission, policy, [rung], house.clock.now(), scope="static")
     return Gated(member, climbed.verdict, climbed.evidence, climbed.rung)
 
 
-def _overlaps(member: Member, house: House) -> dict[Digest, float]:
-    """Shares of the shipped corpora that are items of the shipped suites; not asked for a folder without claims."""
-    if not member.submission.claims:
-        return {}
-    from ecology.evaluator.library import load_any_suite  # noqa: PLC0415
-    from ecology.evaluator.suites import items, overlap  # noqa: PLC0415
-    from ecology.pipeline.corpora import shipped_corpora  # noqa: PLC0415
-    from ecology.pipeline.places import shared  # noqa: PLC0415
-
-    every: list[Item] = []
-    for path in sorted(shared("suites").glob("*/suite.yaml")):
-        suite = load_any_suite(path)
-        if suite.kind == "lm_eval":
-            continue
-        every += items(suite, "public")
-        every += items(suite, "hidden", house.split_seed(suite.digest, "hidden"))
-    return {digest: overlap(rows, every).exact for digest, rows in shipped_corpora().items()}
+def tokenizer_files(base: Path, adapter: Path) -> dict[str, Digest]:
+    """Digests of the base's own tokenizer files, those alone that the adapter's folder has too."""
+    return {
+        name: canonical.digest_bytes((base / name).read_bytes())
+        for name in sorted(TOKENIZER_FILES)
+        if os.path.lexists(adapter / name) and (base / name).is_file()
+    }
 
 
 def _full(member: Member, policy: Policy, base: str, house: House) -> Gated:
@@ -194,6 +206,8 @@ def _text(gated: Gated, policy: Policy) -> str:
             continue
         lines.append(f"  {MARKS[finding.outcome]:<13} {finding.rule:<10} {finding.title}: {finding.reason}")
         lines += [f"                {detail}" for detail in finding.details]
+        if finding.controls and not finding.outcome.admits:
+            lines.append(f"                see {', '.join(finding.controls)}")
     left_out = [finding.rule for finding in verdict.findings if not asked(finding)]
     if left_out:
         lines.append(f"  not asked: {', '.join(left_out)}")

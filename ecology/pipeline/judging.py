@@ -85,6 +85,7 @@ class Judge:
             development=self.house.development_keys,
             corpora=shares,
             revoked=self.house.registry.revoked(),
+            base_names=self.bench.base.names,
         )
 
     def items(self, suite: Suite, split: str) -> tuple[Item, ...]:

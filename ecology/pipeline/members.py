@@ -31,10 +31,15 @@ class Member:
         return Path(self.submission.folder)
 
 
-def submission_of(name: str, folder: Path) -> Submission:
+def submission_of(name: str, folder: Path, max_bytes: int | None = None) -> Submission:
     """A folder from anywhere, as it stands before the gate.
+
+    Args:
+        name: For people.
+        folder: The adapter's own.
+        max_bytes: A larger folder is not read; None reads any.
 
     Raises:
         MalformedArtifact: It is no folder or cannot be read.
     """
-    return Submission(name, str(folder), describe(folder), read_claims(folder))
+    return Submission(name, str(folder), describe(folder, max_bytes), read_claims(folder))

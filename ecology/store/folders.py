@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from ecology.contracts.artifact import CLAIMS_FILE, Artifact, FileRecord
@@ -24,19 +26,46 @@ MAX_DEPTH = 4
 """Levels of folders inside the artifact's."""
 
 
-def describe(folder: Path) -> Artifact:
+def describe(folder: Path, max_bytes: int | None = None) -> Artifact:
     """Names the bytes of a folder. Any plain files may be in it; ``claims.jsonl`` is left out.
 
+    A file may have other names elsewhere (hard links): what is named is bytes, and whoever uses them compares first.
+
+    Args:
+        folder: The adapter's own folder.
+        max_bytes: Of all files together; a file without end, or a sparse one of a terabyte, is not read. None: no end.
+
     Raises:
-        MalformedArtifact: No such folder, a link, a device, more than ``MAX_FILES`` files, or a name that is not UTF-8.
+        MalformedArtifact: No such folder, a link, a device, more than ``MAX_FILES`` files, more than ``max_bytes``, or
+            a name that is not UTF-8.
     """
     if folder.is_symlink() or not folder.is_dir():
         raise MalformedArtifact(
             "not a folder", where=str(folder), todo="give the adapter's own folder, not a link to it"
         )
     claims = folder / CLAIMS_FILE
-    files = tuple(sorted(_record(folder, path) for path in _walk(folder, MAX_DEPTH) if path != claims))
+    paths = [path for path in _walk(folder, MAX_DEPTH) if path != claims]
+    if max_bytes is not None and (size := sum(path.lstat().st_size for path in paths)) > max_bytes:
+        raise MalformedArtifact(f"its files have {size} bytes; at most {max_bytes} are read", where=str(folder))
+    files = tuple(sorted(_record(folder, path) for path in paths))
     return Artifact(digest(files), files)
+
+
+def nameless(folder: Path) -> Artifact:
+    """A name for a folder that ``describe`` refuses, so that the refusal can be recorded.
+
+    It is the digest of the folder's listing (name, kind and size of each entry), in a form that no artifact has.
+
+    Raises:
+        MalformedArtifact: There is no such folder.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            listed = sorted((entry.name, entry.stat(follow_symlinks=False)) for entry in islice(entries, MAX_FILES))
+    except OSError as error:
+        raise MalformedArtifact(f"cannot be listed: {error}", where=str(folder)) from error
+    rows = [[ascii(name), stat.S_IFMT(found.st_mode), str(found.st_size)] for name, found in listed]
+    return Artifact(digest({"refused unread": rows}), ())
 
 
 def read_claims(folder: Path) -> tuple[str, ...]:

@@ -9,7 +9,9 @@ tensors' bytes. We hold a file to the letter of it, and to more than common read
 4. every tensor has exactly ``dtype``, ``shape`` and ``data_offsets``, a dtype we know, at most 8 non-negative extents,
    and as many bytes as these imply;
 5. sorted by offset the tensors follow each other from 0 to the end of the file: no overlap, no gap, no trailing byte.
-   What no tensor owns could hide a payload, and what two own reads differently in different programs.
+   What no tensor owns could hide a payload, and what two own reads differently in different programs;
+6. the JSON has no more brackets and commas than that many bytes of tensors have, so that parsing it takes memory in
+   proportion to a real header of its length.
 
 ``MalformedArtifact`` is the only exception that leaves this file.
 """
@@ -17,13 +19,14 @@ tensors' bytes. We hold a file to the letter of it, and to more than common read
 from __future__ import annotations
 
 import dataclasses
+import io
 import os
 import struct
 import types
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -76,23 +79,42 @@ def read_header(path: Path, max_header_bytes: int = MAX_HEADER_BYTES) -> Header:
     """Reads and checks the head of ``path``; the tensors' bytes are not touched.
 
     Raises:
-        MalformedArtifact: Any of rules 1 to 5 is broken, or there is no such plain file.
+        MalformedArtifact: Any of rules 1 to 6 is broken, or there is no such plain file.
     """
     with open_plain(path) as stream:
-        size = os.fstat(stream.fileno()).st_size
-        prefix = stream.read(8)
-        if len(prefix) < 8:
-            raise _bad(path, f"{size} bytes are too few for a header")
-        (length,) = struct.unpack("<Q", prefix)
-        if length > max_header_bytes:  # rule 1
-            raise _bad(path, f"the header claims {length} bytes; at most {max_header_bytes} are read")
-        if 8 + length > size:
-            raise _bad(path, f"the header claims {length} bytes and the file has {size}; it is truncated")
-        raw = stream.read(length)
+        return _read(stream, os.fstat(stream.fileno()).st_size, path, max_header_bytes)
+
+
+def header_of(data: bytes, path: Path, max_header_bytes: int = MAX_HEADER_BYTES) -> Header:
+    """As ``read_header``, of a file that has been read already.
+
+    Args:
+        data: The whole file.
+        path: For messages.
+        max_header_bytes: As there.
+
+    Raises:
+        MalformedArtifact: Any of the rules is broken.
+    """
+    return _read(io.BytesIO(data), len(data), path, max_header_bytes)
+
+
+def _read(stream: BinaryIO, size: int, path: Path, max_header_bytes: int) -> Header:
+    prefix = stream.read(8)
+    if len(prefix) < 8:
+        raise _bad(path, f"{size} bytes are too few for a header")
+    (length,) = struct.unpack("<Q", prefix)
+    if length > max_header_bytes:  # rule 1
+        raise _bad(path, f"the header claims {length} bytes; at most {max_header_bytes} are read")
+    if 8 + length > size:
+        raise _bad(path, f"the header claims {length} bytes and the file has {size}; it is truncated")
+    raw = stream.read(length)
     if len(raw) != length:
         raise _bad(path, "the file became shorter while it was read")
     if not raw.startswith(b"{"):  # rule 2
         raise _bad(path, "the header does not begin with '{'")
+    if raw.count(b"[") + raw.count(b"{") > length // 12 + 4 or raw.count(b",") > length // 3 + 4:  # rule 6
+        raise _bad(path, "the header is denser than one that describes tensors, which take 50 bytes each")
     table = parse_json(raw.rstrip(b" "), str(path))
     metadata = _metadata(path, table.pop("__metadata__", {}))
     tensors = {name: _tensor(path, name, table[name]) for name in sorted(table)}

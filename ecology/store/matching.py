@@ -6,50 +6,24 @@ expressions behind an optional ``.``-ended prefix, the first that matches wins (
 ``tuners_utils.check_target_module_exists``, ``utils.other.get_pattern_key``). We match alike, since a module that we
 leave out or scale otherwise is another function.
 
-Python's regular expressions can take exponential time, so a pattern is refused before it is run when it repeats a
-group, refers back or looks around, or when the bound on its backtracking (the sum over names of len(name)^q / q!, with
-q repeats in its longest alternative) exceeds ``MAX_STEPS``. Patterns that people write, such as
-``.*layers\.[0-3]\..*(q|v)_proj``, are far below it.
+Patterns are matched by ``store.automaton``, in bounded time. ``layers_pattern`` may hold names only: in a pattern,
+which index is the layer's would depend on the order in which ``re`` backtracks.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping
 
 from ecology.contracts.identity import Json
 from ecology.errors import MalformedArtifact
+from ecology.store.automaton import full_matches
 
-MAX_PATTERN_CHARACTERS = 2048
-MAX_STEPS = 1e9
-"""About ten seconds in the worst case."""
+MOST_PATTERNS = 256
+"""Entries of ``rank_pattern`` or ``alpha_pattern`` that are allowed for a base of few modules."""
 
-_ESCAPED = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", re.DOTALL)
-_DANGEROUS = re.compile(r"\)[*+{]|\(\?(?!:)|\}[*+{]")
-
-
-def compile_pattern(pattern: str, names: Iterable[str], where: str) -> re.Pattern[str]:
-    """``pattern`` as a regular expression that is safe to run on ``names``.
-
-    Raises:
-        MalformedArtifact: It is no regular expression, or its cost has no acceptable bound.
-    """
-    todo = "name the modules in full"
-    if len(pattern) > MAX_PATTERN_CHARACTERS:
-        raise MalformedArtifact(f"a pattern of {len(pattern)} characters", where=where, todo=todo)
-    if re.search(r"\\[1-9]", pattern):
-        raise MalformedArtifact(f"pattern {pattern!r:.120} refers back to a group", where=where, todo=todo)
-    bare = _ESCAPED.sub("x", pattern)
-    if _DANGEROUS.search(bare):
-        raise MalformedArtifact(f"pattern {pattern!r:.120} repeats a group or looks around", where=where, todo=todo)
-    repeats = max(len(re.findall(r"[*+]|\{\d*,\d*\}", part)) for part in bare.split("|")) + 1  # and PEFT's own prefix
-    if sum(float(len(name)) ** repeats / math.factorial(repeats) for name in names) > MAX_STEPS:
-        raise MalformedArtifact(f"pattern {pattern!r:.120} is too costly to match", where=where, todo=todo)
-    try:
-        return re.compile(pattern)
-    except (re.error, RecursionError, OverflowError) as error:
-        raise MalformedArtifact(f"pattern {pattern!r:.120} is no regular expression: {error}", where=where) from error
+_NAME = re.compile(r"[A-Za-z0-9_]+(?:\.[A-Za-z0-9_]+)*")
+_PLAIN = re.compile(r"(?:[A-Za-z0-9_]|\\\.)+")
 
 
 def targeted(config: Mapping[str, Json], names: Iterable[str], where: str) -> frozenset[str]:
@@ -69,14 +43,12 @@ def targeted(config: Mapping[str, Json], names: Iterable[str], where: str) -> fr
     if isinstance(target, str):
         if layers is not None or layers_pattern:
             raise MalformedArtifact("layers_to_transform goes with a list of target_modules only", where=where)
-        if target == "all-linear":  # PEFT resolves it against the base; what was saved is what it resolved to
-            chosen = set(names)
-        else:
-            expression = compile_pattern(target, names, f"{where}: target_modules")
-            chosen = {name for name in names if expression.fullmatch(name)}
+        # PEFT resolves all-linear against the base; what was saved is what it resolved to
+        whole = target == "all-linear"
+        chosen = set(names if whole else full_matches(target, names, f"{where}: target_modules"))
     elif _strings(target) and target:
         entries, suffixes = frozenset(target), tuple(f".{entry}" for entry in target)
-        pick = _layer_filter(layers, layers_pattern, names, where)
+        pick = _layer_filter(layers, layers_pattern, where)
         chosen = {name for name in names if name in entries or (name.endswith(suffixes) and pick(name))}
     else:
         raise MalformedArtifact(
@@ -98,7 +70,7 @@ class _LayerFilter:
         return match is not None and int(match["idx"]) in self.wanted
 
 
-def _layer_filter(layers: Json, patterns: Json, names: Iterable[str], where: str) -> _LayerFilter:
+def _layer_filter(layers: Json, patterns: Json, where: str) -> _LayerFilter:
     if layers is None or layers == []:
         return _LayerFilter(None, ())
     wanted = [layers] if type(layers) is int else layers
@@ -108,20 +80,17 @@ def _layer_filter(layers: Json, patterns: Json, names: Iterable[str], where: str
     if not _strings(patterns):
         raise MalformedArtifact("layers_pattern is neither a name nor a list of names", where=where)
     for pattern in patterns:
-        compile_pattern(pattern, names, f"{where}: layers_pattern")
+        if len(pattern) > 256 or not _NAME.fullmatch(pattern):
+            raise MalformedArtifact(f"layers_pattern {pattern!a:.120} is no name", where=where)
     sources = [rf"(?:^|.*?\.){pattern}\.(?P<idx>\d+)\." for pattern in patterns] or [r".*?\.[^.]*\.(?P<idx>\d+)\."]
-    try:
-        return _LayerFilter(frozenset(wanted), tuple(map(re.compile, sources)))
-    except re.error as error:
-        raise MalformedArtifact(f"layers_pattern is no regular expression: {error}", where=where) from error
+    return _LayerFilter(frozenset(wanted), tuple(map(re.compile, sources)))
 
 
 def _excluded(exclude: Json, names: tuple[str, ...], where: str) -> set[str]:
     if not exclude:
         return set()
     if isinstance(exclude, str):
-        expression = compile_pattern(exclude, names, f"{where}: exclude_modules")
-        return {name for name in names if expression.fullmatch(name)}
+        return set(full_matches(exclude, names, f"{where}: exclude_modules"))
     if not _strings(exclude):
         raise MalformedArtifact("exclude_modules is neither a pattern nor a list of names", where=where)
     suffixes = tuple(f".{entry}" for entry in exclude)
@@ -147,16 +116,19 @@ def pattern_values(
     patterns = config.get(key) or {}
     if not isinstance(patterns, dict):
         raise MalformedArtifact(f"{key} is not a mapping", where=where)
-    if len(patterns) * len(names) > 1_000_000:
+    if len(patterns) > max(MOST_PATTERNS, 2 * len(names)):
         raise MalformedArtifact(f"{key} has {len(patterns)} entries for {len(names)} modules", where=where)
     values = dict.fromkeys(names, default)
-    open_names = dict.fromkeys(names)
+    left = dict.fromkeys(names)
     for pattern, value in patterns.items():  # in file order: the first match wins
-        compile_pattern(pattern, open_names, f"{where}: {key}")
-        expression = re.compile(rf"(.*\.)?({pattern})$")
-        for name in [name for name in open_names if expression.match(name)]:
+        if _PLAIN.fullmatch(pattern):  # what PEFT-minded writers write: a name with its dots escaped
+            plain = pattern.replace("\\.", ".")
+            found = [name for name in left if name == plain or name.endswith(f".{plain}")]
+        else:
+            found = full_matches(rf"(?:.*\.)?(?:{pattern})", left, f"{where}: {key}")
+        for name in found:
             values[name] = value
-            del open_names[name]
+            del left[name]
     return values
 
 

@@ -25,8 +25,9 @@ from ecology.policy.reader import load_policy
 from ecology.signer.keys import LocalSigner
 from ecology.signer.statements import genome_statement
 from ecology.store.adapters import describe, write_adapter
-from ecology.testing import gates
-from ecology.testing.gates import HOSTILE, IDENTITY, NOW, SCHEMA, Hostile, submit
+from ecology.testing import attacks, gates
+from ecology.testing.attacks import HOSTILE
+from ecology.testing.gates import IDENTITY, NOW, SCHEMA, Hostile, submit
 
 POLICY = load_policy(Path(__file__).parents[2] / "policies" / "release.yaml")
 
@@ -51,7 +52,9 @@ def test_every_hostile_folder_is_refused_for_what_it_is(case: Hostile, tmp_path:
     submission, context = submit(case, tmp_path / "adapter", home)
     evidence = static_evidence(submission, context)
     assert counts(evidence)[case.metric] > 0
-    assert all(details(evidence, case.metric))
+    why = details(evidence, case.metric)
+    assert any(f"[{case.kind}, OWASP-LLM" in one and "MITRE-ATLAS-AML." in one for one in why), why
+    assert all("; allowed: " in one and one.isascii() for one in why if not one.startswith("and "))
     found = verdict(POLICY, evidence, submission.artifact.digest, "static", NOW)
     assert found.outcome is Outcome.DENY
     for measurement in evidence:
@@ -84,14 +87,14 @@ def test_a_named_key_leaves_no_warning(tmp_path: Path, home: Path) -> None:
 
 
 def test_the_reference_gate_conforms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gates, "HOSTILE", HOSTILE[::8])  # every one is tried above, by itself
-    assert gates.escaped(lambda submission, context: counts(static_evidence(submission, context)), tmp_path) == ()
+    monkeypatch.setattr(attacks, "HOSTILE", HOSTILE[::8])  # every one is tried above, by itself
+    assert attacks.escaped(lambda submission, context: counts(static_evidence(submission, context)), tmp_path) == ()
 
 
 def test_a_gate_that_says_yes_does_not_conform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gates, "HOSTILE", HOSTILE[:3])
-    assert len(gates.escaped(lambda *_: {}, tmp_path)) == 3
-    assert "benign" in gates.escaped(lambda *_: {"static.files": 1}, tmp_path / "b")
+    monkeypatch.setattr(attacks, "HOSTILE", HOSTILE[:3])
+    assert len(attacks.escaped(lambda *_: {}, tmp_path)) == 3
+    assert "benign" in attacks.escaped(lambda *_: {"static.files": 1}, tmp_path / "b")
 
 
 def test_an_unsigned_folder_leaves_the_questions_about_its_birth_open(tmp_path: Path, home: Path) -> None:
@@ -103,7 +106,7 @@ def test_an_unsigned_folder_leaves_the_questions_about_its_birth_open(tmp_path: 
     head = headline(verdict(POLICY, evidence, submission.artifact.digest, "static", NOW))
     assert head is not None
     assert head.rule == "STA-006"
-    assert head.details == ("there are no claims: the folder is unsigned",)
+    assert "found there are no claims: the folder is unsigned" in head.details[0]
 
 
 def test_without_norms_of_the_base_the_limits_are_not_known(tmp_path: Path, home: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecology.errors import MalformedArtifact
-from ecology.store.matching import compile_pattern, pattern_values, targeted
+from ecology.store.automaton import full_matches
+from ecology.store.matching import pattern_values, targeted
 
 MODULES = ("self_attn.q_proj", "self_attn.v_proj", "mlp.up_proj", "mlp.experts.1.up_proj")
 NAMES = (
@@ -105,18 +107,50 @@ def test_pattern_values_match_as_in_peft(patterns: dict[str, int]) -> None:
     assert pattern_values({"rank_pattern": patterns}, "rank_pattern", 8, NAMES, "c") == wanted
 
 
+COSTLY = [
+    *("(a+)+b", "(a|aa)*b", "(a*)*", "((ab){2,}){2,}", ".*" * 10 + "x", "[a-z]+" * 7 + "!"),
+    *(".?" * 40 + "!", "(?:.|x)" * 40 + "!", "(?:x|.*.*.*)" * 4 + "!", "((.*)*)*x", "(?:a?){60}a{60}"),
+]
+"""Each would keep a backtracking matcher busy for years; some have no star."""
+
+
+@pytest.mark.parametrize("pattern", COSTLY)
+def test_costly_patterns_are_matched_in_bounded_time(pattern: str) -> None:
+    started = time.monotonic()
+    assert full_matches(pattern, ["a" * 59], "c") == (["a" * 59] if pattern == "(a*)*" else [])
+    assert time.monotonic() - started < 5  # not a measurement: a pattern that backtracks would take years
+
+
 @pytest.mark.parametrize(
     "pattern",
     [
-        *("(a+)+b", "(a|aa)*b", "(a*)*", r"(a)\1", "(?=a)", "((ab){2,}){2,}"),
-        *(".*" * 10 + "x", "[a-z]+" * 7 + "!", "(", "*", "x" * 5000, "a{99999999999}"),
+        *(r"(a)\1", "(?=a)", "(?!a)", "(?<=a)", "(?>a*)", "a*+", "(a)?(?(1)b|c)", "(?i)a", "(?i:a)"),
+        *("(", "*", "x" * 5000, "a{99999999999}", "(?:a{1,70}){1,70}", "(.{1,50}){1,50}x", "(" * 5000),
     ],
 )
-def test_dangerous_patterns_are_refused_unrun(pattern: str) -> None:
-    started = time.monotonic()
+def test_patterns_that_no_small_automaton_can_follow_are_refused(pattern: str) -> None:
     with pytest.raises(MalformedArtifact):
-        compile_pattern(pattern, ["a" * 200], "c")
-    assert time.monotonic() - started < 5  # not a measurement: a pattern that runs would take years
+        full_matches(pattern, ["a" * 200] * 1000, "c")
+
+
+atoms = st.sampled_from(["a", "b", ".", r"\.", "[ab]", "[^a]", r"\w", r"\d", r"\b", "^", "$", "1", "_"])
+expressions = st.recursive(
+    atoms,
+    lambda inner: st.one_of(
+        st.lists(inner, min_size=1, max_size=4).map("".join),
+        st.tuples(inner, inner).map(lambda pair: f"(?:{pair[0]}|{pair[1]})"),
+        st.tuples(inner, st.sampled_from(["*", "+", "?", "*?", "{0,2}", "{2}", "{1,}"])).map(
+            lambda pair: f"({pair[0]}){pair[1]}"
+        ),
+    ),
+    max_leaves=6,
+)
+
+
+@given(expressions, st.lists(st.text("ab.1_", max_size=6), max_size=5, unique=True))
+@settings(max_examples=400, deadline=None)
+def test_the_automaton_says_what_re_says(pattern: str, names: list[str]) -> None:
+    assert full_matches(pattern, names, "c") == [name for name in names if re.fullmatch(pattern, name)]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,250 @@
+"""The static gate against two scanners: how long it takes on a 20 MB adapter, and what each of them finds.
+
+    python benchmarks/gate.py [--json] [--samples 5]     wall time, interpreter start included, interleaved
+    python benchmarks/gate.py --table                    writes the table of docs/gate.md from the conformance set
+
+The scanners are modelscan and picklescan. modelscan needs an older ``rich`` than we do, so both may live in an
+environment of their own: ``python -m venv E && E/bin/pip install modelscan picklescan``, then ``--scanners
+E/bin/python``. Without them the rows have no peer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ecology.contracts.evidence import Count
+from ecology.contracts.genome import INTERFACE_VERSION, Genome, Lineage, ResourceProfile
+from ecology.gate.static import static_evidence
+from ecology.gate.tensors import linear_modules
+from ecology.pipeline.bench import known_base
+from ecology.pipeline.house import open_house
+from ecology.signer.statements import genome_statement
+from ecology.store.writer import write_adapter
+from ecology.testing.attacks import HOSTILE
+from ecology.testing.benign import OPTIONS, save
+from ecology.testing.benign import submit as submit_benign
+from ecology.testing.gates import submit
+
+ROOT = Path(__file__).parent.parent
+BEGIN, END = "<!-- table: python benchmarks/gate.py --table -->", "<!-- end of table -->"
+PATIENCE_S = 20
+SCAN = """
+import json, signal, sys, warnings
+from pathlib import Path
+warnings.simplefilter("ignore")
+from modelscan.modelscan import ModelScan
+from modelscan.settings import DEFAULT_SETTINGS
+from picklescan.scanner import scan_directory_path
+import logging; logging.disable()
+
+class Late(BaseException): pass
+def late(*_): raise Late
+signal.signal(signal.SIGALRM, late)
+
+def modelscan(path):
+    summary = ModelScan(settings=DEFAULT_SETTINGS).scan(path)["summary"]
+    return "hit" if summary["total_issues"] else "miss"
+
+def picklescan(path):
+    found = scan_directory_path(path)
+    return "hit" if found.issues_count or found.infected_files or found.suspicious_count else "miss"
+
+for path in map(str.strip, sys.stdin):
+    row = {}
+    for scan in (modelscan, picklescan):
+        signal.alarm(PATIENCE_S)
+        try:
+            row[scan.__name__] = scan(Path(path) if scan is modelscan else path)
+        except Late:
+            row[scan.__name__] = "no end"
+        except Exception as error:
+            row[scan.__name__] = "error"
+        signal.alarm(0)
+    print("ROW " + json.dumps(row), flush=True)
+"""
+
+
+def adapter(folder: Path, home: Path) -> int:
+    """A signed LoRA of rank 16 on every projection of the default base; its size in bytes."""
+    house = open_house(str(home), quiet=True)
+    base = known_base("smollm2-135m", house)
+    rng = np.random.Generator(np.random.PCG64(0))
+    modules = {
+        name: (0.01 * rng.normal(size=(outputs, 16)), 0.02 * rng.normal(size=(16, inputs)))
+        for name, (outputs, inputs) in linear_modules(base.tensor_schema).items()
+        if ".layers." in name
+    }
+    artifact = write_adapter(folder, modules, "smollm2-135m", base.identity.base_weights)
+    count = sum(b.size + a.size for b, a in modules.values())
+    profile = ResourceProfile(count, artifact.size_bytes, 16, len(modules), 1.0)
+    genome = Genome(base.identity, INTERFACE_VERSION, (), Lineage((), "import", {}, 0, (), 0, {}), profile)
+    line = house.signer.sign(genome_statement(artifact, genome, "2026-01-01T00:00:00Z"))
+    (folder / "claims.jsonl").write_text(line + "\n", encoding="utf-8")
+    return artifact.size_bytes
+
+
+def wall(command: list[str], expected: set[int]) -> tuple[float, int]:
+    """Seconds and peak resident memory in bytes of a command.
+
+    Raises:
+        RuntimeError: It ended in another way than expected.
+    """
+    started = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - started
+    if os.waitstatus_to_exitcode(status) not in expected:
+        raise RuntimeError(f"{command} ended with {os.waitstatus_to_exitcode(status)}")
+    return seconds, usage.ru_maxrss * 1024
+
+
+def times(samples: int, scanners: str | None) -> list[dict[str, Any]]:
+    """Wall times on a good and on spoiled copies of one adapter."""
+    with tempfile.TemporaryDirectory() as place:
+        good, home = Path(place) / "good", Path(place) / "home"
+        size = adapter(good, home)
+        folders = {"20 MB adapter": good}
+        for name in ("overwrites the base", "not finite", "costly pattern"):
+            folders[f"20 MB adapter, {name}"] = spoiled(good, Path(place) / name.replace(" ", "-"), name)
+        ours = [sys.executable, "-m", "ecology", "gate", "--static", "--home", str(home)]
+        peers = {name: [str(Path(scanners).parent / name), "-p", str(good)] for name in ("modelscan", "picklescan")}
+        rows = []
+        for what, folder in folders.items():
+            took: dict[str, list[float]] = {"ours": []}
+            peak = 0
+            for _ in range(samples):
+                seconds, memory = wall([*ours, str(folder)], {0} if folder == good else {1})
+                took["ours"].append(seconds)
+                peak = max(peak, memory)
+                for name, command in peers.items() if scanners and folder == good else ():
+                    took.setdefault(name, []).append(wall(command, {0, 1, 2, 3})[0])
+            best = {name: sorted(values)[len(values) // 2] for name, values in took.items()}
+            common = {"what": what, "ours": best["ours"], "unit": "s", "samples": samples, "all": took["ours"]}
+            names = [name for name in best if name != "ours"]
+            for name in names or [None]:
+                peer = best[name] if name else None
+                ratio = best["ours"] / peer if peer else None
+                rows.append({**common, "peer": peer, "peer_name": name, "ratio": ratio})
+            rows.append(
+                {
+                    "what": f"{what}: peak resident memory", "ours": peak, "peer": 2 * size,
+                    "peer_name": "twice the file", "ratio": peak / (2 * size), "unit": "bytes", "samples": samples,
+                }
+            )  # fmt: skip
+        bare = wall([sys.executable, "-c", "import numpy, ecology.pipeline.gating"], {0})
+        rows.append({"what": "importing the gate", "ours": bare[0], "peer": None, "peer_name": None, "ratio": None,
+                     "unit": "s", "samples": 1, "memory": bare[1]})  # fmt: skip
+        return rows
+
+
+def spoiled(good: Path, folder: Path, how: str) -> Path:
+    """A copy of the large adapter with one thing wrong."""
+    folder.mkdir()
+    for file in good.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    weights, config = folder / "adapter_model.safetensors", folder / "adapter_config.json"
+    data = weights.read_bytes()
+    if how == "overwrites the base":
+        head = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        body = data[8 + int.from_bytes(data[:8], "little") :] + bytes(4 * 576)
+        head["base_model.model.model.norm.weight"] = {
+            "dtype": "F32", "shape": [576], "data_offsets": [len(body) - 4 * 576, len(body)],
+        }  # fmt: skip
+        text = json.dumps(head).encode()
+        weights.write_bytes(len(text).to_bytes(8, "little") + text + body)
+    elif how == "not finite":
+        weights.write_bytes(data[:-4] + b"\x00\x00\xc0\x7f")
+    else:
+        config.write_text(json.dumps({**json.loads(config.read_bytes()), "target_modules": "(?:.*.?.*)*" * 100 + "!"}))
+    return folder
+
+
+def table(scanners: str | None) -> str:
+    """Every class of the conformance set, and what each scanner says of it."""
+    rows: list[tuple[str, str, str]] = []
+    with tempfile.TemporaryDirectory() as place:
+        home = Path(place) / "home"
+        for number, case in enumerate(HOSTILE):
+            folder = Path(place) / str(number)
+            submission, context = submit(case, folder, home)
+            found = _counts(static_evidence(submission, context))
+            rows.append((case.kind, str(folder), "hit" if found.get(case.metric, 0) else "miss"))
+        for number, options in enumerate(OPTIONS):
+            folder = save(Path(place) / f"benign-{number}", **options)
+            found = _counts(static_evidence(*submit_benign(folder, home)))
+            rows.append(("benign, written by PEFT", str(folder), "hit" if any(found.values()) else "miss"))
+        scanned = _scanned([folder for _, folder, _ in rows], scanners)
+    kinds = list(dict.fromkeys(kind for kind, _, _ in rows))
+    lines = [
+        "| class | folders | this gate refuses | modelscan finds | picklescan finds |",
+        "|---|---|---|---|---|",
+    ]
+    for kind in kinds:
+        members = [(ours, theirs) for (one, _, ours), theirs in zip(rows, scanned, strict=True) if one == kind]
+        cells = [_cell([ours for ours, _ in members])]
+        cells += [_cell([theirs[name] for _, theirs in members]) for name in ("modelscan", "picklescan")]
+        lines.append(f"| {kind} | {len(members)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(answers: list[str]) -> str:
+    seen = Counter(answers)
+    rest = ", ".join(f"{seen[word]} {word}" for word in ("no end", "error", "not run") if seen[word])
+    return f"{seen['hit']}{f' ({rest})' if rest else ''}"
+
+
+def _counts(evidence: Any) -> dict[str, int]:
+    return {m.metric: m.statistic.count for m in evidence if isinstance(m.statistic, Count)}
+
+
+def _scanned(folders: list[str], scanners: str | None) -> list[dict[str, str]]:
+    if scanners is None:
+        return [{"modelscan": "not run", "picklescan": "not run"}] * len(folders)
+    ran = subprocess.run(
+        [scanners, "-c", f"PATIENCE_S = {PATIENCE_S}{SCAN}"],
+        input="\n".join(folders),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [json.loads(line[4:]) for line in ran.stdout.splitlines() if line.startswith("ROW ")]
+
+
+def main() -> None:
+    """Reads the command line and prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--table", action="store_true", help="write the table of docs/gate.md")
+    parser.add_argument("--samples", type=int, default=5)
+    parser.add_argument("--scanners", metavar="PYTHON", help="interpreter that has modelscan and picklescan")
+    options = parser.parse_args()
+    if options.table:
+        page = ROOT / "docs" / "gate.md"
+        text = page.read_text("utf-8")
+        before, after = text.split(BEGIN)[0], text.split(END)[1]
+        page.write_text(f"{before}{BEGIN}\n{table(options.scanners)}\n{END}{after}", "utf-8")
+        return
+    rows = times(options.samples, options.scanners)
+    if options.json:
+        machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count(), "python": sys.version}
+        print(json.dumps({"rows": rows, "machine": machine}))
+        return
+    for row in rows:
+        peer = f"  {row['peer_name']} {row['peer']:.4g}  ratio {row['ratio']:.2f}" if row["peer"] else ""
+        print(f"{row['what']}: {row['ours']:.4g} {row['unit']}{peer}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""Shares of the shipped corpora that are items of the shipped suites, found when somebody asks and then kept.
+
+Expanding every suite takes longer than everything else that a static gate does. So nothing is computed for an adapter
+whose lineage names no corpus, and what was computed is kept in the home under the digest of all files that it depends
+on. The note carries an HMAC under the home's secret seed: a changed note is computed anew and not believed.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from ecology.contracts.evidence import Item
+from ecology.contracts.identity import Digest
+from ecology.kernel import canonical
+from ecology.pipeline.house import House
+from ecology.pipeline.places import shared
+
+KIND = "overlaps"
+
+
+class Overlaps(Mapping[Digest, float]):
+    """Corpus to share, 0 to 1; computed at the first look.
+
+    Args:
+        house: Holds the secret seed of the hidden items, and the notes.
+    """
+
+    def __init__(self, house: House) -> None:
+        self._house = house
+        self._found: dict[Digest, float] | None = None
+
+    def __getitem__(self, corpus: Digest) -> float:
+        return self._shares()[corpus]
+
+    def __iter__(self) -> Iterator[Digest]:
+        return iter(self._shares())
+
+    def __len__(self) -> int:
+        return len(self._shares())
+
+    def _shares(self) -> dict[Digest, float]:
+        if self._found is None:
+            key = canonical.digest([_files(shared("suites")), _files(shared("corpora")), self._house.seed_commitment])
+            self._found = self._recalled(key)
+            if self._found is None:
+                self._found = _computed(self._house)
+                self._house.remember(KIND, key, {"shares": self._found, "mac": self._mac(key, self._found)})
+        return self._found
+
+    def _recalled(self, key: Digest) -> dict[Digest, float] | None:
+        note = self._house.recall(KIND, key)
+        try:
+            said = json.loads(note or b"null")
+            shares = {Digest(name): float(share) for name, share in said["shares"].items()}
+            return shares if hmac.compare_digest(str(said["mac"]), self._mac(key, shares)) else None
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return None
+
+    def _mac(self, key: Digest, shares: Mapping[Digest, float]) -> str:
+        return hmac.new(self._house.secret_seed, canonical.canonical([KIND, key, shares]), "sha256").hexdigest()
+
+
+def _files(folder: Path) -> list[list[str]]:
+    """Name and digest of every file below a folder."""
+    return [
+        [path.relative_to(folder).as_posix(), canonical.digest_bytes(path.read_bytes())]
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and "__pycache__" not in path.parts
+    ]
+
+
+def _computed(house: House) -> dict[Digest, float]:
+    from ecology.evaluator.library import load_any_suite  # noqa: PLC0415  (only who asks waits for it)
+    from ecology.evaluator.suites import items, overlap  # noqa: PLC0415
+    from ecology.pipeline.corpora import shipped_corpora  # noqa: PLC0415
+
+    every: list[Item] = []
+    for path in sorted(shared("suites").glob("*/suite.yaml")):
+        suite = load_any_suite(path)
+        if suite.kind == "lm_eval":
+            continue
+        every += items(suite, "public")
+        every += items(suite, "hidden", house.split_seed(suite.digest, "hidden"))
+    return {digest: overlap(rows, every).exact for digest, rows in shipped_corpora().items()}

@@ -1,0 +1,55 @@
+"""Which digests are quarantined here, read without SQLAlchemy.
+
+The static gate has a second for everything, and importing SQLAlchemy takes half of it. The registry of a home is
+a SQLite file by default, so its two tables that matter are read with the standard library, read-only, by the same rule
+as ``registry.view.quarantined``; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import quote
+
+from ecology.errors import IntegrityError
+
+BUSY_TIMEOUT_S = 10
+
+
+def quarantined(database: Path) -> Mapping[str, str]:
+    """Digest to reason, descendants included; nothing where there is no registry yet.
+
+    Args:
+        database: The registry's SQLite file.
+
+    Raises:
+        IntegrityError: It is there and cannot be read: nobody can say then what is revoked.
+    """
+    if not database.exists():
+        return {}
+    try:
+        address = f"file:{quote(str(database))}?mode=ro"
+        with closing(sqlite3.connect(address, uri=True, timeout=BUSY_TIMEOUT_S)) as connection:
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            if "registry_revocations" not in tables:
+                return {}
+            reasons = dict(connection.execute("SELECT digest, reason FROM registry_revocations ORDER BY position"))
+            edges = list(connection.execute("SELECT parent, child FROM registry_parents ORDER BY child"))
+    except sqlite3.Error as error:
+        raise IntegrityError(
+            f"the registry cannot be read: {error}", where=str(database), todo="ecology registry rebuild"
+        ) from error
+    children: dict[str, list[str]] = {}
+    for parent, child in edges:
+        children.setdefault(parent, []).append(child)
+    found = dict(reasons)
+    for revoked, reason in reasons.items():
+        queue = [revoked]
+        while queue:
+            for child in children.get(queue.pop(), ()):
+                if child not in found:
+                    found[child] = f"descends from {revoked}, which is revoked: {reason}"
+                    queue.append(child)
+    return found

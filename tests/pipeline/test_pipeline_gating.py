@@ -1,0 +1,142 @@
+"""``ecology gate --static`` as a command: what it imports, what it prints, what it remembers."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ecology.cli import main
+from ecology.contracts.artifact import CLAIMS_FILE, WEIGHTS_FILE
+from ecology.contracts.genome import INTERFACE_VERSION, Genome, Lineage, ResourceProfile
+from ecology.errors import IntegrityError
+from ecology.gate.tensors import linear_modules
+from ecology.pipeline import overlaps
+from ecology.pipeline.bench import known_base
+from ecology.pipeline.corpora import shipped_corpora
+from ecology.pipeline.house import House, open_house
+from ecology.pipeline.overlaps import Overlaps
+from ecology.pipeline.revocations import quarantined
+from ecology.signer.statements import genome_statement
+from ecology.store.writer import write_adapter
+
+FORBIDDEN = {"torch", "scipy", "sqlalchemy", "hydra", "omegaconf", "transformers", "peft", "pydantic", "sigstore"}
+
+
+def adapter(folder: Path, house: House) -> Path:
+    """A signed LoRA of rank 1 for the default base."""
+    base = known_base("smollm2-135m", house)
+    rng = np.random.Generator(np.random.PCG64(0))
+    modules = {
+        name: (0.01 * rng.normal(size=(outputs, 1)), 0.01 * rng.normal(size=(1, inputs)))
+        for name, (outputs, inputs) in linear_modules(base.tensor_schema).items()
+        if name.endswith("q_proj")
+    }
+    artifact = write_adapter(folder, modules, "smollm2-135m", base.identity.base_weights)
+    count = sum(b.size + a.size for b, a in modules.values())
+    profile = ResourceProfile(count, artifact.size_bytes, 1, len(modules), 1.0)
+    genome = Genome(base.identity, INTERFACE_VERSION, (), Lineage((), "import", {}, 0, (), 0, {}), profile)
+    line = house.signer.sign(genome_statement(artifact, genome, "2026-01-01T00:00:00Z"))
+    (folder / CLAIMS_FILE).write_text(line + "\n", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> House:
+    return open_house(str(tmp_path_factory.mktemp("home")), quiet=True)
+
+
+def bred(child: str, *parents: str) -> dict[str, object]:
+    return {"digest": child, "name": child, "operator": "ties", "parents": list(parents), "generation": 1, "run": "r"}
+
+
+def test_the_static_path_imports_nothing_heavy_also_where_there_is_a_registry(tmp_path: Path, house: House) -> None:
+    folder = adapter(tmp_path / "adapter", house)
+    house.record("revoked", {"digest": f"sha256:{'0' * 64}", "reason": "a test"})
+    code = "import sys; from ecology.cli import main; code = main(sys.argv[1:]); print(code, *sys.modules)"
+    ran = subprocess.run(
+        [sys.executable, "-c", code, "gate", "--static", "--home", str(house.home), str(folder)],
+        check=True, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    code, *modules = ran.stdout.splitlines()[-1].split()
+    assert code == "0", ran.stdout
+    assert {name.split(".")[0] for name in modules} & FORBIDDEN == set()
+
+
+def test_what_is_revoked_is_read_as_the_registry_reads_it(tmp_path: Path) -> None:
+    house = open_house(str(tmp_path), quiet=True)
+    database = house.home / "registry.sqlite3"
+    assert quarantined(database) == {}
+    rng, names = random.Random(0), [f"sha256:{i:064x}" for i in range(20)]
+    for i, name in enumerate(names):
+        house.record("bred", bred(name, *rng.sample(names[:i], min(i, 2))))
+    for name in rng.sample(names, 3):
+        house.record("revoked", {"digest": name, "reason": f"because of {name[-2:]}"})
+    found = quarantined(database)
+    assert found == house.registry.revoked()
+    assert len(found) > 3
+
+
+def test_a_registry_that_cannot_be_read_revokes_everything(tmp_path: Path) -> None:
+    database = tmp_path / "registry.sqlite3"
+    database.write_bytes(b"no database" * 1000)
+    with pytest.raises(IntegrityError):
+        quarantined(database)
+
+
+def test_folders_without_a_name_are_refused_in_full(
+    tmp_path: Path, house: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, linked, sparse = (adapter(tmp_path / name, house) for name in ("good", "linked", "sparse"))
+    (linked / WEIGHTS_FILE).rename(tmp_path / "elsewhere")
+    (linked / WEIGHTS_FILE).symlink_to(tmp_path / "elsewhere")
+    os.truncate(sparse / WEIGHTS_FILE, 2**40)
+    folders = [str(tmp_path / "nowhere"), str(linked), str(sparse), str(good)]
+    assert main(["gate", "--static", "--home", str(house.home), "--format", "json", *folders]) == 1
+    said = json.loads(capsys.readouterr().out)
+    assert [one["name"] for one in said] == ["linked", "sparse", "good"]
+    assert [one["verdict"]["outcome"] for one in said] == ["deny", "deny", "warn"]
+    texts = [json.dumps(one) for one in said]
+    assert "found a link" in texts[0]
+    assert "1099511627776 bytes" in texts[1]
+    assert main(["gate", "--static", "--home", str(house.home), str(linked)]) == 1
+    text = capsys.readouterr().out
+    assert "STA-001" in text
+    assert "MITRE-ATLAS-AML.T0011.000" in text
+
+
+def test_the_bases_own_tokenizer_may_stand_beside_an_adapter(
+    tmp_path: Path, house: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of the toy base, which is built here; its files have digests of their own."""
+    from ecology.pipeline.gating import tokenizer_files
+
+    base, folder = tmp_path / "base", tmp_path / "adapter"
+    base.mkdir()
+    folder.mkdir()
+    (base / "tokenizer.json").write_bytes(b"{}")
+    assert tokenizer_files(base, folder) == {}
+    (folder / "tokenizer.json").write_bytes(b"other")
+    (folder / "modeling.py").write_bytes(b"")
+    assert set(tokenizer_files(base, folder)) == {"tokenizer.json"}
+
+
+def test_overlaps_are_computed_once_and_a_changed_note_is_not_believed(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = dict(Overlaps(house))
+    assert set(found) == set(shipped_corpora())
+    monkeypatch.setattr(overlaps, "_computed", lambda _: {})
+    assert dict(Overlaps(house)) == found
+    (note,) = (house.home / "notes" / overlaps.KIND).iterdir()
+    said = json.loads(note.read_bytes())
+    for changed in (b"", b"{}", b'{"shares": 3, "mac": 4}', json.dumps({**said, "mac": "0" * 64}).encode()):
+        note.write_bytes(changed)
+        assert dict(Overlaps(house)) == {}
+        note.unlink()
