@@ -40,7 +40,7 @@ Scores = Mapping[str, Mapping[str, bool | float]]
 
 RIGHT_OR_WRONG = frozenset({"acc", "acc_norm", "exact_match"})
 """Metrics of lm-eval that are 0 or 1 for a document."""
-SLICE = 64
+SLICE = 128
 """Items asked between two writes to the cache: what a killed run loses at most."""
 
 
