@@ -31,7 +31,7 @@ from ecology.contracts.ports import Clock, Step
 from ecology.errors import BackendError, ConfigError, IntegrityError, MalformedArtifact
 from ecology.runtime.attachment import Switch, merged, read_deltas, unmerged
 from ecology.runtime.chat import chat_format, encode_plain, encode_prompts, encode_texts
-from ecology.runtime.decoding import Done, causal, greedy, left_padded
+from ecology.runtime.decoding import causal, greedy, left_padded
 from ecology.runtime.kernels import GROUPED, freeze_products
 from ecology.runtime.scoring import Question, Score, score
 from ecology.runtime.trunk import Trunk, lowest_layer
@@ -297,9 +297,14 @@ class TransformersEngine:
         sequences: Sequence[Sequence[int]],
         max_new_tokens: int,
         progress: Step | None = None,
-        done: Done | None = None,
+        stops: Sequence[str] = (),
     ) -> tuple[tuple[int, ...], ...]:
-        """Greedy continuations up to an end token, ``done`` or ``max_new_tokens``."""
+        """Greedy continuations up to an end token, a text that holds one of ``stops``, or ``max_new_tokens``."""
+
+        def done(tokens: Sequence[int]) -> bool:
+            text = self.decode(tokens)
+            return any(stop in text for stop in stops)
+
         self._check_length(max(map(len, sequences), default=0) + max_new_tokens)
         with _memory():
             return greedy(
@@ -309,7 +314,7 @@ class TransformersEngine:
                 self.ends,
                 self.batch_size,
                 progress,
-                done,
+                done if stops else None,
                 self._above,
                 self.threads,
             )
