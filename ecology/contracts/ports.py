@@ -80,7 +80,9 @@ class ModelEngine(Protocol):
         """Sum of log-probabilities of each choice as a reply to its prompt, in nats."""
         ...
 
-    def time_pair(self, folder: Path, prompts: Sequence[str], max_new_tokens: int) -> tuple[tuple[float, float], ...]:
+    def time_pair(
+        self, folder: Path, prompts: Sequence[str], max_new_tokens: int, progress: Step | None = None
+    ) -> tuple[tuple[float, float], ...]:
         """Seconds of (adapter unmerged, bare base) for each prompt, interleaved, fixed length, warm-up discarded."""
         ...
 

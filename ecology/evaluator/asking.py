@@ -40,7 +40,7 @@ Scores = Mapping[str, Mapping[str, bool | float]]
 
 RIGHT_OR_WRONG = frozenset({"acc", "acc_norm", "exact_match"})
 """Metrics of lm-eval that are 0 or 1 for a document."""
-SLICE = 64
+SLICE = 128
 """Items asked between two writes to the cache: what a killed run loses at most."""
 
 
@@ -150,9 +150,12 @@ class Evaluator:
         if key not in known:
             self._engine.prove_base()
             _prove_folder(folder, subject)
+            from ecology.evaluator.remembered import RememberedTokens  # noqa: PLC0415  (torch, which this file needs not)
+
+            tokens = RememberedTokens(self._engine, self._cache, self._who(subject, folder))
             with self._engine.attach(folder):
                 (found,) = run_tasks(
-                    self._engine, Path(suite.grammar["folder"]), [suite.grammar["task"]], limit, self._progress
+                    tokens, Path(suite.grammar["folder"]), [suite.grammar["task"]], limit, self._progress
                 )
             known = {key: {name: dict(values) for name, values in found.scores.items()}}
             self._cache.put(known)

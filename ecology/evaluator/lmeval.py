@@ -79,9 +79,13 @@ class TokenEngine(Protocol):
         ...
 
     def continue_tokens(
-        self, sequences: Sequence[Sequence[int]], max_new_tokens: int, progress: Any = None, done: Any = None
+        self,
+        sequences: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        progress: Any = None,
+        stops: Sequence[str] = (),
     ) -> tuple[tuple[int, ...], ...]:
-        """Greedy continuations."""
+        """Greedy continuations, which end once their text holds one of the stops."""
         ...
 
 

@@ -92,13 +92,8 @@ class EngineLM(LM):  # type: ignore[misc]  # lm-eval has no types
         for (stops, length), places in groups.items():
             room = self._engine.max_tokens - length
             contexts = [(self._engine.encode_raw(requests[i].args[0]) or [self._start()])[-room:] for i in places]
-
-            def done(tokens: Sequence[int], stops: tuple[str, ...] = stops) -> bool:
-                text = self._engine.decode(tokens)
-                return any(stop in text for stop in stops)
-
             with self._progress.track("lm-eval: replies", len(places), "replies") as bar:
-                said = self._engine.continue_tokens(contexts, length, bar, done if stops else None)
+                said = self._engine.continue_tokens(contexts, length, bar, stops)
             for place, tokens in zip(places, said, strict=True):
                 replies[place] = _cut(self._engine.decode(tokens), stops)
         return replies

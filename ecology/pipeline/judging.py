@@ -145,8 +145,11 @@ class Judge:
         note = canonical.digest(["latency", member.digest, self.bench.engine.fingerprint, prompts, tokens])
         kept = self.house.recall("resources", note)
         if kept is None:
-            pairs = self.bench.engine.time_pair(member.folder, prompts, tokens)
-            peak = measure_serving_memory(self.bench.base.folder, member.folder, prompts[:4])
+            label = f"resources of {member.name}"
+            with self.house.progress.track(label, count + 1, "pairs, then memory") as step:
+                pairs = self.bench.engine.time_pair(member.folder, prompts, tokens, step)
+                peak = measure_serving_memory(self.bench.base.folder, member.folder, prompts[:4])
+                step.advance()
             self.house.remember("resources", note, {"pairs": pairs, "peak_bytes": peak})
             kept = self.house.recall("resources", note) or b"{}"
         timed = json.loads(kept)

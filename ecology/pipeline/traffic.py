@@ -1,7 +1,7 @@
 """The replay canary's server: recorded requests answered by the resident base with one arm's adapter.
 
-Requests are served one at a time, as a small machine would serve them, and timed by the injected clock. Replies are
-checked by the same deterministic verifiers that the suites use.
+Each request is served by itself, one a core at a time, as a small machine would do, and timed by the injected clock.
+Replies are checked by the same deterministic verifiers that the suites use.
 """
 
 from __future__ import annotations
@@ -30,15 +30,17 @@ def server(bench: Bench, folders: dict[Arm, Path | None]) -> Callable[[Arm, Sequ
     """
 
     def serve(name: Arm, requests: Sequence[Request]) -> Sequence[Served]:
+        prompts, tokens = [r.prompt for r in requests], [REPLY_TOKENS[r.kind] for r in requests]
         served = []
-        with bench.engine.attach(folders[name]):
-            for request in requests:
-                start = bench.house.clock.monotonic()
-                (reply,) = bench.engine.generate([request.prompt], REPLY_TOKENS[request.kind])
-                seconds = bench.house.clock.monotonic() - start
-                good = succeeds(request, reply)
-                alert = request.expect.kind == "refuse" and not good
-                served.append(Served(request.id, good, alert, max(seconds, 1e-6)))
+        with (
+            bench.engine.attach(folders[name]),
+            bench.house.progress.track(f"serve: {name}", len(requests), "requests") as bar,
+        ):
+            replies = bench.engine.serve(prompts, tokens, bar)
+        for request, (reply, seconds) in zip(requests, replies, strict=True):
+            good = succeeds(request, reply)
+            alert = request.expect.kind == "refuse" and not good
+            served.append(Served(request.id, good, alert, max(seconds, 1e-6)))
         return served
 
     return serve

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -88,10 +89,20 @@ def merged(deltas: Mapping[str, Delta]) -> Iterator[None]:
             product.restore()
 
 
+class Switch(threading.local):
+    """Whether an adapter that stands beside the weights counts; each thread has its own, on at first."""
+
+    on = True
+
+
 @contextlib.contextmanager
-def unmerged(deltas: Mapping[str, Delta]) -> Iterator[None]:
-    """Adds ``scale (x A^T) B^T`` to the outputs inside the block; no weight is touched."""
-    handles = [delta.layer.register_forward_hook(_beside(delta)) for delta in deltas.values()]
+def unmerged(deltas: Mapping[str, Delta], switch: Switch | None = None) -> Iterator[None]:
+    """Adds ``scale (x A^T) B^T`` to the outputs inside the block, in threads where the switch is on.
+
+    No weight is touched.
+    """
+    on = switch or Switch()
+    handles = [delta.layer.register_forward_hook(_beside(delta, on)) for delta in deltas.values()]
     try:
         yield
     finally:
@@ -106,11 +117,11 @@ def _product(delta: Delta) -> FrozenProduct:
     return product
 
 
-def _beside(delta: Delta) -> Any:
+def _beside(delta: Delta, switch: Switch) -> Any:
     A, B = delta.A.T.contiguous(), (delta.scale * delta.B).T.contiguous()  # noqa: N806
 
     def add(_layer: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
-        return output + (inputs[0] @ A) @ B
+        return output + (inputs[0] @ A) @ B if switch.on else output
 
     return add
 

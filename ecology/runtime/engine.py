@@ -29,12 +29,13 @@ from ecology.backend.quiet import quiet
 from ecology.contracts.identity import CompatibilityIdentity, Digest
 from ecology.contracts.ports import Clock, Step
 from ecology.errors import BackendError, ConfigError, IntegrityError, MalformedArtifact
-from ecology.runtime.attachment import merged, read_deltas, unmerged
+from ecology.runtime.attachment import Switch, merged, read_deltas, unmerged
 from ecology.runtime.chat import chat_format, encode_plain, encode_prompts, encode_texts
-from ecology.runtime.decoding import Done, causal, greedy, left_padded
+from ecology.runtime.decoding import causal, greedy, left_padded
 from ecology.runtime.kernels import GROUPED, freeze_products
 from ecology.runtime.scoring import Question, Score, score
 from ecology.runtime.trunk import Trunk, lowest_layer
+from ecology.runtime.workers import LockedStep, side_by_side
 from ecology.telemetry.clock import SystemClock
 
 POLICY = "greedy/left-padded/shared-prefix/shared-trunk/merged/frozen-products/v2"
@@ -179,33 +180,65 @@ class TransformersEngine:
         ]
         return tuple(tuple(s.logprob for s in scores) for scores in self.score_tokens(questions, progress))
 
-    def time_pair(self, folder: Path, prompts: Sequence[str], max_new_tokens: int) -> tuple[tuple[float, float], ...]:
+    def time_pair(
+        self, folder: Path, prompts: Sequence[str], max_new_tokens: int, progress: Step | None = None
+    ) -> tuple[tuple[float, float], ...]:
         """Seconds of (adapter unmerged, bare base) for each prompt alone, every reply ``max_new_tokens`` long.
 
         Which of the two goes first alternates (ABBA), so drift of the machine's speed cancels; one of each is run
-        before and thrown away.
+        before and thrown away. Every core has a pair of its own, as when the machine serves: the two of a pair run one
+        after the other on the same core beside the same neighbours.
         """
         if not prompts:
             return ()
-        deltas = read_deltas(self.model, folder)
+        deltas, switch = read_deltas(self.model, folder), Switch()
         sequences = self.encode_prompts(prompts)
+        bar = LockedStep(progress)
 
         def seconds(sequence: Sequence[int], *, adapter: bool) -> float:
-            with unmerged(deltas) if adapter else contextlib.nullcontext(), _memory():
-                start = self._clock.monotonic()
-                greedy(self.model, [sequence], max_new_tokens, frozenset(), batch_size=1)
-                return self._clock.monotonic() - start
+            switch.on = adapter
+            start = self._clock.monotonic()
+            greedy(self.model, [sequence], max_new_tokens, frozenset(), batch_size=1)
+            return self._clock.monotonic() - start
 
-        for adapter in (True, False):
-            seconds(sequences[0], adapter=adapter)
-        pairs = []
-        for i, sequence in enumerate(sequences):
-            if i % 2:
-                bare = seconds(sequence, adapter=False)
-                pairs.append((seconds(sequence, adapter=True), bare))
-            else:
-                pairs.append((seconds(sequence, adapter=True), seconds(sequence, adapter=False)))
-        return tuple(pairs)
+        def pair(places: list[int]) -> tuple[float, float]:
+            (place,) = places
+            first = place % 2 == 0
+            found = {adapter: seconds(sequences[place], adapter=adapter) for adapter in (first, not first)}
+            bar.advance()
+            return found[True], found[False]
+
+        with unmerged(deltas, switch), _memory():
+            for adapter in (True, False):
+                seconds(sequences[0], adapter=adapter)
+            return tuple(side_by_side(pair, [[place] for place in range(len(sequences))], self.threads))
+
+    def serve(
+        self, prompts: Sequence[str], max_new_tokens: Sequence[int], progress: Step | None = None
+    ) -> tuple[tuple[str, float], ...]:
+        """Greedy reply and seconds of each request, every request by itself, as many at a time as there are cores.
+
+        Raises:
+            BackendError: Out of memory.
+            ConfigError: A prompt and its reply are longer than the base can hold.
+        """
+        sequences = self.encode_prompts(prompts)
+        self._check_length(max((len(s) + n for s, n in zip(sequences, max_new_tokens, strict=True)), default=0))
+        bar = LockedStep(progress)
+
+        def one(places: list[int]) -> tuple[str, float]:
+            (place,) = places
+            start = self._clock.monotonic()
+            (reply,) = greedy(
+                self.model, [sequences[place]], max_new_tokens[place], self.ends, batch_size=1
+            )  # no trunk: whoever is asked second would look faster
+            text = self.decode(reply)
+            seconds = self._clock.monotonic() - start
+            bar.advance()
+            return text, seconds
+
+        with _memory():
+            return tuple(side_by_side(one, [[place] for place in range(len(sequences))], self.threads))
 
     def liveness(self, folder: Path, prompts: Sequence[str]) -> tuple[str, ...]:
         """What is wrong with the adapter at run time, one sentence each; empty when it is alive and exact.
@@ -264,9 +297,14 @@ class TransformersEngine:
         sequences: Sequence[Sequence[int]],
         max_new_tokens: int,
         progress: Step | None = None,
-        done: Done | None = None,
+        stops: Sequence[str] = (),
     ) -> tuple[tuple[int, ...], ...]:
-        """Greedy continuations up to an end token, ``done`` or ``max_new_tokens``."""
+        """Greedy continuations up to an end token, a text that holds one of ``stops``, or ``max_new_tokens``."""
+
+        def done(tokens: Sequence[int]) -> bool:
+            text = self.decode(tokens)
+            return any(stop in text for stop in stops)
+
         self._check_length(max(map(len, sequences), default=0) + max_new_tokens)
         with _memory():
             return greedy(
@@ -276,7 +314,7 @@ class TransformersEngine:
                 self.ends,
                 self.batch_size,
                 progress,
-                done,
+                done if stops else None,
                 self._above,
                 self.threads,
             )

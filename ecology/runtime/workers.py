@@ -26,9 +26,11 @@ T = TypeVar("T")
 def dealt(lengths: Sequence[int], size: int, workers: int) -> list[list[int]]:
     """Indices in batches of at most ``size``, of about equal length inside, longest first.
 
-    Neighbours in length are dealt out to the workers in turn, so that all get as much to do.
+    Neighbours in length are dealt out to the workers in turn, in as few rounds as there can be and all rounds alike, so
+    that everyone has as much to do until the end.
     """
-    size = max(1, min(size, -(-len(lengths) // workers)))
+    rounds = -(-len(lengths) // (size * workers))
+    size = -(-len(lengths) // (rounds * workers)) if rounds else size
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     batches = []
     for start in range(0, len(order), size * workers):

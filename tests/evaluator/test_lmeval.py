@@ -1,17 +1,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from ecology.backend.bases import BaseModel
 from ecology.errors import ConfigError
+from ecology.evaluator import remembered
 from ecology.evaluator.asking import Evaluator
 from ecology.evaluator.cache import ResultCache
 from ecology.evaluator.lmeval import load_task_suite, run_tasks
+from ecology.evaluator.remembered import RememberedTokens
 from ecology.kernel.canonical import digest
 from ecology.runtime.engine import TransformersEngine
+from ecology.runtime.scoring import Question
+from ecology.store.adapters import describe
 from ecology.telemetry.progress import SilentProgress
 from ecology.testing.toys import toy_adapter, toy_base
 
@@ -115,7 +120,7 @@ def test_adapters_do_not_share_answers_and_limits_hold(
     assert set(bare["acc"]) == {"0", "1", "2", "3", "4"}
     assert all(isinstance(value, bool) for value in bare["acc"].values())
     assert evaluator.ask(digest("b"), None, suite, "public", ()) == bare
-    assert len(cache) == 2
+    assert len(cache) == 2 * (1 + 5), "of each the task and its five documents"
     (limited,) = run_tasks(engine, folder, ["capitals"], 2, SilentProgress())
     assert set(limited.scores["acc"]) == {"0", "1"}
 
@@ -159,3 +164,70 @@ def test_suites_that_are_none(folder: Path, change: tuple[str, str]) -> None:
     (folder / "suite.yaml").write_text(SUITE.replace(*change), encoding="utf-8")
     with pytest.raises(ConfigError):
         load_task_suite(folder)
+
+
+class Once:
+    """A token engine that counts questions and can be killed after some."""
+
+    def __init__(self, engine: TransformersEngine, left: int = 10**6) -> None:
+        self._engine, self.left, self.asked = engine, left, 0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._engine, name)
+
+    def score_tokens(self, questions: Sequence[Question], progress: object = None) -> object:
+        if self.left < len(questions):
+            raise KeyboardInterrupt
+        self.left -= len(questions)
+        self.asked += len(questions)
+        return self._engine.score_tokens(questions)
+
+
+def test_a_killed_task_goes_on_where_it_was_and_a_rerun_asks_nothing(
+    engine: TransformersEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remembered, "SLICE", 2)
+    questions = [Question((n, 5), ((6, 7), (8,))) for n in range(5, 12)]
+    cache, who = ResultCache(tmp_path / "cache"), {"adapter": "a"}
+    with pytest.raises(KeyboardInterrupt):
+        RememberedTokens(Once(engine, left=5), cache, who).score_tokens(questions)
+    assert len(cache) == 4
+    second = Once(engine)
+    found = RememberedTokens(second, cache, who).score_tokens(questions)
+    assert second.asked == 3
+    assert [[s.greedy for s in scores] for scores in found] == [
+        [s.greedy for s in scores] for scores in engine.score_tokens(questions)
+    ]
+    third = Once(engine)
+    assert RememberedTokens(third, cache, who).score_tokens(questions) == found
+    assert third.asked == 0
+    replies = RememberedTokens(engine, cache, who).continue_tokens([[5, 6], [7]], 4, None, ("a",))
+    assert RememberedTokens(third, cache, who).continue_tokens([[5, 6], [7]], 4, None, ("a",)) == replies
+    assert replies == engine.continue_tokens([[5, 6], [7]], 4, None, ("a",))
+
+
+def test_the_peers_cache_gives_the_first_adapters_answers_to_the_second_and_ours_does_not(
+    engine: TransformersEngine, base: BaseModel, tmp_path: Path
+) -> None:
+    """lm-eval's cache is keyed by the request alone (EleutherAI/lm-evaluation-harness issue 4063)."""
+    from lm_eval.api.instance import Instance
+    from lm_eval.api.model import CachingLM
+
+    from ecology.evaluator.lmeval_run import EngineLM
+
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for seed, folder in enumerate(folders):
+        toy_adapter(base, folder, seed=seed, strength=2.0)
+    asked = [Instance("loglikelihood", {}, ("Capital?", " Oslo"), 0)]
+    cache = ResultCache(tmp_path / "cache")
+    truth, theirs, ours = [], [], []
+    for folder in folders:
+        with engine.attach(folder):
+            truth.append(EngineLM(engine, SilentProgress()).loglikelihood(asked)[0][0])
+            peer = CachingLM(EngineLM(engine, SilentProgress()), str(tmp_path / "peer.db"))
+            theirs.append(peer.loglikelihood(asked)[0][0])
+            kept = RememberedTokens(engine, cache, {"adapter": describe(folder).digest})
+            ours.append(EngineLM(kept, SilentProgress()).loglikelihood(asked)[0][0])
+    assert truth[0] != truth[1]
+    assert theirs[0] == theirs[1] == truth[0]
+    assert ours == truth

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import types
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from ecology.backend.bases import BaseModel, Folder, ensure
 from ecology.errors import BackendError, ConfigError, IntegrityError, MalformedArtifact
+from ecology.runtime.attachment import Switch, read_deltas, unmerged
 from ecology.runtime.engine import TransformersEngine
+from ecology.runtime.workers import side_by_side
 from ecology.store.adapters import write_adapter
 from ecology.telemetry.memory import measure_serving_memory
 from ecology.telemetry.progress import SilentProgress
@@ -134,6 +137,40 @@ def test_time_is_measured_by_the_injected_clock_in_turns(base: BaseModel, folder
     engine = TransformersEngine(base, threads=1, clock=Ticks())
     # two calls are thrown away; call k takes (2k+1)^2 - (2k)^2 = 4k+1; then adapter, base, base, adapter
     assert engine.time_pair(folder, PROMPTS[:2], 2) == ((9.0, 13.0), (21.0, 17.0))
+
+
+def test_pairs_side_by_side_keep_adapter_and_base_apart(base: BaseModel, folder: Path) -> None:
+    toy_adapter(base, folder)
+    engine = TransformersEngine(base, threads=2)
+    seen: set[tuple[bool, ...]] = set()
+    deltas, switch = read_deltas(engine.model, folder), Switch()
+    ids = torch.tensor([[5, 6, 7]])
+    with torch.inference_mode():
+        bare = engine.model(ids).logits
+        with unmerged(deltas, switch):
+
+            def ask(places: list[int]) -> bool:
+                switch.on = places[0] % 2 == 0
+                return torch.equal(engine.model(ids).logits, bare)
+
+            seen.add(tuple(side_by_side(ask, [[i] for i in range(6)], 2)))
+    assert seen == {(False, True) * 3}
+    steps: list[int] = []
+    pairs = engine.time_pair(
+        folder, PROMPTS[:3], 2, types.SimpleNamespace(advance=lambda n=1, note="": steps.append(n))
+    )
+    assert len(pairs) == sum(steps) == 3
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_served_one_by_one_is_what_is_answered_together(base: BaseModel, folder: Path, threads: int) -> None:
+    toy_adapter(base, folder)
+    engine = TransformersEngine(base, threads=threads)
+    with engine.attach(folder):
+        served = engine.serve(PROMPTS, [4] * len(PROMPTS))
+        assert [reply for reply, _ in served] == list(engine.generate(PROMPTS, 4))
+    assert all(seconds > 0 for _, seconds in served)
+    assert engine.serve([], []) == ()
 
 
 def test_what_is_wrong_at_run_time_is_said(engine: TransformersEngine, base: BaseModel, folder: Path) -> None:

@@ -13,7 +13,7 @@ from ecology.runtime.workers import dealt, side_by_side
 
 
 def test_the_longest_come_first_and_neighbours_in_length_are_dealt_out() -> None:
-    assert dealt([1, 5, 3, 5], 3, 1) == [[1, 3, 2], [0]]
+    assert dealt([1, 5, 3, 5], 3, 1) == [[1, 3], [2, 0]]
     assert dealt([1, 5, 3, 5], 3, 2) == [[1, 2], [3, 0]]
     assert dealt([], 3, 2) == []
 
