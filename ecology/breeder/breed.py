@@ -25,7 +25,7 @@ from threadpoolctl import threadpool_limits
 from ecology.breeder.operators import Operator, find, options_of
 from ecology.contracts.artifact import Artifact
 from ecology.contracts.genome import INTERFACE_VERSION, Genome, Lineage, ResourceProfile
-from ecology.contracts.identity import CompatibilityIdentity, Json
+from ecology.contracts.identity import CompatibilityIdentity, Digest, Json
 from ecology.contracts.ports import Progress
 from ecology.errors import ConfigError, IncompatibleParents, IntegrityError
 from ecology.kernel.canonical import plain
@@ -107,7 +107,7 @@ def breed(
         raise IncompatibleParents(error.what, fields=("tensor_schema",), where=error.where, todo=error.todo) from error
     child = _conceive(row, adapters, chosen, seed, progress)
     identity = genomes[0].identity
-    artifact = write_adapter(out, _pairs(child), base_id or _base_id(parents, folders), identity.base_weights)
+    artifact = written(child, out, base_id or _base_id(parents, folders), identity.base_weights)
     lineage = Lineage(
         parents=tuple(parent.artifact.digest for parent in parents),
         operator=operator,
@@ -120,6 +120,15 @@ def breed(
     capabilities = tuple(sorted({capability for genome in genomes for capability in genome.capabilities}))
     genome = Genome(identity, INTERFACE_VERSION, capabilities, lineage, profile(child, artifact))
     return Bred(artifact, genome, out)
+
+
+def written(child: LowRank, out: Path, base_id: str, base_weights: Digest) -> Artifact:
+    """The child's canonical folder.
+
+    Raises:
+        ConfigError: ``out`` holds other files.
+    """
+    return write_adapter(out, _pairs(child), base_id, base_weights)
 
 
 def _conceive(

@@ -74,6 +74,10 @@ class Factors:
         """(m, n), the shape of dW."""
         return self.B.shape[0], self.A.shape[1]
 
+    def raw(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any], float]:
+        """(B, A, s) as they came: what depends on the gauge, and so is for presets of other tools alone."""
+        return self.B, self.A, 1.0
+
     def dense(self) -> Array:
         """DW itself, m x n: for tests and for operators that need every entry."""
         product: Array = self.B @ self.A
@@ -113,6 +117,10 @@ class Stored(Factors):
     def shape(self) -> tuple[int, int]:
         """(m, n), without a look at the values."""
         return int(self._stored[0].shape[0]), int(self._stored[1].shape[1])
+
+    def raw(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any], float]:
+        """(B, A, s) as they lie."""
+        return self._stored
 
     _stored: tuple[npt.NDArray[Any], npt.NDArray[Any], float]
 
