@@ -7,7 +7,8 @@
     python benchmarks/breeding.py --json               one object on stdout
 
 Ours and the peer run in one process on one thread, one after the other, layer by layer, so that whatever else the
-machine does meets both; times of algebra are CPU seconds of that thread, times from files are a wall clock's. Parents are Gaussian: timings do not depend on the values, errors are the worst of many draws.
+machine does meets both. Times of algebra are CPU seconds of that thread, times from files are a wall clock's. Parents
+are Gaussian: timings do not depend on the values, errors are the worst of many draws.
 """
 
 from __future__ import annotations
@@ -184,6 +185,9 @@ def bare_model(shapes: Shapes, layers: Sequence[int]) -> Any:
             super().__init__()
             self.l = torch.nn.ModuleDict({str(i): Layer() for i in layers})
 
+        def prepare_inputs_for_generation(self) -> None:
+            """PEFT asks every causal language model for it."""
+
     return Model()
 
 
@@ -248,7 +252,7 @@ def end_to_end(rows: list[Row], scratch: Path) -> None:
         out = scratch / f"ours{i}"
         ours.append(wall(lambda out=out: breed("linear", {"weights": weights}, parents, out, 0, {})))
 
-        def peft(out: Path) -> None:
+        def peft(out: Path, bare: Any) -> None:
             model = PeftModel.from_pretrained(bare, str(parents[0].folder), adapter_name="p0")
             for parent in parents[1:]:
                 model.load_adapter(str(parent.folder), adapter_name=parent.name)
@@ -258,7 +262,7 @@ def end_to_end(rows: list[Row], scratch: Path) -> None:
         bare = bare_model(QWEN_05B, range(24))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            theirs.append(wall(lambda i=i: peft(scratch / f"peft{i}")))
+            theirs.append(wall(lambda i=i, bare=bare: peft(scratch / f"peft{i}", bare)))
     name = "PEFT load_adapter, cat, save_pretrained"
     rows.append(
         Row(

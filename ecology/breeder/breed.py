@@ -23,11 +23,11 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from ecology.breeder.folders import add_vectors, agree
+from ecology.breeder.folders import Manner, add_vectors, agree
 from ecology.breeder.operators import Operator, find, options_of
 from ecology.contracts.artifact import Artifact
 from ecology.contracts.genome import INTERFACE_VERSION, Genome, Lineage, ResourceProfile
-from ecology.contracts.identity import CompatibilityIdentity, Json
+from ecology.contracts.identity import CompatibilityIdentity, Digest, Json
 from ecology.contracts.ports import Progress
 from ecology.errors import ConfigError, IncompatibleParents, IntegrityError
 from ecology.kernel.canonical import plain
@@ -115,15 +115,7 @@ def breed(
         child = canonical(LowRank.of({n: (f.B, f.A) for n, f in tiny.expand().items()}))
         artifact = write_tinylora(out, tiny, base, identity.base_weights, task_type=manner.task_type)
     else:
-        artifact = write_adapter(
-            out,
-            _pairs(child),
-            base,
-            identity.base_weights,
-            layouts=manner.layouts,
-            task_type=manner.task_type,
-            fan_in_fan_out=manner.fan_in_fan_out,
-        )
+        artifact = written(child, out, base, identity.base_weights, manner)
     lineage = Lineage(
         parents=tuple(parent.artifact.digest for parent in parents),
         operator=operator,
@@ -136,6 +128,32 @@ def breed(
     capabilities = tuple(sorted({capability for genome in genomes for capability in genome.capabilities}))
     genome = Genome(identity, INTERFACE_VERSION, capabilities, lineage, profile(child, artifact))
     return Bred(artifact, genome, out)
+
+
+def written(child: LowRank, out: Path, base_id: str, base_weights: Digest, manner: Manner | None = None) -> Artifact:
+    """The child's canonical folder.
+
+    Args:
+        child: In canonical form.
+        out: New folder.
+        base_id: Name of the base in its configuration.
+        base_weights: Digest of the base's weights.
+        manner: Layouts and task that its parents agree on; None: linear layers of a causal language model.
+
+    Raises:
+        ConfigError: ``out`` holds other files.
+    """
+    if manner is None:
+        return write_adapter(out, _pairs(child), base_id, base_weights)
+    return write_adapter(
+        out,
+        _pairs(child),
+        base_id,
+        base_weights,
+        layouts=manner.layouts,
+        task_type=manner.task_type,
+        fan_in_fan_out=manner.fan_in_fan_out,
+    )
 
 
 def _conceive(

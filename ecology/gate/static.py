@@ -31,7 +31,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ecology.contracts.artifact import CLAIMS_FILE, CONFIG_FILE, WEIGHTS_FILE, Artifact, Submission
-from ecology.contracts.evidence import Count, Evidence, Measurement
+from ecology.contracts.evidence import Count, Evidence, Measurement, Samples
 from ecology.contracts.identity import CompatibilityIdentity, Digest, Json
 from ecology.contracts.policy import AdapterLimits, DataPolicy, Policy, TrustedKey
 from ecology.errors import EcologyError, MalformedArtifact
@@ -176,6 +176,28 @@ def static_evidence(submission: Submission, context: StaticContext) -> Evidence:
         if violations is not None:
             evidence.append(Measurement(metric, submission.artifact.digest, _count(violations), source=SOURCE))
     return tuple(evidence)
+
+
+def retained_evidence(submission: Submission, context: StaticContext) -> Evidence:
+    """What projection kept of the worst module, 0 to 1, as the verified genome records it.
+
+    Args:
+        submission: The folder and the claims; neither is trusted.
+        context: Whose keys count.
+
+    Returns:
+        One measurement; none where nobody trusted vouches for a genome, which a rule about it finds inconclusive.
+    """
+    try:
+        genome = vouched_for(submission.artifact, submission.claims, context.trusted, context.development).genome
+    except EcologyError:  # the signature check says what is wrong with the claims
+        return ()
+    if genome is None:
+        return ()
+    profile = genome.resource_profile
+    least = min([profile.retained_energy, *(profile.retained or {}).values()])
+    kept = Samples((float(least),), "of ||dW||^2")
+    return (Measurement("resource.retained_energy", submission.artifact.digest, kept, source="genome/v1"),)
 
 
 def _asked(ask: Callable[[], list[Violation] | None]) -> list[Violation] | None:

@@ -162,17 +162,31 @@ def _module(parents: Sequence[LowRank], name: str, keep: bool) -> ModuleCore:
     present = [parent.modules.get(name) for parent in parents]
     factors = [f for f in present if f is not None]
     ends = list(itertools.accumulate((0 if f is None else f.rank for f in present), initial=0))
-    left, R_B = basis(_stack(lambda: [f.B for f in factors], keep))  # noqa: N806
-    right, R_A = basis(_stack(lambda: [f.A.T for f in factors], keep))  # noqa: N806
+    left, R_B = basis(_kept(lambda: _side_by_side(factors), keep))  # noqa: N806
+    right, R_A = basis(_kept(lambda: _stacked(factors), keep))  # noqa: N806
     columns = tuple(itertools.starmap(slice, itertools.pairwise(ends)))
     return ModuleCore(left, right, R_B, R_A, columns, factors[0].shape)
 
 
-def _stack(parts: Callable[[], list[Array]], keep: bool) -> Callable[[], Array]:
+def _side_by_side(factors: Sequence[Factors]) -> Array:
+    """[s_1 B_1 | .. | s_N B_N], widened and scaled in one pass each."""
+    parts = [f.raw() for f in factors]
+    stack: Array = np.concatenate([B for B, _, _ in parts], axis=1, dtype=np.float64)
+    if any(scale != 1 for _, _, scale in parts):
+        stack *= np.repeat([scale for _, _, scale in parts], [f.rank for f in factors])
+    return stack
+
+
+def _stacked(factors: Sequence[Factors]) -> Array:
+    """[A_1; ..; A_N]^T, as a view of rows that lie one after another."""
+    return np.concatenate([f.raw()[1] for f in factors], axis=0, dtype=np.float64).T
+
+
+def _kept(make: Callable[[], Array], keep: bool) -> Callable[[], Array]:
     if not keep:
-        return lambda: np.concatenate(parts(), axis=1)
-    kept = np.concatenate(parts(), axis=1)
-    return lambda: kept
+        return make
+    made = make()
+    return lambda: made
 
 
 def joint(module: ModuleCore) -> ModuleCore:

@@ -24,7 +24,7 @@ from ecology.evaluator.suites import Row, overlap
 from ecology.evaluator.suites import items as expand
 from ecology.gate import measured
 from ecology.gate.ladder import Climb, Rung, climb
-from ecology.gate.static import StaticContext, context_for, static_evidence
+from ecology.gate.static import StaticContext, context_for, retained_evidence, static_evidence
 from ecology.kernel import canonical
 from ecology.pipeline.bench import Bench
 from ecology.pipeline.house import House
@@ -115,7 +115,8 @@ class Judge:
 
     def static(self, member: Member) -> Evidence:
         """Rung 1: no model."""
-        return static_evidence(member.submission, self.context)
+        evidence = static_evidence(member.submission, self.context)
+        return (*evidence, *retained_evidence(member.submission, self.context))
 
     def liveness(self, member: Member) -> Evidence:
         """Rung 2: does it apply, exactly, and leave the base alone?"""

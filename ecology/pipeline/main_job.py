@@ -39,6 +39,8 @@ def main_job(
     def task(job: compose.Job) -> int:
         try:
             house = open_house(home, quiet=quiet, key=_key(job))
+            if job.settings.optimise is not None:
+                return search(job, house)
             report = one(job, house)
         except EcologyError as error:
             print(f"ecology: {error}", file=sys.stderr)
@@ -67,6 +69,18 @@ def one(job: compose.Job, house: House) -> RunReport:
         print(f"  {job.folder / name}")
     print(f"\n  verify it: ecology report verify {job.folder}")
     return ran.report
+
+
+def search(job: compose.Job, house: House) -> int:
+    """One composed search over weights: files, best points on stdout."""
+    from ecology.pipeline.optimise import optimise, summary  # noqa: PLC0415
+
+    found = optimise(job.settings, job.config, house, job.folder)
+    print("\n".join(summary(found)))
+    print()
+    for path in sorted(job.folder.glob("weights.*")):
+        print(f"  {path}")
+    return EXIT_OK
 
 
 def _key(job: compose.Job) -> Path | None:

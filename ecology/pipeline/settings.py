@@ -98,6 +98,29 @@ class SignerSettings:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimiseSettings:
+    """A search over the mixing weights of one parent set."""
+
+    operator: str = "linear"
+    """An operator with ``weights``."""
+    parents: tuple[str, ...] = ()
+    """Names of founders; empty means every founder that breeds, in the order declared."""
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """The operator's other options."""
+    method: Literal["grid", "random", "optuna"] = "grid"
+    low: float = 0.0
+    high: float = 2.0
+    steps: int = 5
+    """Of the grid, along each axis."""
+    trials: int = 32
+    """Of ``random`` and ``optuna``."""
+    items: int = 24
+    """Public items of each suite that every child is asked."""
+    objective: Mapping[str, float]
+    """Coefficient of each metric, negative for what should be small."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
     """One composed configuration."""
 
@@ -108,7 +131,7 @@ class Settings:
     alias: str
     base: Mapping[str, Any]
     population: PopulationSettings
-    breeder: Mapping[str, BreederSettings]
+    breeder: Mapping[str, BreederSettings] = dataclasses.field(default_factory=dict)
     evaluator: EvaluatorSettings
     gate: GateSettings
     fitness: Mapping[str, Any]
@@ -117,3 +140,5 @@ class Settings:
     store: StoreSettings
     registry: RegistrySettings
     signer: SignerSettings
+    optimise: OptimiseSettings | None = None
+    """Instead of the main job: a search over weights."""

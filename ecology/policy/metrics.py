@@ -67,6 +67,7 @@ _TABLE = (
     Metric("resource.latency_s", "samples", "seconds a request takes"),
     Metric("resource.peak_memory_bytes", "samples", "peak resident memory while serving"),
     Metric("resource.size_bytes", "samples", "bytes of the adapter's files"),
+    Metric("resource.retained_energy", "samples", "share of the change that projection kept, of the worst module"),
     Metric("robust.exact", "proportion", "exact answers to items with noise in them"),
     Metric("coverage.cells", "proportion", "cells of the coverage matrix with enough items to count as measured"),
 )

@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ecology.contracts.artifact import CLAIMS_FILE, CONFIG_FILE, WEIGHTS_FILE, Submission
-from ecology.contracts.evidence import Count, Evidence
-from ecology.contracts.policy import AdapterLimits, DataPolicy, Outcome
+from ecology.contracts.evidence import Count, Evidence, Samples
+from ecology.contracts.policy import AdapterLimits, DataPolicy, Outcome, Rule
 from ecology.gate import static
-from ecology.gate.static import MOST_DETAILS, SOURCE, StaticContext, context_for, static_evidence
+from ecology.gate.static import MOST_DETAILS, SOURCE, StaticContext, context_for, retained_evidence, static_evidence
 from ecology.kernel.canonical import canonical
 from ecology.kernel.verdicts import headline, verdict
 from ecology.policy.metrics import STATIC
@@ -268,7 +268,7 @@ def test_a_large_adapter_is_judged_without_torch(tmp_path: Path) -> None:
 import json, sys
 from pathlib import Path
 from ecology.contracts.artifact import Submission
-from ecology.gate.static import StaticContext, static_evidence
+from ecology.gate.static import StaticContext, retained_evidence, static_evidence
 from ecology.testing.gates import IDENTITY
 from ecology.contracts.policy import AdapterLimits, DataPolicy
 from ecology.store.adapters import describe
@@ -297,3 +297,17 @@ def test_the_folders_claims_file_is_no_part_of_the_artifact(tmp_path: Path, home
     submission, _ = submit(None, tmp_path / "adapter", home)
     assert describe(tmp_path / "adapter") == submission.artifact
     assert (tmp_path / "adapter" / CLAIMS_FILE).read_text(encoding="utf-8").splitlines() == list(submission.claims)
+
+
+def test_the_genome_tells_what_projection_kept(tmp_path: Path, home: Path) -> None:
+    submission, context = submit(None, tmp_path / "adapter", home)
+    (kept,) = retained_evidence(submission, context)
+    assert (kept.metric, kept.statistic) == ("resource.retained_energy", Samples((1.0,), "of ||dW||^2"))
+    assert retained_evidence(dataclasses.replace(submission, claims=()), context) == ()
+    assert retained_evidence(dataclasses.replace(submission, claims=("{}",)), context) == ()
+    rule = Rule("ENERGY", "keeps most", "resource.retained_energy", ">=", 0.9)
+    strict = dataclasses.replace(POLICY, rules=(rule,))
+    for share, outcome in ((1.0, Outcome.PASS), (0.5, Outcome.DENY)):
+        evidence = (dataclasses.replace(kept, statistic=Samples((share,), "of ||dW||^2")),)
+        assert verdict(strict, evidence, submission.artifact.digest, "full", NOW).outcome is outcome
+    assert verdict(strict, (), submission.artifact.digest, "full", NOW).outcome is Outcome.INCONCLUSIVE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -10,10 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecology.errors import ConfigError
-from ecology.lowrank.core import ModuleCore, joint, share
+from ecology.lowrank.basis import basis
+from ecology.lowrank.core import ModuleCore, ParentSet, joint, lift, share
+from ecology.lowrank.entries import Space, cuts, entries
 from ecology.lowrank.fingerprint import distance, fingerprint, same_fingerprint, same_function
 from ecology.lowrank.lowrank import (
     LowRank,
+    Stored,
     canonical,
     concat,
     frobenius,
@@ -211,3 +215,56 @@ def test_two_shapes_of_one_module_are_refused() -> None:
     b = LowRank.of({"x": (np.ones((4, 1)), np.ones((1, 3)))})
     with pytest.raises(ConfigError, match=r"\(3, 3\), another \(4, 3\)"):
         module_names([a, b])
+
+
+def test_a_parent_set_breeds_what_a_list_does_and_is_walked_once() -> None:
+    parents = population(3, ranks=(4, 2, 3), same_targets=False)
+    ticks: list[str] = []
+    kept = ParentSet(parents, tick=ticks.append)
+    cores = {name: module.weighted([0.5, -1.0, 2.0]) for name, module in share(kept).items()}
+    assert share(kept) is share(kept)
+    child = lift(share(kept), cores, 3)
+    other = project(concat(parents, [0.5, -1.0, 2.0]), 3)
+    assert same_function(child, other, 1e-12)
+    assert child.retained == pytest.approx(other.retained)
+    assert sorted(ticks) == sorted([*cores, *cores])
+    assert len(kept) == 3
+    assert kept[1] is parents[1]
+
+
+@given(st.integers(-12, 0), st.integers(0, 2**32))
+@settings(max_examples=40, deadline=None)
+def test_both_routes_to_a_basis_keep_ill_conditioned_stacks(exponent: int, seed: int) -> None:
+    """Columns that nearly depend, columns of very different size, and a repeated column."""
+    generator = np.random.Generator(np.random.PCG64(seed))
+    X = generator.standard_normal((40, 6)) * 10.0 ** generator.integers(-20, 20, 6)
+    X[:, 1] = X[:, 0] + 10.0**exponent * np.linalg.norm(X[:, 0]) * generator.standard_normal(40)
+    found, R = basis(lambda: X)
+    Q = found.at(np.eye(R.shape[0]))
+    np.testing.assert_allclose(Q.T @ Q, np.eye(Q.shape[1]), atol=1e-9)
+    np.testing.assert_allclose((Q @ R) / np.linalg.norm(X, axis=0), X / np.linalg.norm(X, axis=0), atol=1e-9)
+
+
+def test_stored_factors_are_widened_at_each_look() -> None:
+    B, A = np.ones((3, 2), np.float32), np.full((2, 4), 0.1, np.float16)
+    stored = Stored(B, A, 0.5)
+    assert (stored.rank, stored.shape) == (2, (3, 4))
+    np.testing.assert_array_equal(stored.dense(), 0.5 * B.astype(np.float64) @ A.astype(np.float64))
+    assert stored.raw()[0] is B
+
+
+@pytest.mark.parametrize("scope", ["module", "global"])
+@pytest.mark.parametrize("space", ["core", "knots", "delta"])
+def test_cuts_are_exact_and_do_not_see_the_blocks(
+    space: Space, scope: Literal["module", "global"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = entries(population(3, ranks=(4, 2, 3), same_targets=False), space)
+    monkeypatch.setattr("ecology.lowrank.entries.BLOCK_BYTES", 8 * 3 * 12 * 2)
+    for density in (1e-9, 0.2, 0.77, 1.0):
+        found = cuts(looked, 3, density, scope)
+        every = {name: these.rows(0, these.shape[0]) for name, these in looked.items()}
+        for name, stack in every.items():
+            for i in range(3):
+                own = stack[i].ravel() if scope == "module" else np.concatenate([s[i].ravel() for s in every.values()])
+                keep = max(1, int(np.ceil(density * own.size - 1e-9)))
+                assert found[name][i] == np.sort(np.abs(own))[::-1][keep - 1]
