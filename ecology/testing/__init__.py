@@ -6,4 +6,14 @@ Each module has a ``CASES`` table of name -> function, to be handed to ``pytest.
 
 
 class NonconformingError(AssertionError):
-    """An implementation breaks what its port promises."""
+    """An implementation breaks what its port promises.
+
+    Args:
+        what: What was expected and what came.
+        error: How far off it was, relative, where that is a number.
+    """
+
+    def __init__(self, what: str, error: float | None = None) -> None:
+        """Keeps the number, so that a table can show it."""
+        self.error = error
+        super().__init__(what)

