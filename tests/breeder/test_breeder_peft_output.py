@@ -88,6 +88,11 @@ def _make(kind: str) -> Any:
     if kind == "gpt2":
         ends = {"bos_token_id": 0, "eos_token_id": 0}
         return GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=2, n_head=4, vocab_size=64, n_positions=32, **ends))
+    if kind == "neox":
+        from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+        sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "vocab_size": 64}
+        return GPTNeoXForCausalLM(GPTNeoXConfig(**sizes, num_attention_heads=4))
     return {"conv": Convolutions, "experts": Experts, "attention": Attention}[kind]()
 
 
@@ -146,6 +151,7 @@ def _close(found: Any, wanted: Any, tolerance: float = 1e-5) -> None:
 
 CONVERTED: Mapping[str, tuple[str, Callable[[], Any], dict[str, Any]]] = {
     "plain": ("llama", _config, {}),
+    "rank 1, alpha 32": ("neox", lambda: _config(r=1, lora_alpha=32, target_modules=["query_key_value"]), {}),
     "alpha": ("llama", lambda: _config(lora_alpha=16), {}),
     "rslora": ("llama", lambda: _config(use_rslora=True), {}),
     "rank_pattern": ("llama", lambda: _config(rank_pattern={"v_proj": 2}), {}),
