@@ -17,7 +17,8 @@ POLICIES = Path(__file__).parents[2] / "policies"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "release.yaml").write_bytes((POLICIES / "release.yaml").read_bytes())
+    for name in ("release.yaml", "baseline.yaml"):
+        (tmp_path / name).write_bytes((POLICIES / name).read_bytes())
     return tmp_path
 
 
