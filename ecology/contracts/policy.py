@@ -75,7 +75,7 @@ class TrustedKey:
 
     name: str
     public_key: str
-    """Ed25519, PEM SubjectPublicKeyInfo."""
+    """Ed25519 or ECDSA, PEM SubjectPublicKeyInfo."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
