@@ -194,7 +194,8 @@ class Layer:
 class Policy:
     """A policy, compiled: all layers applied, all sections checked.
 
-    ``digest`` is of its canonical JSON without ``digest`` itself and without ``waivers``, which are signed each by itself.
+    ``digest`` is of its canonical JSON without ``digest`` itself and without ``waivers``, which are signed each by
+    itself.
     """
 
     id: str

@@ -115,16 +115,18 @@ def verdict(
 
 
 def effective(waiver: Waiver, now: str) -> bool:
-    """Whether the waiver is in effect at an instant: strictly before it expires.
+    """Whether the waiver is in effect at an instant: from when it was issued until strictly before it expires.
 
-    The one function for gate, report and replay. An instant that cannot be read puts no waiver into effect.
+    The one function for gate, command line, report and replay. An instant that cannot be read puts no waiver into
+    effect.
 
     Args:
         waiver: The waiver.
         now: ISO 8601 instant with time zone.
     """
     try:
-        return instant(now) < instant(waiver.expires)
+        begun = not waiver.issued or instant(waiver.issued) <= instant(now)
+        return begun and instant(now) < instant(waiver.expires)
     except PolicyError:
         return False
 
@@ -307,5 +309,5 @@ def _waive(rule: Rule, finding: Finding, waivers: Sequence[Waiver], subject: Dig
         if effective(waiver, now):
             by = f"waived until {waiver.expires} by {waiver.approver} ({waiver.ticket}): {waiver.reason}"
             return dataclasses.replace(finding, outcome=Outcome.WAIVED, reason=f"{by}; {finding.reason}")
-        return dataclasses.replace(finding, reason=f"{finding.reason}; the waiver {waiver.ticket} has expired")
+        return dataclasses.replace(finding, reason=f"{finding.reason}; the waiver {waiver.ticket} is not in effect")
     return finding

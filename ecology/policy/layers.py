@@ -1,7 +1,9 @@
 """A layer may ask for more than the layers outside it and never for less: organisation, then team, then run.
 
-The organisation's file is extended by the team's (``extends: baseline.yaml``), and the team's by the run's configuration
-(``gate.tighten``). Both go through here: each rule id and each key of each section is compared by itself, by the table in
+The organisation's file is extended by the team's (``extends: baseline.yaml``), and the team's by the run's
+configuration
+(``gate.tighten``). Both go through here: each rule id and each key of each section is compared by itself, by the table
+in
 ``strictness``. Loosening is an error that shows both values.
 
 Law, property-tested: whatever evidence the tightened policy admits, the original admits too.
@@ -99,7 +101,8 @@ def compiled(policy: Policy) -> Policy:
 def policy_digest(policy: Policy) -> Digest:
     """Digest of the policy's canonical JSON without its ``digest`` and without its waivers.
 
-    A waiver is bound to a rule and an adapter and signed by itself; it comes and goes without a new approval of the whole.
+    A waiver is bound to a rule and an adapter and signed by itself; it comes and goes without a new approval of the
+    whole.
     """
     return digest({**{key: value for key, value in plain(policy).items() if key != "digest"}, "waivers": []})
 

@@ -84,7 +84,8 @@ def parse_policy(data: bytes, name: str = "policy", suites: Mapping[str, SuiteKi
         suites: Ids and kinds of suites beyond the shipped ones.
 
     Raises:
-        PolicyError: It is not a policy, or it extends another, which bytes alone cannot; the message lists every mistake
+        PolicyError: It is not a policy, or it extends another, which bytes alone cannot; the message lists every
+        mistake
             with its line.
     """
     source = parse_source(data, name)
@@ -177,7 +178,10 @@ def _policy(source: Source, suites: Mapping[str, SuiteKind] | None, outer: Polic
 
 def _compile(source: Source, outer: Policy | None) -> Policy:
     data = source.data
-    head = {"owner": outer.owner if outer else "", **{k: data[k] for k in ("id", "version", "title", "owner") if k in data}}
+    head = {
+        "owner": outer.owner if outer else "",
+        **{k: data[k] for k in ("id", "version", "title", "owner") if k in data},
+    }
     own = {name: structure(kind, data[name], name) for name, kind in SECTION_TYPES.items() if name in data}
     rules = structure(tuple[Rule, ...], data.get("rules", []), "rules")
     if outer is None:

@@ -3,8 +3,8 @@
 With plain comparators "may only tighten" is decidable key by key. ``compare`` says ``tighter``, ``looser``, ``same``,
 ``reworded`` (nothing is demanded differently) or ``other`` (neither may be said; a layer may not do it).
 
-Law, property-tested: no evidence is admitted by a policy that is ``tighter`` in some keys and ``same`` in the others, and
-refused by the one it was compared with.
+Law, property-tested: no evidence is admitted by a policy that is ``tighter`` in some keys and ``same`` in the others,
+and refused by the one it was compared with.
 """
 
 from __future__ import annotations
@@ -87,8 +87,8 @@ def compare_key(section: str, key: str, old: Any, new: Any) -> Change:
 def compare_rule_key(rule: Rule, key: str, new: Any) -> Change:
     """How a key of a rule changed.
 
-    For ``proven`` a higher confidence is stricter; for ``not_refuted`` it is the lower one, because what has to be shown
-    with more confidence is the refusal.
+    For ``proven`` a higher confidence is stricter; for ``not_refuted`` it is the lower one, because what has to be
+    shown with more confidence is the refusal.
     """
     old = getattr(rule, key)
     if old == new:
