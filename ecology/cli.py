@@ -19,6 +19,7 @@ from ecology.errors import EXIT_BUG, EXIT_OK, EXIT_REFUSED, EcologyError, Integr
 
 if TYPE_CHECKING:
     from ecology.pipeline.house import House
+    from ecology.signer.approval import Decision
 
 DEFAULT_BASE = "smollm2-135m"
 
@@ -108,8 +109,11 @@ def build_parser() -> argparse.ArgumentParser:
         "--base", default=DEFAULT_BASE, metavar="NAME", help="a preset of conf/base (default: smollm2-135m)"
     )
     gate.add_argument("--static", action="store_true", help="only what needs no model; admits to nothing")
-    gate.add_argument("--format", default="text", choices=["text", "json", "junit"])
+    gate.add_argument("--format", default="text", choices=["text", "json", "junit", "sarif", "github"])
     gate.add_argument("--out", metavar="DIR", type=Path, help="also write verdicts and signed attestations here")
+    gate.add_argument("--since", default="", metavar="REV", help="only adapters that changed since this Git revision")
+    gate.add_argument("--at", default="", metavar="INSTANT", help="waivers and approvals as of this instant")
+    gate.add_argument("--fresh", action="store_true", help="measure again what was measured before")
 
     breed = command("breed", "one operator: adapters in, adapter out, no base model loaded", _breed)
     breed.add_argument("operator", metavar="OPERATOR", help="linear, svd, ties, dare, crossover, mutate, prune, ...")
@@ -346,17 +350,19 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _gate(options: argparse.Namespace) -> int:
-    from ecology.pipeline.gating import gate  # noqa: PLC0415
+    from ecology.pipeline.gating import Asked, gate  # noqa: PLC0415
 
-    return gate(
-        options.adapters,
+    want = Asked(
         policy=options.policy,
         base=options.base,
         static=options.static,
         form=options.format,
         out=options.out,
-        house=_doors(options),
+        since=options.since,
+        at=_instant(options) if options.at else "",
+        fresh=options.fresh,
     )
+    return gate(options.adapters, want, _doors(options))
 
 
 def _breed(options: argparse.Namespace) -> int:
@@ -450,7 +456,7 @@ def _policy_approve(options: argparse.Namespace) -> int:
     from ecology.pipeline.policies import approve_file, summary  # noqa: PLC0415
     from ecology.report.standing import standing_line  # noqa: PLC0415
 
-    decision = "reject" if options.reject else "approve"
+    decision: Decision = "reject" if options.reject else "approve"
     governed, differences, effect, who = approve_file(
         options.policy,
         options.key,

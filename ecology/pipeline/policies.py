@@ -1,13 +1,12 @@
-"""``ecology policy``: a policy with what stands beside it, and everything that can be said of it without judging
-anybody.
+"""``ecology policy``: a policy with what stands beside it, and all that can be said of it without judging anybody.
 
     release.yaml              the policy; it may extend another file of the same folder
     release_test.yaml         its unit tests
     release_approvals.jsonl   who approved it: one signed envelope a line
     release_waivers.jsonl     what was waived under it: one signed envelope a line
 
-``govern`` is the one way from a file to what a gate, a run or a report judges by: compiled, with the waivers that
-count and the approvals that were given.
+``govern`` is the one way from a file to what a gate, a run or a report judges by: compiled, with the waivers that count
+and the approvals that were given.
 """
 
 from __future__ import annotations
@@ -120,7 +119,7 @@ def lint_file(name: str, now: str, used: Collection[tuple[str, Digest]] = ()) ->
         PolicyError: It cannot be read; all mistakes are listed.
     """
     governed = govern(name, now)
-    cases = _cases(governed.path)
+    cases = cases_file(governed.path)
     tested = coverage(run_tests(cases, governed.policy)) if cases.exists() else {}
     remarks = sorted(lint(governed.policy, tested=tested), key=lambda remark: remark.level)
     return Linted(tuple(remarks), status(governed.policy, used, now), governed.refused)
@@ -134,7 +133,7 @@ def test_file(name: str) -> tuple[tuple[CaseResult, ...], Policy]:
         PolicyError: A file cannot be read; all mistakes are listed.
     """
     path = policy_file(name)
-    cases = _cases(path)
+    cases = cases_file(path)
     if not cases.exists():
         raise ConfigError("there are no tests beside this policy", where=str(path), todo=f"write {cases.name}")
     policy = load_policy(path)
@@ -320,7 +319,8 @@ def used_waivers(past: Past) -> frozenset[tuple[str, Digest]]:
     return frozenset((rule, one.subject) for one in past.verdicts for rule in one.waived)
 
 
-def _cases(path: Path) -> Path:
+def cases_file(path: Path) -> Path:
+    """``release_test.yaml`` of ``release.yaml``."""
     return path.with_name(f"{path.stem}_test.yaml")
 
 

@@ -68,7 +68,7 @@ def _rules(old: Policy, new: Policy) -> Iterator[Difference]:
 
 
 def _rule(old: Rule, new: Rule) -> Iterator[Difference]:
-    subject = ("metric", "split", "against", "comparator", "quantile")
+    subject: tuple[str, ...] = ("metric", "split", "against", "comparator", "quantile")
     if any(getattr(old, key) != getattr(new, key) for key in subject):
         yield Difference("changed", old.id, f"it demanded {_topic(old)}; now {_topic(new)}")
         subject = (*subject, "threshold")
@@ -101,8 +101,9 @@ def _sections(old: Policy, new: Policy) -> Iterator[Difference]:
         if before is None and after is None:
             continue
         if before is None or after is None:
-            added: Change = ADDING.get(section, "tighter")
-            taken: Change = "looser" if added == "tighter" else "tighter"
+            nobody = section == "waiver_rules" and not (after or before).approvers
+            added: Change = "reworded" if nobody else ADDING.get(section, "tighter")
+            taken: Change = {"tighter": "looser", "looser": "tighter"}.get(added, added)  # type: ignore[assignment]
             what = "taken out" if after is None else f"added: {_entries(after)}"
             yield Difference(KINDS[taken if after is None else added], section, what)
             continue

@@ -92,29 +92,34 @@ def needed(rule: Rule, finding: Finding, metrics: Mapping[str, Metric] | None = 
     """What would have to be true for the rule to pass, on as many samples as were taken or are demanded."""
     metric = (metrics or known_metrics()).get(rule.metric)
     kind = metric.kind if metric else "samples"
+    n = max(finding.n, rule.min_samples)
+    items = f"{n} {_SPLITS[rule.split] or 'samples'}"
     if kind == "count":
         return "no violation" if rule.threshold == 0 else f"a count {demand(rule)}"
-    n = max(finding.n, rule.min_samples)
-    scope = f" {_SPLITS[rule.split]}" if rule.split != "none" else " samples"
-    if rule.against != "absolute" and kind == "proportion":
-        lost = _most(n, lambda m: _passes(rule, Paired(n, 0, m) if rule.comparator == ">=" else Paired(n, m, 0)))
-        word = "lost" if rule.comparator == ">=" else "won"
-        if lost is None:
-            return f"{n}{scope} do not suffice, whatever the answers"
-        return f"at most {lost} of {n}{scope} {word} against {_AGAINST[rule.against]}, none the other way round"
-    if kind == "proportion":
-        if rule.comparator == ">=":
-            least = _most(n, lambda m: _passes(rule, Proportion(n - m, n)))
-            return f"at least {n - least} of {n}{scope}" if least is not None else f"more than {n}{scope}"
-        most = _most(n, lambda m: _passes(rule, Proportion(m, n)))
-        return f"at most {most} of {n}{scope}" if most is not None else f"more than {n}{scope}"
+    if kind == "samples":
+        return _needed_samples(rule, n)
+    if rule.against != "absolute":
+        up = rule.comparator == ">="
+        worse = _most(n, lambda m: _passes(rule, Paired(n, 0, m) if up else Paired(n, m, 0)))
+        if worse is None:
+            return f"more than {items}, or a difference the other way"
+        word = "lost" if up else "won"
+        return f"at most {worse} of {items} {word} against {_AGAINST[rule.against]}, with none the other way round"
+    if rule.comparator == ">=":
+        wrong = _most(n, lambda m: _passes(rule, Proportion(n - m, n)))
+        return f"more than {items}" if wrong is None else f"at least {n - wrong} of {items}"
+    most = _most(n, lambda m: _passes(rule, Proportion(m, n)))
+    return f"more than {items}" if most is None else f"at most {most} of {items}"
+
+
+def _needed_samples(rule: Rule, n: int) -> str:
     if n == 1 and rule.min_samples == 1:
         return f"a measurement {demand(rule)}"
     good, bad = rule.threshold, rule.threshold + (1 if rule.comparator == "<=" else -1) * (abs(rule.threshold) + 1)
-    slow = _most(n, lambda m: _passes(rule, Samples((good,) * (n - m) + (bad,) * m, "")))
-    if slow is None:
+    outside = _most(n, lambda m: _passes(rule, Samples((good,) * (n - m) + (bad,) * m, "")))
+    if outside is None:
         return f"more than {n} samples {demand(rule)}"
-    return f"{n} samples, all but {slow} of them {demand(rule)}" if slow else f"{n} samples, every one {demand(rule)}"
+    return f"{n} samples, {f'all but {outside}' if outside else 'every one'} {demand(rule)}"
 
 
 def _measured(rule: Rule, kind: str, about: str) -> str:

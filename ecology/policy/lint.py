@@ -16,6 +16,7 @@ from ecology.contracts.evidence import Paired, Proportion, Samples, Statistic
 from ecology.contracts.policy import Outcome, Policy, Rule
 from ecology.kernel import planning, statistics
 from ecology.kernel.verdicts import demand, is_static
+from ecology.policy.controls import unknown_controls
 from ecology.policy.metrics import Metric, known_metrics
 from ecology.policy.strictness import SEVERITIES
 
@@ -52,6 +53,7 @@ def lint(
         found += _pair(one, other)
     for rule in policy.rules:
         found += _undecidable(rule, metrics or known_metrics())
+        found += [Remark("warning", rule.id, f"the control map has no {name!r}") for name in unknown_controls(rule)]
         if tested is not None:
             found += _untested(rule, tested.get(rule.id, ()))
     if not any(is_static(rule) and rule.severity == "deny" for rule in policy.rules):

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ecology.contracts.evidence import SuiteKind
-from ecology.contracts.identity import Json
+from ecology.contracts.identity import Digest, Json
 from ecology.contracts.policy import (
     AdapterLimits,
     ApprovalRules,
@@ -100,7 +100,7 @@ def schema() -> Mapping[str, Json]:
     return cast(Mapping[str, Json], json.loads(SCHEMA_FILE.read_bytes()))
 
 
-def shape_mistakes(source: Source, validator: Any) -> Iterator[Mistake]:
+def shape_mistakes(source: Source, validator: Any) -> Iterator[Mistake]:  # noqa: PLR0912  (one branch a keyword)
     """Where the data is not what a JSON Schema says, worded for people.
 
     Args:
@@ -182,11 +182,13 @@ def _compile(source: Source, outer: Policy | None) -> Policy:
         "owner": outer.owner if outer else "",
         **{k: data[k] for k in ("id", "version", "title", "owner") if k in data},
     }
-    own = {name: structure(kind, data[name], name) for name, kind in SECTION_TYPES.items() if name in data}
+    own: dict[str, Any] = {
+        name: structure(kind, data[name], name) for name, kind in SECTION_TYPES.items() if name in data
+    }
     rules = structure(tuple[Rule, ...], data.get("rules", []), "rules")
     if outer is None:
         needed = {name: SECTION_TYPES[name]() for name in ("signatures", "adapter", "data") if name not in own}
-        return compiled(Policy(**head, **own, **needed, rules=rules, waivers=(), digest=NOWHERE))  # type: ignore[arg-type]
+        return compiled(Policy(**head, **own, **needed, rules=rules, waivers=(), digest=Digest(NOWHERE)))
     given = {name: {key: getattr(section, key) for key in data[name]} for name, section in own.items()}
     sections, loose = tightened_sections(outer, given)
     tight, wrong = tightened_rules(outer, data.get("tighten", {}))
@@ -231,8 +233,9 @@ def _section_mistakes(source: Source, known: set[str]) -> Iterator[Mistake]:
         required = approvals.get("required")
         different = {str(k.get("public_key", "")).strip() for k in keys if isinstance(k, Mapping)}
         if isinstance(required, int) and required > len(different):
-            place = ("approvals", "required")
-            yield source.mistake(place, f"{required} of {len(different)} different keys can never be reached")
+            yield source.mistake(
+                ("approvals", "required"), f"{required} of {len(different)} different keys can never be reached"
+            )
 
 
 def _rule_mistakes(
