@@ -162,6 +162,10 @@ def _leaf(
 
 def _policy_commands(parser: Sub, common: Sub) -> None:
     policy: Argument = ("policy", {"metavar": "FILE", "help": "a policy file, or the name of a shipped one"})
+    policies: Argument = (
+        "policies",
+        {"metavar": "FILE", "nargs": "+", "help": "policy files, or names of shipped ones"},
+    )
     at: Argument = (
         "--at",
         {"metavar": "INSTANT", "default": "", "help": "judge as of this instant, as 2027-01-31T00:00:00Z"},
@@ -199,7 +203,7 @@ def _policy_commands(parser: Sub, common: Sub) -> None:
                     at,
                 ],
             ),
-            ("test", "run the policy's unit tests (NAME_test.yaml beside it), with coverage", _policy_test, [policy]),
+            ("test", "run the policy's unit tests (NAME_test.yaml beside it), with coverage", _policy_test, [policies]),
             (
                 "diff",
                 "what changed from one policy to another, in words",
@@ -427,11 +431,14 @@ def _policy_explain(options: argparse.Namespace) -> int:
 def _policy_test(options: argparse.Namespace) -> int:
     from ecology.pipeline.policies import coverage_lines, test_file  # noqa: PLC0415
 
-    results, policy = test_file(options.policy)
-    failures = [str(result) for result in results if not result.passed]
-    counted = f"{len(results) - len(failures)} passed, {len(failures)} failed"
-    print("\n".join([*failures, counted, *coverage_lines(results, policy)]))
-    return EXIT_REFUSED if failures else EXIT_OK
+    failed = 0
+    for name in options.policies:
+        results, policy = test_file(name)
+        failures = [str(result) for result in results if not result.passed]
+        failed += len(failures)
+        counted = f"{policy.id}: {len(results) - len(failures)} passed, {len(failures)} failed"
+        print("\n".join([*failures, counted, *coverage_lines(results, policy)]))
+    return EXIT_REFUSED if failed else EXIT_OK
 
 
 def _policy_diff(options: argparse.Namespace) -> int:

@@ -43,9 +43,7 @@ def lint(
 
     Args:
         policy: A policy that was read without a mistake.
-        tested: For each rule that the policy's cases judge, the outcomes they expect; None where the cases are not
-        looked
-            at.
+        tested: For each rule that the policy's cases judge, the outcomes they expect; None where nobody looked.
         metrics: Known metrics by name; the shipped ones where None.
     """
     found: list[Remark] = []
