@@ -4,19 +4,24 @@ Exact, because evidence holds sufficient statistics and the rule computes the in
 network. What was not asked then stays not asked: a rule that an earlier refusal kept from being asked is INCONCLUSIVE
 under the new policy too, and a rule that is new is judged by whatever was measured.
 
-Law, property-tested: replaying the policy that judged gives the verdict that was given, and ``outcome_under`` equals
-``kernel.verdicts.verdict`` on every record. It is quicker only because equal statistics are judged once.
+Law, property-tested: replaying the policy that judged gives the verdict that was given, and ``_Bench.outcome`` is that of
+``kernel.verdicts.verdict`` on every record. It is quicker only because equal statistics are judged once: evidence is
+kept as text, and text that was seen before is not even read.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable, Sequence
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import cast
 
-from ecology.contracts.evidence import Evidence, Measurement, Statistic
-from ecology.contracts.identity import Digest
+from ecology.contracts.evidence import Against, Evidence, Measurement, Samples, Split, Statistic
+from ecology.contracts.identity import Digest, Json
 from ecology.contracts.policy import Finding, GateVerdict, Outcome, Policy, Rule, Scope
 from ecology.errors import PolicyError
+from ecology.kernel.canonical import plain
+from ecology.kernel.codec import structure
 from ecology.kernel.verdicts import asked, headline, is_static, judge, verdict
 
 
@@ -38,11 +43,26 @@ class Stored:
     """Ids of the findings that did not admit."""
     trouble: tuple[Finding, ...]
     """Findings of no rule, such as an engine that failed; no policy undoes them."""
-    evidence: Evidence
+    topics: Mapping[str, str]
+    """The evidence: metric, split and comparison (see ``topic``) to the statistics in canonical JSON."""
     waived: tuple[str, ...] = ()
     """Ids of the rules that a waiver stood for."""
     promoted: bool = False
     """Whether an alias ever named it."""
+
+    @property
+    def evidence(self) -> Evidence:
+        """The measurements that rules read; where they came from is not kept.
+
+        Raises:
+            ConfigError: A statistic is not one.
+        """
+        return tuple(m for name, text in self.topics.items() for m in _read(name, text, self.subject))
+
+
+def topic(metric: str, split: str, against: str) -> str:
+    """What a rule and a measurement must share for the one to see the other, as one key."""
+    return f"{metric} {split} {against}"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -150,9 +170,34 @@ def stored(given: GateVerdict, evidence: Evidence, rules: Collection[str], name:
         asked=frozenset(f.rule for f in given.findings if f.rule in rules and asked(f)),
         refused_by=tuple(f.rule for f in given.findings if not f.outcome.admits),
         trouble=tuple(f for f in given.findings if f.rule not in rules),
-        evidence=evidence,
+        topics=topics_of(evidence, given.subject),
         waived=tuple(f.rule for f in given.findings if f.outcome is Outcome.WAIVED),
     )
+
+
+def topics_of(evidence: Evidence, subject: Digest) -> Mapping[str, str]:
+    """Evidence on a subject as text by topic; whose statistics are equal, their text is equal."""
+    found: dict[str, list[Json]] = {}
+    for m in evidence:
+        if m.subject == subject:
+            parent = m.comparator if m.against == "parents" else ""  # only there does it matter with whom
+            found.setdefault(topic(m.metric, m.split, m.against), []).append([parent, plain(m.statistic)])
+    return {name: json.dumps(rows, sort_keys=True, separators=(",", ":")) for name, rows in found.items()}
+
+
+def _read(name: str, text: str, subject: Digest) -> Iterator[Measurement]:
+    metric, split, against = name.rsplit(" ", 2)
+    for parent, statistic in json.loads(text):
+        read: Statistic = _samples(statistic) or structure(cast("type[Statistic]", Statistic), statistic)
+        yield Measurement(metric, subject, read, cast(Split, split), cast(Against, against), parent)
+
+
+def _samples(row: Mapping[str, Json]) -> Samples | None:
+    """Samples are many and each set its own, so they are read the short way; None for any other statistic."""
+    values = row.get("values")
+    if not isinstance(values, list) or not all(type(v) is float or type(v) is int for v in values):
+        return None
+    return Samples(tuple(map(float, values)), str(row.get("unit", "")))
 
 
 def _flip(policy: Policy, one: Stored, at: str) -> Flip:
@@ -167,47 +212,45 @@ def _flip(policy: Policy, one: Stored, at: str) -> Flip:
     return Flip(one.subject, one.name, one.outcome, again.outcome, one.promoted, rule, reason)
 
 
-_Key = tuple[tuple[str, Statistic], ...]
-
-
 class _Bench:
     """Outcomes of one policy, each set of equal statistics judged once."""
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
-        self._seen: dict[tuple[str, _Key], Outcome] = {}
+        self._seen: dict[tuple[str, str], Outcome] = {}
         self._waived = {waiver.subject for waiver in policy.waivers}
-        self._topics = [(rule, (rule.metric, rule.split, rule.against)) for rule in policy.rules]
-        self._unasked = {rule.id: _unasked(rule) for rule in policy.rules}
+        self._topics = [
+            (rule, topic(rule.metric, rule.split, rule.against), is_static(rule), _unasked(rule))
+            for rule in policy.rules
+        ]
 
     def outcome(self, one: Stored, at: str) -> Outcome:
         if one.subject in self._waived:
             return verdict_under(self.policy, one, at).outcome
-        topics: dict[tuple[str, str, str], list[Measurement]] = {}
-        for measurement in one.evidence:
-            if measurement.subject == one.subject:
-                key = (measurement.metric, measurement.split, measurement.against)
-                topics.setdefault(key, []).append(measurement)
-        worst, denies = max((f.outcome for f in one.trouble), key=_rank, default=Outcome.PASS), False
-        for rule, topic in self._topics:
-            if one.scope == "static" and not is_static(rule):
+        worst = max((finding.outcome for finding in one.trouble), key=_rank, default=Outcome.PASS)
+        rank, denies = worst.rank, False
+        for rule, name, static, unasked in self._topics:
+            if one.scope == "static" and not static:
                 continue
             denies = denies or rule.severity == "deny"
             if rule.id in one.known and rule.id not in one.asked:
-                found = self._unasked[rule.id]
+                found = unasked
             else:
-                found = self._judge(rule, topics.get(topic, ()), one.subject)
-            if found.rank > worst.rank:
-                worst = found
+                key = (rule.id, one.topics.get(name, ""))
+                found = self._seen.get(key) or self._judge(rule, name, key, one.subject)
+            if RANKS[found] > rank:
+                worst, rank = found, RANKS[found]
         if not denies:
             raise PolicyError(f"no rule in scope {one.scope!r} has severity deny", where=f"policy {self.policy.id}")
         return worst
 
-    def _judge(self, rule: Rule, matching: Sequence[Measurement], subject: Digest) -> Outcome:
-        key = (rule.id, tuple((m.comparator, m.statistic) for m in matching))
-        if key not in self._seen:
-            self._seen[key] = judge(rule, tuple(matching), subject).outcome
+    def _judge(self, rule: Rule, name: str, key: tuple[str, str], subject: Digest) -> Outcome:
+        matching = tuple(_read(name, key[1], subject)) if key[1] else ()
+        self._seen[key] = judge(rule, matching, subject).outcome
         return self._seen[key]
+
+
+RANKS = {outcome: outcome.rank for outcome in Outcome}
 
 
 def _unasked(rule: Rule) -> Outcome:
