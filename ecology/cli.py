@@ -134,7 +134,7 @@ def build_parser() -> argparse.ArgumentParser:
     anchor.add_argument("--policy", metavar="FILE", help="trust whom this policy trusts")
     anchor.add_argument("--key", metavar="FILE", type=Path, help="trust this PEM public key")
 
-    _policy_commands(command("policy", "check and test policy files"), common)
+    _policy_commands(command("policy", "explain, test, compare, replay, approve and review policies"), common)
     _suite_commands(command("suite", "look at evaluation suites"), common)
     _base_commands(command("base", "base models"), common)
     _registry_commands(command("registry", "adapters, verdicts and aliases of this home"), common)

@@ -169,11 +169,15 @@ def quantile_bounds(values: Sequence[float], quantile: float, confidence: float)
     Source: David and Nagaraja, Order Statistics, 3rd edition, section 7.1.
     """
     _check_quantile(quantile, confidence)
-    if any(math.isnan(value) for value in values):
+    if any(map(math.isnan, values)):
         raise ConfigError("a NaN among samples has no place in an order")
     n, ordered = len(values), sorted(values)
     below, above = _order_statistics(n, quantile, confidence)
     return (None if above is None else ordered[n - above], None if below is None else ordered[below - 1])
+
+
+_quantile_bounds = functools.lru_cache(maxsize=256)(quantile_bounds)
+"""A rule asks for the bounds of one set of samples twice: whether there are any, and what they say."""
 
 
 @functools.lru_cache(maxsize=4096)
@@ -217,7 +221,7 @@ def bounds(rule: Rule, statistic: Statistic) -> tuple[float | None, float | None
         return tango(statistic.n10, statistic.n01, statistic.n, rule.confidence)
     if exact(rule, statistic):
         return statistic.values[0], statistic.values[0]
-    return quantile_bounds(statistic.values, rule.quantile, rule.confidence)
+    return _quantile_bounds(statistic.values, rule.quantile, rule.confidence)
 
 
 def exact(rule: Rule, statistic: Statistic) -> bool:

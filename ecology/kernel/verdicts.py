@@ -226,7 +226,7 @@ def _problem(rule: Rule, statistic: Statistic) -> str:
         problem = f"a negative count, {statistic.count}"
     elif statistics.sample_size(statistic) <= 0:
         problem = "there are no samples"
-    elif isinstance(statistic, Samples) and not all(math.isfinite(value) for value in statistic.values):
+    elif isinstance(statistic, Samples) and not all(map(math.isfinite, statistic.values)):
         problem = "a sample is not a finite number"
     else:
         try:

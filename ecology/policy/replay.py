@@ -4,8 +4,8 @@ Exact, because evidence holds sufficient statistics and the rule computes the in
 network. What was not asked then stays not asked: a rule that an earlier refusal kept from being asked is INCONCLUSIVE
 under the new policy too, and a rule that is new is judged by whatever was measured.
 
-Law, property-tested: replaying the policy that judged gives the verdict that was given, and ``_Bench.outcome`` is that of
-``kernel.verdicts.verdict`` on every record. It is quicker only because equal statistics are judged once: evidence is
+Law, property-tested: replaying the policy that judged gives the verdict that was given, and ``_Bench.outcome`` is that
+of ``kernel.verdicts.verdict`` on every record. It is quicker only because equal statistics are judged once: evidence is
 kept as text, and text that was seen before is not even read.
 """
 
@@ -195,7 +195,7 @@ def _read(name: str, text: str, subject: Digest) -> Iterator[Measurement]:
 def _samples(row: Mapping[str, Json]) -> Samples | None:
     """Samples are many and each set its own, so they are read the short way; None for any other statistic."""
     values = row.get("values")
-    if not isinstance(values, list) or not all(type(v) is float or type(v) is int for v in values):
+    if not isinstance(values, list) or not {*map(type, values)} <= {float, int}:
         return None
     return Samples(tuple(map(float, values)), str(row.get("unit", "")))
 
