@@ -309,5 +309,7 @@ def _waive(rule: Rule, finding: Finding, waivers: Sequence[Waiver], subject: Dig
         if effective(waiver, now):
             by = f"waived until {waiver.expires} by {waiver.approver} ({waiver.ticket}): {waiver.reason}"
             return dataclasses.replace(finding, outcome=Outcome.WAIVED, reason=f"{by}; {finding.reason}")
-        return dataclasses.replace(finding, reason=f"{finding.reason}; the waiver {waiver.ticket} is not in effect")
+        begun = effective(dataclasses.replace(waiver, issued=""), now)
+        state = "is not in effect yet" if begun else "has expired"
+        return dataclasses.replace(finding, reason=f"{finding.reason}; the waiver {waiver.ticket} {state}")
     return finding

@@ -264,6 +264,7 @@ def _mappings(value: Json) -> list[tuple[int, Mapping[str, Json]]]:
 
 
 def near(name: str, known: list[str]) -> str:
+    """The known names, the nearest one first, for a message about an unknown one."""
     close = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {close[0]!r}? Known: {', '.join(known)}" if close else f"known: {', '.join(known)}"
 
