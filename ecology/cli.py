@@ -19,6 +19,7 @@ from ecology.errors import EXIT_BUG, EXIT_OK, EXIT_REFUSED, EcologyError, Integr
 
 if TYPE_CHECKING:
     from ecology.pipeline.house import House
+    from ecology.signer.approval import Decision
 
 DEFAULT_BASE = "smollm2-135m"
 
@@ -108,8 +109,11 @@ def build_parser() -> argparse.ArgumentParser:
         "--base", default=DEFAULT_BASE, metavar="NAME", help="a preset of conf/base (default: smollm2-135m)"
     )
     gate.add_argument("--static", action="store_true", help="only what needs no model; admits to nothing")
-    gate.add_argument("--format", default="text", choices=["text", "json", "junit"])
+    gate.add_argument("--format", default="text", choices=["text", "json", "junit", "sarif", "github"])
     gate.add_argument("--out", metavar="DIR", type=Path, help="also write verdicts and signed attestations here")
+    gate.add_argument("--since", default="", metavar="REV", help="only adapters that changed since this Git revision")
+    gate.add_argument("--at", default="", metavar="INSTANT", help="waivers and approvals as of this instant")
+    gate.add_argument("--fresh", action="store_true", help="measure again what was measured before")
 
     breed = command("breed", "one operator: adapters in, adapter out, no base model loaded", _breed)
     breed.add_argument("operator", metavar="OPERATOR", help="linear, svd, ties, dare, slerp, crossover, mutate, ...")
@@ -134,7 +138,7 @@ def build_parser() -> argparse.ArgumentParser:
     anchor.add_argument("--policy", metavar="FILE", help="trust whom this policy trusts")
     anchor.add_argument("--key", metavar="FILE", type=Path, help="trust this PEM public key")
 
-    _policy_commands(command("policy", "check and test policy files"), common)
+    _policy_commands(command("policy", "explain, test, compare, replay, approve and review policies"), common)
     _suite_commands(command("suite", "look at evaluation suites"), common)
     _base_commands(command("base", "base models"), common)
     _registry_commands(command("registry", "adapters, verdicts and aliases of this home"), common)
@@ -161,13 +165,86 @@ def _leaf(
 
 
 def _policy_commands(parser: Sub, common: Sub) -> None:
-    policy: list[Argument] = [("policy", {"metavar": "FILE", "help": "a policy file, or the name of a shipped one"})]
+    policy: Argument = ("policy", {"metavar": "FILE", "help": "a policy file, or the name of a shipped one"})
+    policies: Argument = (
+        "policies",
+        {"metavar": "FILE", "nargs": "+", "help": "policy files, or names of shipped ones"},
+    )
+    at: Argument = (
+        "--at",
+        {"metavar": "INSTANT", "default": "", "help": "judge as of this instant, as 2027-01-31T00:00:00Z"},
+    )
+    key: Argument = (
+        "--key",
+        {"metavar": "FILE", "type": Path, "required": True, "help": "PEM private key to sign with"},
+    )
+    out: Argument = ("--out", {"metavar": "FILE", "type": Path, "help": "where to (default: beside the policy)"})
+    before: Argument = (
+        "--from",
+        {"dest": "before", "metavar": "FILE", "default": "", "help": "the policy it replaces"},
+    )
     _leaf(
         parser,
         common,
         [
-            ("lint", "rules that contradict, repeat or cannot decide", _policy_lint, policy),
-            ("test", "run the policy's unit tests (NAME_test.yaml beside it)", _policy_test, policy),
+            (
+                "lint",
+                "rules that contradict, shadow, are untested or cannot decide; waivers",
+                _policy_lint,
+                [policy, at],
+            ),
+            (
+                "explain",
+                "plain words: what each rule means, and what an adapter would need to pass",
+                _policy_explain,
+                [
+                    policy,
+                    ("--rule", {"action": "append", "default": [], "metavar": "ID"}),
+                    (
+                        "--adapter",
+                        {"metavar": "DIGEST", "help": "a judged adapter: what each rule saw, what is needed"},
+                    ),
+                    at,
+                ],
+            ),
+            ("test", "run the policy's unit tests (NAME_test.yaml beside it), with coverage", _policy_test, [policies]),
+            (
+                "diff",
+                "what changed from one policy to another, in words",
+                _policy_diff,
+                [("old", {"metavar": "OLD"}), ("new", {"metavar": "NEW"})],
+            ),
+            ("replay", "which past verdicts the policy would flip, from stored evidence", _policy_replay, [policy, at]),
+            (
+                "approve",
+                "sign the compiled policy, with diff and replay attached",
+                _policy_approve,
+                [
+                    policy,
+                    key,
+                    ("--reason", {"required": True, "metavar": "TEXT"}),
+                    ("--reject", {"action": "store_true", "help": "sign an objection instead"}),
+                    before,
+                    out,
+                ],
+            ),
+            (
+                "waive",
+                "check and sign a waiver",
+                _policy_waive,
+                [
+                    ("waiver", {"metavar": "WAIVER", "type": Path}),
+                    ("--policy", {"required": True, "metavar": "FILE"}),
+                    key,
+                    out,
+                ],
+            ),
+            (
+                "review",
+                "one page for a reviewer: policy, diff, replay, tests, waivers, approvals",
+                _policy_review,
+                [policy, ("--html", {"metavar": "FILE", "type": Path, "required": True}), before, at],
+            ),
         ],
     )
 
@@ -282,17 +359,19 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _gate(options: argparse.Namespace) -> int:
-    from ecology.pipeline.gating import gate  # noqa: PLC0415
+    from ecology.pipeline.gating import Asked, gate  # noqa: PLC0415
 
-    return gate(
-        options.adapters,
+    want = Asked(
         policy=options.policy,
         base=options.base,
         static=options.static,
         form=options.format,
         out=options.out,
-        house=_doors(options),
+        since=options.since,
+        at=_instant(options) if options.at else "",
+        fresh=options.fresh,
     )
+    return gate(options.adapters, want, _doors(options))
 
 
 def _breed(options: argparse.Namespace) -> int:
@@ -330,19 +409,101 @@ def _verify(options: argparse.Namespace) -> int:
 
 def _policy_lint(options: argparse.Namespace) -> int:
     from ecology.pipeline.policies import lint_file  # noqa: PLC0415
-    from ecology.telemetry.clock import SystemClock  # noqa: PLC0415
 
-    errors, warnings = lint_file(options.policy, SystemClock().now())
-    print("\n".join([*errors, *warnings]) or "nothing to say against it")
-    return EXIT_REFUSED if errors else EXIT_OK
+    found = lint_file(options.policy, _instant(options))
+    waivers = [f"waiver: {standing}" for standing in found.waivers]
+    refused = [f"warning: {why}: without effect" for why in found.refused]
+    print("\n".join([*map(str, found.remarks), *refused, *waivers]) or "nothing to say against it")
+    return EXIT_REFUSED if found.errors else EXIT_OK
+
+
+def _policy_explain(options: argparse.Namespace) -> int:
+    from ecology.pipeline.policies import explain_adapter, explain_file  # noqa: PLC0415
+
+    if options.adapter is None:
+        print("\n\n".join(explain_file(options.policy, options.rule)))
+        return EXIT_OK
+    stored, judged, steps = explain_adapter(options.policy, options.adapter, _instant(options), _doors(options))
+    word = "passes" if judged.outcome.admits else "does not pass"
+    print(f"{stored.name}  {stored.subject}\n{word} ({judged.outcome.value}), on evidence of {stored.decided_at}\n")
+    print("\n".join(str(step) for step in steps if not options.rule or step.rule in options.rule))
+    return EXIT_OK if judged.outcome.admits else EXIT_REFUSED
 
 
 def _policy_test(options: argparse.Namespace) -> int:
-    from ecology.pipeline.policies import test_file  # noqa: PLC0415
+    from ecology.pipeline.policies import coverage_lines, test_file  # noqa: PLC0415
 
-    passed, failures = test_file(options.policy)
-    print("\n".join([*failures, f"{passed} passed, {len(failures)} failed"]))
-    return EXIT_REFUSED if failures else EXIT_OK
+    failed = 0
+    for name in options.policies:
+        results, policy = test_file(name)
+        failures = [str(result) for result in results if not result.passed]
+        failed += len(failures)
+        counted = f"{policy.id}: {len(results) - len(failures)} passed, {len(failures)} failed"
+        print("\n".join([*failures, counted, *coverage_lines(results, policy)]))
+    return EXIT_REFUSED if failed else EXIT_OK
+
+
+def _policy_diff(options: argparse.Namespace) -> int:
+    from ecology.pipeline.policies import diff_files, summary  # noqa: PLC0415
+
+    found = diff_files(options.old, options.new)
+    print("\n".join([summary(found), *(f"  {difference}" for difference in found)]))
+    return EXIT_OK
+
+
+def _policy_replay(options: argparse.Namespace) -> int:
+    from ecology.pipeline.policies import replay_file  # noqa: PLC0415
+
+    found, past = replay_file(options.policy, options.at and _instant(options), _doors(options))
+    print("\n".join([found.sentence, *(f"  {flip}" for flip in found.flips)]))
+    if past.unstored:
+        print(f"  {past.unstored} more were judged without a signature, so no evidence of them is stored")
+    return EXIT_OK
+
+
+def _policy_approve(options: argparse.Namespace) -> int:
+    from ecology.pipeline.policies import approve_file, summary  # noqa: PLC0415
+    from ecology.report.standing import standing_line  # noqa: PLC0415
+
+    decision: Decision = "reject" if options.reject else "approve"
+    governed, differences, effect, who = approve_file(
+        options.policy,
+        options.key,
+        reason=options.reason,
+        decision=decision,
+        before=options.before,
+        house=_doors(options),
+        out=options.out,
+    )
+    print(f"{who} signed: {decision} {governed.policy.digest}")
+    if options.before:
+        print(f"diff    {summary(differences)}")
+    print(f"replay  {effect.sentence}\n{standing_line(governed.policy, governed.approvals)}")
+    return EXIT_OK
+
+
+def _policy_waive(options: argparse.Namespace) -> int:
+    from ecology.pipeline.policies import waive_file  # noqa: PLC0415
+
+    waiver, path = waive_file(options.waiver, options.policy, options.key, _doors(options), options.out)
+    print(f"{waiver.approver} waived {waiver.rule} for {waiver.subject} until {waiver.expires}\n{path}")
+    return EXIT_OK
+
+
+def _policy_review(options: argparse.Namespace) -> int:
+    from ecology.pipeline.reviews import review_file  # noqa: PLC0415
+
+    review_file(options.policy, options.html, before=options.before, at=_instant(options), house=_doors(options))
+    print(options.html)
+    return EXIT_OK
+
+
+def _instant(options: argparse.Namespace) -> str:
+    """What ``--at`` says, or now."""
+    from ecology.kernel.verdicts import instant  # noqa: PLC0415
+    from ecology.telemetry.clock import SystemClock  # noqa: PLC0415
+
+    return instant(options.at).isoformat().replace("+00:00", "Z") if options.at else SystemClock().now()
 
 
 def _suite_list(options: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from ecology.contracts.artifact import Corpus
-from ecology.contracts.identity import CompatibilityIdentity, Digest, Json
+from ecology.contracts.identity import OPTIONAL, CompatibilityIdentity, Digest, Json
 
 INTERFACE_VERSION = "ecology/adapter/v1"
 """What a reader may rely on: a PEFT LoRA folder with scale 1 (``lora_alpha == r``) and sorted targets."""
@@ -41,7 +41,7 @@ class ResourceProfile:
     modules: int
     retained_energy: float
     """Share of ||dW||_F^2 that projection kept, 0 to 1; 1 where nothing was projected."""
-    retained: Mapping[str, float] | None = None
+    retained: Mapping[str, float] | None = dataclasses.field(default=None, metadata=OPTIONAL)
     """The same by module, for those that lost something; None where it was not recorded."""
 
 

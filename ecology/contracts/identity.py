@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, NewType
 
 Digest = NewType("Digest", str)
@@ -10,6 +11,11 @@ Digest = NewType("Digest", str)
 
 Json = Any
 """A value that JSON can hold: None, bool, int, float, str, list or tuple, dict with string keys."""
+
+
+OPTIONAL: Mapping[str, bool] = {"optional": True}
+"""Metadata of a field that came later: at its default it is left out of canonical JSON, so that what was signed before
+it was there keeps its digest."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

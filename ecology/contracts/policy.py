@@ -7,7 +7,7 @@ import enum
 from typing import Literal
 
 from ecology.contracts.evidence import Against, Split
-from ecology.contracts.identity import Digest
+from ecology.contracts.identity import OPTIONAL, Digest
 
 
 class Outcome(enum.Enum):
@@ -70,7 +70,7 @@ class TrustedKey:
 
     name: str
     public_key: str
-    """Ed25519, PEM SubjectPublicKeyInfo."""
+    """Ed25519 or ECDSA, PEM SubjectPublicKeyInfo."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -113,11 +113,85 @@ class Waiver:
     ticket: str
     expires: str
     """ISO 8601 instant with time zone; at and after it the waiver has no effect."""
+    issued: str = dataclasses.field(default="", metadata=OPTIONAL)
+    """ISO 8601 instant with time zone, before which it has no effect; empty where nobody said."""
+    proof: str = dataclasses.field(default="", metadata=OPTIONAL)
+    """The DSSE envelope it was read from, so that a report can be checked down to the waiver's signature."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ReproductionLimits:
+    """Who may be bred, and how."""
+
+    operators: tuple[str, ...] = ()
+    """Allowed operators; none listed allows every one."""
+    max_parents: int = 64
+    max_generation: int = 1_000_000
+    """Founders are generation 0."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ResourceLimits:
+    """What one run may spend; above all how often it may look at what it is judged on."""
+
+    max_candidates: int = 10_000
+    max_finalists: int = 10_000
+    """Candidates that are asked the hidden items; the best of many is lucky as well as good."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CanaryLimits:
+    """The laxest canary that may promote; ``CanaryPlan`` says what each figure is."""
+
+    max_alpha: float = 0.5
+    max_quality_margin: float = 1.0
+    max_alerts: int = 1_000_000
+    max_latency_ratio: float = 1_000_000.0
+    max_first_weight: float = 1.0
+    """Share of the traffic in the first step."""
+    min_requests: int = 1
+    """Of all steps together."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class WaiverRules:
+    """Who may waive what, and for how long. A policy without this section knows no waiver."""
+
+    approvers: tuple[TrustedKey, ...] = ()
+    max_days: int = 30
+    """From issue to expiry."""
+    soon_days: int = 7
+    """A waiver that expires within so many days is listed as such."""
+    never: tuple[str, ...] = ()
+    """Ids of rules that nobody may waive."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ApprovalRules:
+    """How many of whom must have signed the compiled policy."""
+
+    required: int = 1
+    approvers: tuple[TrustedKey, ...] = ()
+    severity: Severity = "warn"
+    """What an unapproved policy does to every verdict: ``deny`` refuses, ``warn`` warns, ``info`` only tells."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Layer:
+    """A policy that this one was built on and may only tighten."""
+
+    id: str
+    version: int
+    digest: Digest
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Policy:
-    """A policy file, checked. ``digest`` is of its canonical JSON without ``digest`` itself."""
+    """A policy, compiled: all layers applied, all sections checked.
+
+    ``digest`` is of its canonical JSON without ``digest`` itself and without ``waivers``, which are signed each by
+    itself.
+    """
 
     id: str
     version: int
@@ -129,6 +203,13 @@ class Policy:
     rules: tuple[Rule, ...]
     waivers: tuple[Waiver, ...]
     digest: Digest
+    reproduction: ReproductionLimits | None = dataclasses.field(default=None, metadata=OPTIONAL)
+    resources: ResourceLimits | None = dataclasses.field(default=None, metadata=OPTIONAL)
+    canary: CanaryLimits | None = dataclasses.field(default=None, metadata=OPTIONAL)
+    waiver_rules: WaiverRules | None = dataclasses.field(default=None, metadata=OPTIONAL)
+    approvals: ApprovalRules | None = dataclasses.field(default=None, metadata=OPTIONAL)
+    layers: tuple[Layer, ...] = dataclasses.field(default=(), metadata=OPTIONAL)
+    """What it extends, the outermost first."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from ecology.contracts.evidence import Measurement
 from ecology.contracts.genome import Genome
-from ecology.contracts.identity import CompatibilityIdentity, Digest, Json
+from ecology.contracts.identity import OPTIONAL, CompatibilityIdentity, Digest, Json
 from ecology.contracts.policy import GateVerdict, Policy
 from ecology.contracts.promotion import CanaryResult, Fitness, Promotion
 
@@ -126,6 +126,9 @@ class RunReport:
     config: Mapping[str, Json]
     checkpoint: str
     """Signed checkpoint of the audit log when the report was written: an old report is a witness."""
+    approvals: tuple[str, ...] = dataclasses.field(default=(), metadata=OPTIONAL)
+    """Envelopes of those who approved the policy or objected, as they lay beside it; counted again by whoever
+    verifies."""
 
 
 REPORT_SCHEMA = "https://tiny-ecology.dev/schemas/report/v1"

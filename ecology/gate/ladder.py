@@ -30,6 +30,8 @@ from ecology.kernel.verdicts import verdict
 
 RUNGS = ("static", "liveness", "screen", "hidden", "resources", "fresh")
 """From the cheapest to the dearest."""
+RUNG_RULE = "RUNG-"
+"""How the id of a finding begins that is of no rule: a rung could not be measured."""
 
 
 class Rung(NamedTuple):
@@ -65,6 +67,7 @@ def climb(
     *,
     scope: Scope = "full",
     earlier: Climb | None = None,
+    standing: Sequence[Finding] = (),
 ) -> Climb:
     """Climbs until a rung refuses or there is none left.
 
@@ -75,6 +78,7 @@ def climb(
         decided_at: RFC 3339 instant, UTC, from the run's clock.
         scope: ``static`` judges static rules only; nothing accepts such a verdict for promotion.
         earlier: An earlier climb of the same candidate, whose evidence and rungs travel on.
+        standing: Findings about the policy itself, such as a missing approval; they are in every verdict.
 
     Returns:
         The verdict over all rungs climbed. It admits only if every rule of the policy was asked.
@@ -84,7 +88,7 @@ def climb(
     """
     evidence = earlier.evidence if earlier else ()
     climbed = earlier.climbed if earlier else ()
-    judged = _judge(submission, policy, evidence, climbed, decided_at, scope, ())
+    judged = _judge(submission, policy, evidence, climbed, decided_at, scope, standing)
     if earlier and earlier.rung:
         return earlier
     for rung in rungs:
@@ -96,7 +100,7 @@ def climb(
             trouble = (_trouble(rung, Outcome.INCONCLUSIVE, f"{type(error).__name__}: {error}"),)
         except Exception as error:
             trouble = (_trouble(rung, Outcome.DENY, f"unforeseen {type(error).__name__}: {error}"),)
-        judged = _judge(submission, policy, evidence, climbed, decided_at, scope, trouble)
+        judged = _judge(submission, policy, evidence, climbed, decided_at, scope, (*standing, *trouble))
         if trouble or _refused(judged, policy, climbed):
             return Climb(judged, evidence, rung.name, climbed)
     return Climb(judged, evidence, "", climbed)
@@ -125,7 +129,7 @@ def _refused(judged: GateVerdict, policy: Policy, climbed: Sequence[str]) -> boo
 
 def _trouble(rung: Rung, outcome: Outcome, reason: str) -> Finding:
     return Finding(
-        rule=f"RUNG-{rung.name}",
+        rule=f"{RUNG_RULE}{rung.name}",
         title=f"The rung {rung.name!r} could be measured",
         metric=rung.name,
         split="none",

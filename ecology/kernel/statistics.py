@@ -15,6 +15,7 @@ pays for it. What follows from the bounds for planning is in ``planning``.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from statistics import NormalDist
@@ -24,6 +25,7 @@ from ecology.contracts.policy import Rule
 from ecology.errors import ConfigError
 
 
+@functools.lru_cache(maxsize=65_536)
 def clopper_pearson(k: float, n: float, confidence: float) -> tuple[float, float]:
     """Exact one-sided bounds of a rate.
 
@@ -74,6 +76,7 @@ def wilson(k: float, n: float, confidence: float) -> tuple[float, float]:
     return (max(0.0, middle - half) if k > 0 else 0.0, min(1.0, middle + half) if k < n else 1.0)
 
 
+@functools.lru_cache(maxsize=65_536)
 def tango(n10: float, n01: float, n: float, confidence: float) -> tuple[float, float]:
     """One-sided score bounds of the paired difference ``(n10 - n01) / n``.
 
@@ -166,12 +169,23 @@ def quantile_bounds(values: Sequence[float], quantile: float, confidence: float)
     Source: David and Nagaraja, Order Statistics, 3rd edition, section 7.1.
     """
     _check_quantile(quantile, confidence)
-    if any(math.isnan(value) for value in values):
+    if any(map(math.isnan, values)):
         raise ConfigError("a NaN among samples has no place in an order")
     n, ordered = len(values), sorted(values)
+    below, above = _order_statistics(n, quantile, confidence)
+    return (None if above is None else ordered[n - above], None if below is None else ordered[below - 1])
+
+
+_quantile_bounds = functools.lru_cache(maxsize=256)(quantile_bounds)
+"""A rule asks for the bounds of one set of samples twice: whether there are any, and what they say."""
+
+
+@functools.lru_cache(maxsize=4096)
+def _order_statistics(n: int, quantile: float, confidence: float) -> tuple[int | None, int | None]:
+    """Which order statistics bound the quantile: counted from the smallest for above, from the largest for below."""
     below = _first(lambda k: binomial_cdf(k - 1, n, quantile) >= confidence, 1, n)
     above = _first(lambda k: binomial_cdf(k - 1, n, 1 - quantile) >= confidence, 1, n)  # the same from the other end
-    return (None if above is None else ordered[n - above], None if below is None else ordered[below - 1])
+    return below, above
 
 
 def binomial_cdf(k: float, n: float, p: float) -> float:
@@ -207,7 +221,7 @@ def bounds(rule: Rule, statistic: Statistic) -> tuple[float | None, float | None
         return tango(statistic.n10, statistic.n01, statistic.n, rule.confidence)
     if exact(rule, statistic):
         return statistic.values[0], statistic.values[0]
-    return quantile_bounds(statistic.values, rule.quantile, rule.confidence)
+    return _quantile_bounds(statistic.values, rule.quantile, rule.confidence)
 
 
 def exact(rule: Rule, statistic: Statistic) -> bool:

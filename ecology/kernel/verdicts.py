@@ -115,16 +115,18 @@ def verdict(
 
 
 def effective(waiver: Waiver, now: str) -> bool:
-    """Whether the waiver is in effect at an instant: strictly before it expires.
+    """Whether the waiver is in effect at an instant: from when it was issued until strictly before it expires.
 
-    The one function for gate, report and replay. An instant that cannot be read puts no waiver into effect.
+    The one function for gate, command line, report and replay. An instant that cannot be read puts no waiver into
+    effect.
 
     Args:
         waiver: The waiver.
         now: ISO 8601 instant with time zone.
     """
     try:
-        return instant(now) < instant(waiver.expires)
+        begun = not waiver.issued or instant(waiver.issued) <= instant(now)
+        return begun and instant(now) < instant(waiver.expires)
     except PolicyError:
         return False
 
@@ -224,7 +226,7 @@ def _problem(rule: Rule, statistic: Statistic) -> str:
         problem = f"a negative count, {statistic.count}"
     elif statistics.sample_size(statistic) <= 0:
         problem = "there are no samples"
-    elif isinstance(statistic, Samples) and not all(math.isfinite(value) for value in statistic.values):
+    elif isinstance(statistic, Samples) and not all(map(math.isfinite, statistic.values)):
         problem = "a sample is not a finite number"
     else:
         try:
@@ -307,5 +309,7 @@ def _waive(rule: Rule, finding: Finding, waivers: Sequence[Waiver], subject: Dig
         if effective(waiver, now):
             by = f"waived until {waiver.expires} by {waiver.approver} ({waiver.ticket}): {waiver.reason}"
             return dataclasses.replace(finding, outcome=Outcome.WAIVED, reason=f"{by}; {finding.reason}")
-        return dataclasses.replace(finding, reason=f"{finding.reason}; the waiver {waiver.ticket} has expired")
+        begun = effective(dataclasses.replace(waiver, issued=""), now)
+        state = "is not in effect yet" if begun else "has expired"
+        return dataclasses.replace(finding, reason=f"{finding.reason}; the waiver {waiver.ticket} {state}")
     return finding

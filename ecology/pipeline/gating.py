@@ -1,7 +1,11 @@
-"""``ecology gate``: may this adapter go to production?
+"""``ecology gate``: may these adapters go to production?
 
 Static questions need neither weights nor torch; a static verdict carries its scope and admits to nothing. The full
 ladder asks the same suites, with the same secret hidden items, as the main job does.
+
+Many adapters in one call, and only those that changed since a revision if that is asked. What was measured is kept
+under the digest of everything it depends on (bytes and claims of the adapter, policy, base, keys, quarantine), so an
+unchanged adapter costs the reading of its files; the verdict itself is always made anew, since waivers expire.
 """
 
 from __future__ import annotations
@@ -9,59 +13,88 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+import ecology
 from ecology.contracts.artifact import Submission
 from ecology.contracts.evidence import Evidence
-from ecology.contracts.identity import Digest
-from ecology.contracts.policy import GateVerdict, Outcome, Policy
+from ecology.contracts.identity import Digest, Json
+from ecology.contracts.policy import Finding, GateVerdict, Outcome, Policy
 from ecology.contracts.run import Budget
-from ecology.errors import EXIT_OK, EXIT_REFUSED, MalformedArtifact
-from ecology.gate.ladder import Rung, climb
+from ecology.errors import EXIT_OK, EXIT_REFUSED, ConfigError, MalformedArtifact
+from ecology.gate.ladder import RUNG_RULE, Climb, Rung, climb
 from ecology.gate.static import TOKENIZER_FILES, context_for, static_evidence
 from ecology.kernel import canonical
-from ecology.kernel.verdicts import asked, headline
+from ecology.kernel.codec import structure
+from ecology.kernel.verdicts import asked, headline, verdict
 from ecology.pipeline.bench import known_base
 from ecology.pipeline.house import House
 from ecology.pipeline.members import Member, submission_of
 from ecology.pipeline.overlaps import Overlaps
-from ecology.pipeline.places import subject
+from ecology.pipeline.policies import Governed, govern
 from ecology.pipeline.revocations import quarantined
-from ecology.policy.reader import load_policy
+from ecology.report.gated import Judged
+from ecology.report.standing import standing_line
 from ecology.signer.statements import verdict_statement
 from ecology.store.files import write_atomic
 from ecology.store.folders import nameless
 
-Form = Literal["text", "json", "junit"]
+Form = Literal["text", "json", "junit", "sarif", "github"]
+NOBODY = Digest("sha256:" + "0" * 64)
+"""Subject of the verdict on what is no folder: there are no bytes to name."""
 SMALL_FILES_BYTES = 64 * 1024 * 1024
 """What the other files of a folder may have, that it is read at all."""
+SUMMARY = "GITHUB_STEP_SUMMARY"
+"""Environment variable with the file that GitHub shows as the summary of a step."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Gated:
     """One adapter and what the gate said."""
 
-    member: Member
+    name: str
+    folder: Path
+    member: Member | None
+    """None for a folder that cannot be described."""
     verdict: GateVerdict
     evidence: Evidence
     rung: str
+    kept: bool = False
+    """Whether nothing had to be measured."""
 
 
-def gate(
-    folders: Sequence[Path], *, policy: str, base: str, static: bool, form: Form, out: Path | None, house: House
-) -> int:
-    """Judges folders and prints the verdicts.
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """What one call of the gate wants to know."""
+
+    policy: str
+    """Path, or name of a shipped policy."""
+    base: str
+    """Preset of ``conf/base``."""
+    static: bool
+    """Whether to ask only what needs no model."""
+    form: Form
+    """What goes to stdout."""
+    out: Path | None
+    """Folder for verdicts and signed attestations; None writes none."""
+    since: str = ""
+    """Git revision; adapters that did not change since are left out."""
+    at: str = ""
+    """Instant as of which waivers and approvals count; now where empty."""
+    fresh: bool = False
+    """Whether to measure again what was measured before."""
+
+
+def gate(paths: Sequence[Path], want: Asked, house: House) -> int:
+    """Judges adapters and prints the verdicts.
 
     Args:
-        folders: Adapter folders.
-        policy: Path, or name of a shipped policy.
-        base: Preset of ``conf/base``.
-        static: Whether to ask only what needs no model.
-        form: What goes to stdout.
-        out: Folder for verdicts and signed attestations; None writes none.
+        paths: Adapter folders, or files inside such.
+        want: What is asked.
         house: Keys, caches and facts.
 
     Returns:
@@ -69,24 +102,84 @@ def gate(
 
     Raises:
         PolicyError: The policy cannot be applied.
-        ConfigError: No such policy or base.
+        ConfigError: No such policy, base or revision.
         BackendError: The engine cannot start.
     """
-    rules = load_policy(subject(policy, "policies", ".yaml"))
-    gated: list[Gated] = []
-    missing = False
-    for folder in folders:
-        try:
-            member, whole = _stands(folder, rules)
-        except MalformedArtifact as error:  # not even a folder: there is nothing to name by a digest
-            print(f"ecology: {error}", file=sys.stderr)
-            missing = True
-            continue
-        gated.append(_static(member, rules, base, house) if static or not whole else _full(member, rules, base, house))
-    print(_render(gated, rules, form))
-    if out is not None:
-        _write(gated, rules, out, house)
-    return EXIT_OK if not missing and all(one.verdict.outcome.admits for one in gated) else EXIT_REFUSED
+    now = want.at or house.clock.now()
+    governed = govern(want.policy, now)
+    for why in governed.refused:
+        print(f"ecology: {why}: without effect", file=sys.stderr)
+    folders = list(dict.fromkeys(path.parent if path.is_file() else path for path in paths))
+    if want.since and not _policy_changed(governed.path, want.since):
+        folders = [folder for folder in folders if changed_since(folder, want.since)]
+    gated = [_one(folder, governed, want, now, house) for folder in folders]
+    text = _render(gated, governed, want.form)
+    if text:
+        print(text)
+    if want.out is not None:
+        _write(gated, governed, want.out, house)
+    return EXIT_OK if all(one.verdict.outcome.admits for one in gated) else EXIT_REFUSED
+
+
+def _policy_changed(path: Path, revision: str) -> bool:
+    """Whether the policy, or one beside it that it may extend, changed too: then every adapter is judged anew."""
+    try:
+        return changed_since(path.parent, revision)
+    except ConfigError:  # the policy is no part of this history, as a shipped one of a wheel is not
+        return False
+
+
+def changed_since(folder: Path, revision: str) -> bool:
+    """Whether anything below a folder differs from a Git revision, untracked files included.
+
+    Raises:
+        ConfigError: The folder is in no repository, or the revision is not known.
+    """
+    where = folder if folder.is_dir() else folder.parent
+    if revision.startswith("-"):
+        raise ConfigError("a revision does not begin with a dash", where=f"--since {revision}")
+
+    def git(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = ["git", "-C", str(where), *arguments, "--", "."]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    try:
+        differs = git("diff", "--quiet", "--no-ext-diff", revision)
+        new = git("ls-files", "--others", "--exclude-standard")
+    except OSError as error:
+        raise ConfigError(f"git cannot be run: {error.strerror}", where="--since", todo="leave --since out") from error
+    if differs.returncode not in (0, 1) or new.returncode != 0:
+        problem = (differs.stderr or new.stderr).strip().splitlines()
+        todo = "name a revision that this clone has (a shallow clone has only the last)"
+        raise ConfigError(problem[0] if problem else "git failed", where=f"--since {revision}", todo=todo)
+    return differs.returncode == 1 or bool(new.stdout.strip())
+
+
+def _one(folder: Path, governed: Governed, want: Asked, now: str, house: House) -> Gated:
+    try:
+        member, whole = _stands(folder, governed.policy)
+    except MalformedArtifact as error:  # not even a folder: there is nothing to name by a digest
+        return Gated(folder.name, folder, None, _unreadable(error, governed.policy, want, now), (), "static")
+    if not whole:
+        refused = _static(member, governed, want.base, now, house)
+        return Gated(folder.name, folder, None, refused.verdict, refused.evidence, refused.rung)
+    key = _cache_key(member, governed.policy, want, house)
+    kept = None if want.fresh else _recall(key, house)
+    climbed = kept or (_static if want.static else _full)(member, governed, want.base, now, house)
+    if kept is None and not any(f.rule.startswith(RUNG_RULE) for f in climbed.verdict.findings):
+        house.remember(
+            "gate", key, {"evidence": climbed.evidence, "rung": climbed.rung, "asked": _asked_rules(climbed)}
+        )
+    judged = verdict(
+        governed.policy,
+        climbed.evidence,
+        member.digest,
+        "static" if want.static else "full",
+        now,
+        rules_asked=_asked_rules(climbed) if not want.static else None,
+        extra=[*governed.standing, *(f for f in climbed.verdict.findings if f.rule.startswith(RUNG_RULE))],
+    )
+    return Gated(folder.name, folder, member, judged, climbed.evidence, climbed.rung, kept is not None)
 
 
 def _stands(folder: Path, policy: Policy) -> tuple[Member, bool]:
@@ -100,7 +193,72 @@ def _stands(folder: Path, policy: Policy) -> tuple[Member, bool]:
     return Member(name, submission, None, False), whole
 
 
-def _static(member: Member, policy: Policy, base: str, house: House) -> Gated:
+def _asked_rules(climbed: Climb) -> list[str]:
+    return [f.rule for f in climbed.verdict.findings if asked(f)]
+
+
+def _cache_key(member: Member, policy: Policy, want: Asked, house: House) -> Digest:
+    """Digest of everything that what is measured depends on.
+
+    A folder without claims is asked nothing that depends on this home's keys or its secret seed, so its key is the same
+    on every machine; with claims, or for the full ladder, it is this home's own.
+    """
+    mine: Json = []
+    if member.submission.claims or not want.static:
+        revoked = quarantined(house.home / "registry.sqlite3")
+        mine = [[key.public_key for key in house.development_keys], house.seed_commitment, dict(revoked)]
+    anchor: Json = []
+    if not want.static and (house.home / "registry.sqlite3").exists():
+        anchor = dict(house.registry.aliases())
+    claims = list(member.submission.claims)
+    base = known_base(want.base, house).identity
+    return canonical.digest(
+        [ecology.__version__, member.digest, claims, policy.digest, base, want.static, mine, anchor]
+    )
+
+
+def _recall(key: Digest, house: House) -> Climb | None:
+    """What was measured under this key; None where nothing was, or where it cannot be read any more."""
+    found = house.recall("gate", key)
+    if found is None:
+        return None
+    try:
+        value = json.loads(found)
+        evidence = structure(Evidence, value["evidence"])
+        names, rung = list(map(str, value["asked"])), str(value["rung"])
+    except (ValueError, KeyError, TypeError, ConfigError):
+        return None
+    findings = tuple(_placeholder(name) for name in names)
+    blank = GateVerdict(NOBODY, NOBODY, "full", Outcome.INCONCLUSIVE, findings, "")
+    return Climb(blank, evidence, rung, ())
+
+
+def _placeholder(rule: str) -> Finding:
+    """Stands for a rule that was asked; what it found is computed again from the evidence."""
+    return Finding(rule, "", "", "none", "info", Outcome.INCONCLUSIVE, "", None, None, None, 0, "asked")
+
+
+def _unreadable(error: MalformedArtifact, policy: Policy, want: Asked, now: str) -> GateVerdict:
+    why = Finding(
+        rule="FOLDER",
+        title="The folder can be described",
+        metric="folder",
+        split="none",
+        severity="deny",
+        outcome=Outcome.DENY,
+        demand="readable",
+        observed=None,
+        lower=None,
+        upper=None,
+        n=0,
+        reason=str(error),
+    )
+    scope: Literal["static", "full"] = "static" if want.static else "full"
+    return verdict(policy, (), NOBODY, scope, now, rules_asked=(), extra=(why,))
+
+
+def _static(member: Member, governed: Governed, base: str, now: str, house: House) -> Climb:
+    policy = governed.policy
     model = known_base(base, house)
     context = context_for(
         policy,
@@ -114,8 +272,7 @@ def _static(member: Member, policy: Policy, base: str, house: House) -> Gated:
         base_files=tokenizer_files(model.folder, member.folder),
     )
     rung = Rung("static", lambda: static_evidence(member.submission, context))
-    climbed = climb(member.submission, policy, [rung], house.clock.now(), scope="static")
-    return Gated(member, climbed.verdict, climbed.evidence, climbed.rung)
+    return climb(member.submission, policy, [rung], now, scope="static", standing=governed.standing)
 
 
 def tokenizer_files(base: Path, adapter: Path) -> dict[str, Digest]:
@@ -127,13 +284,14 @@ def tokenizer_files(base: Path, adapter: Path) -> dict[str, Digest]:
     }
 
 
-def _full(member: Member, policy: Policy, base: str, house: House) -> Gated:
+def _full(member: Member, governed: Governed, base: str, now: str, house: House) -> Climb:
     from ecology.pipeline.bench import open_bench  # noqa: PLC0415  (engines only where they are asked)
     from ecology.pipeline.compose import compose  # noqa: PLC0415
     from ecology.pipeline.corpora import shipped_corpora  # noqa: PLC0415
     from ecology.pipeline.judging import RUNGS, Judge, climb_all, incumbent_of  # noqa: PLC0415
     from ecology.pipeline.plan import budget_of, load_suites  # noqa: PLC0415
 
+    policy = governed.policy
     settings, _ = compose([f"base={base}"])
     bench = open_bench(settings.base, settings.backend, house)
     anchor, incumbent = incumbent_of(house, bench, settings.alias)
@@ -146,10 +304,10 @@ def _full(member: Member, policy: Policy, base: str, house: House) -> Gated:
         suites={name: suite for name, suite in load_suites(settings).items() if _asked_about(policy, name)},
         base=anchor,
         incumbent=incumbent,
-        decided_at=house.clock.now(),
+        decided_at=now,
+        standing=governed.standing,
     )
-    judged = climb_all(judge, member, RUNGS)
-    return Gated(member, judged.verdict, judged.evidence, judged.rung)
+    return climb_all(judge, member, RUNGS).climb
 
 
 def _asked_about(policy: Policy, suite: str) -> bool:
@@ -171,20 +329,48 @@ def _enough(policy: Policy, budget: Budget) -> Budget:
     )
 
 
-def _render(gated: Sequence[Gated], policy: Policy, form: Form) -> str:
+def _render(gated: Sequence[Gated], governed: Governed, form: Form) -> str:
+    policy = governed.policy
+    judged = [Judged(one.name, _shown_path(one.folder), one.verdict) for one in gated]
     if form == "json":
-        return json.dumps(
-            [
-                {"name": g.member.name, "verdict": canonical.plain(g.verdict), "evidence": canonical.plain(g.evidence)}
-                for g in gated
-            ],
-            indent=2,
-        )
+        return json.dumps([_plain(one) for one in gated], indent=2)
     if form == "junit":
         from ecology.report.junit import junit  # noqa: PLC0415
 
-        return junit([(g.member.name, g.verdict) for g in gated], policy.id).decode()
-    return "\n\n".join(_text(g, policy) for g in gated)
+        return junit([(one.name, one.verdict) for one in gated], policy.id).decode()
+    if form == "sarif":
+        from ecology.report.sarif import sarif  # noqa: PLC0415
+
+        return sarif(judged, policy).decode().rstrip()
+    standing = standing_line(policy, governed.approvals)
+    if form == "github":
+        from ecology.report.github import step_summary, workflow_commands  # noqa: PLC0415
+
+        if target := os.environ.get(SUMMARY):
+            with Path(target).open("a", encoding="utf-8") as file:  # GitHub says to append
+                file.write(step_summary(judged, policy, standing))
+        return workflow_commands(judged)
+    if not gated:
+        return "nothing changed: there is no adapter to judge"
+    return "\n\n".join([*(_text(one, policy) for one in gated), f"policy {policy.id} {policy.digest}\n  {standing}"])
+
+
+def _plain(one: Gated) -> Json:
+    return {
+        "name": one.name,
+        "path": _shown_path(one.folder),
+        "kept": one.kept,
+        "verdict": canonical.plain(one.verdict),
+        "evidence": canonical.plain(one.evidence),
+    }
+
+
+def _shown_path(folder: Path) -> str:
+    """Relative to the working directory where it lies below, in POSIX form."""
+    try:
+        return folder.resolve().relative_to(Path.cwd().resolve()).as_posix()
+    except ValueError:
+        return folder.as_posix()
 
 
 MARKS = {
@@ -197,30 +383,36 @@ MARKS = {
 
 
 def _text(gated: Gated, policy: Policy) -> str:
-    verdict = gated.verdict
-    word = "passed" if verdict.outcome.admits else "REFUSED"
-    scope = " (static scope: admits to nothing)" if verdict.scope == "static" else ""
-    lines = [f"{gated.member.name}: {word} under {policy.id} v{policy.version}{scope}", f"  {verdict.subject}"]
-    for finding in verdict.findings:
+    judged = gated.verdict
+    word = "passed" if judged.outcome.admits else "REFUSED"
+    scope = " (static scope: admits to nothing)" if judged.scope == "static" else ""
+    kept = " (unchanged: nothing was measured again)" if gated.kept else ""
+    lines = [f"{gated.name}: {word} under {policy.id} v{policy.version}{scope}{kept}"]
+    lines += [f"  {judged.subject}"] if gated.member else []
+    for finding in judged.findings:
         if not asked(finding):
             continue
         lines.append(f"  {MARKS[finding.outcome]:<13} {finding.rule:<10} {finding.title}: {finding.reason}")
         lines += [f"                {detail}" for detail in finding.details]
         if finding.controls and not finding.outcome.admits:
             lines.append(f"                see {', '.join(finding.controls)}")
-    left_out = [finding.rule for finding in verdict.findings if not asked(finding)]
+    left_out = [finding.rule for finding in judged.findings if not asked(finding)]
     if left_out:
         lines.append(f"  not asked: {', '.join(left_out)}")
-    top = headline(verdict)
-    if top is not None and not verdict.outcome.admits:
+    top = headline(judged)
+    if top is not None and not judged.outcome.admits:
         lines.append(f"  because: {top.rule} {top.title}")
     return "\n".join(lines)
 
 
-def _write(gated: Sequence[Gated], policy: Policy, out: Path, house: House) -> None:
+def _write(gated: Sequence[Gated], governed: Governed, out: Path, house: House) -> None:
+    """Verdicts and their signed attestations (SLSA VSA), one pair an adapter; nothing vouches for a folder unread."""
     out.mkdir(parents=True, exist_ok=True)
     for one in gated:
+        if one.member is None:
+            continue
         name = one.verdict.subject.removeprefix("sha256:")[:16]
         write_atomic(out / f"{name}.verdict.json", canonical.canonical(one.verdict))
-        statement = verdict_statement(one.member.submission.artifact, one.verdict, policy, one.evidence)
+        artifact = one.member.submission.artifact
+        statement = verdict_statement(artifact, one.verdict, governed.policy, one.evidence)
         write_atomic(out / f"{name}.intoto.jsonl", (house.signer.sign(statement) + "\n").encode())

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ecology.contracts.evidence import Evidence, Item, Measurement, Proportion, Samples, Split, Suite
 from ecology.contracts.identity import Digest
-from ecology.contracts.policy import GateVerdict, Policy
+from ecology.contracts.policy import Finding, GateVerdict, Policy
 from ecology.contracts.promotion import Admitted, Rejected
 from ecology.contracts.run import NOT_A_FINALIST, Budget
 from ecology.evaluator.noise import noisy
@@ -66,6 +66,8 @@ class Judge:
     base: Comparator
     incumbent: Comparator
     decided_at: str
+    standing: tuple[Finding, ...] = ()
+    """What the policy's own standing contributes to every verdict."""
 
     @functools.cached_property
     def context(self) -> StaticContext:
@@ -285,7 +287,7 @@ def climb_all(judge: Judge, member: Member, names: Sequence[str], earlier: Climb
         "resources": judge.resources,
     }
     rungs = [Rung(name, functools.partial(measure[name], member)) for name in names]
-    climbed = climb(member.submission, judge.policy, rungs, judge.decided_at, earlier=earlier)
+    climbed = climb(member.submission, judge.policy, rungs, judge.decided_at, earlier=earlier, standing=judge.standing)
     if "liveness" in climbed.climbed:
         judge.bench.engine.prove_base()  # a trace in the base would be everyone's, so it ends the run
     return Judged(member, climbed)

@@ -1,40 +1,347 @@
-"""``ecology policy``: what can be said of a policy file without judging anybody."""
+"""``ecology policy``: a policy with what stands beside it, and all that can be said of it without judging anybody.
+
+    release.yaml              the policy; it may extend another file of the same folder
+    release_test.yaml         its unit tests
+    release_approvals.jsonl   who approved it: one signed envelope a line
+    release_waivers.jsonl     what was waived under it: one signed envelope a line
+
+``govern`` is the one way from a file to what a gate, a run or a report judges by: compiled, with the waivers that count
+and the approvals that were given.
+"""
 
 from __future__ import annotations
 
-from ecology.errors import ConfigError
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+from ecology.contracts.identity import Digest
+from ecology.contracts.policy import Finding, GateVerdict, Outcome, Policy, Waiver
+from ecology.errors import ConfigError, PolicyError
+from ecology.kernel import canonical
+from ecology.pipeline.house import House
+from ecology.pipeline.past import Past, past_of
 from ecology.pipeline.places import subject
-from ecology.policy.lint import lint
+from ecology.policy.diff import Difference, diff, summary
+from ecology.policy.explain import Step, explain_policy, explain_verdict
+from ecology.policy.lint import Remark, lint
 from ecology.policy.reader import load_policy
-from ecology.policy.testing import run_tests, tested_rules
+from ecology.policy.replay import Replay, Stored, replay, verdict_under
+from ecology.policy.testing import CaseResult, coverage, run_tests
+from ecology.policy.waivers import Standing, read_waiver, status, with_waivers
+from ecology.report.standing import approval_finding, approvals_of, read_waivers
+from ecology.signer.approval import Approvals, Decision, approval_statement
+from ecology.signer.keys import LocalSigner
+from ecology.signer.waivers import waiver_statement
+from ecology.store.files import write_atomic
+
+MAX_LINES = 1024
+"""Envelopes that are read of one file beside a policy."""
 
 
-def lint_file(name: str, now: str) -> tuple[list[str], list[str]]:
-    """Errors and warnings of one policy, one line each.
+@dataclasses.dataclass(frozen=True)
+class Governed:
+    """A policy as it is judged by, at an instant."""
+
+    path: Path
+    policy: Policy
+    """Compiled, with the waivers that count."""
+    envelopes: tuple[str, ...]
+    """Approvals as they lie beside the file."""
+    approvals: Approvals | None
+    """None where the policy asks for nobody."""
+    refused: tuple[str, ...]
+    """Why a waiver beside the file has no effect."""
+
+    @property
+    def standing(self) -> tuple[Finding, ...]:
+        """What the policy's own standing contributes to every verdict."""
+        finding = approval_finding(self.policy, self.approvals)
+        return () if finding is None else (finding,)
+
+
+def policy_file(name: str) -> Path:
+    """A policy file, or the shipped one of that name.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    return subject(name, "policies", ".yaml")
+
+
+def beside(path: Path, what: str) -> Path:
+    """``release_waivers.jsonl`` of ``release.yaml``."""
+    return path.with_name(f"{path.stem}_{what}.jsonl")
+
+
+def govern(name: str, now: str, *, policy: Policy | None = None) -> Governed:
+    """A policy with its waivers and approvals, as of an instant.
+
+    Args:
+        name: Path, or name of a shipped policy.
+        now: RFC 3339 instant: approvals count as of it.
+        policy: The policy where a configuration has tightened the file's; the file's own where None.
+
+    Raises:
+        ConfigError: There is no such file.
+        PolicyError: It cannot be read; all mistakes are listed.
+    """
+    path = policy_file(name)
+    compiled = policy or load_policy(path)
+    waivers, refused = read_waivers(compiled, _lines(beside(path, "waivers")))
+    envelopes = _lines(beside(path, "approvals"))
+    return Governed(path, with_waivers(compiled, waivers), envelopes, approvals_of(compiled, envelopes, now), refused)
+
+
+@dataclasses.dataclass(frozen=True)
+class Linted:
+    """What is unwise about a policy, and how its waivers stand."""
+
+    remarks: tuple[Remark, ...]
+    waivers: tuple[Standing, ...]
+    refused: tuple[str, ...]
+
+    @property
+    def errors(self) -> bool:
+        """Whether a rule is useless."""
+        return any(remark.level == "error" for remark in self.remarks)
+
+
+def lint_file(name: str, now: str, used: Collection[tuple[str, Digest]] = ()) -> Linted:
+    """Everything unwise in one policy.
+
+    Args:
+        name: Path, or name of a shipped policy.
+        now: Instant as of which waivers stand.
+        used: Rule and subject of findings that a waiver stood for, as far as the caller knows of any.
 
     Raises:
         PolicyError: It cannot be read; all mistakes are listed.
     """
-    path = subject(name, "policies", ".yaml")
-    policy = load_policy(path)
-    cases = path.with_name(f"{path.stem}_test.yaml")
-    tested = tested_rules(run_tests(cases)) if cases.exists() else frozenset()
-    remarks = lint(policy, tested=tested, now=now)
-    lines = [(remark.level, f"{remark.level}: {remark.rule}: {remark.what}") for remark in remarks]
-    return [text for level, text in lines if level == "error"], [text for level, text in lines if level != "error"]
+    governed = govern(name, now)
+    cases = cases_file(governed.path)
+    tested = coverage(run_tests(cases, governed.policy)) if cases.exists() else {}
+    remarks = sorted(lint(governed.policy, tested=tested), key=lambda remark: remark.level)
+    return Linted(tuple(remarks), status(governed.policy, used, now), governed.refused)
 
 
-def test_file(name: str) -> tuple[int, list[str]]:
-    """How many cases of ``NAME_test.yaml`` passed, and what the others said.
+def test_file(name: str) -> tuple[tuple[CaseResult, ...], Policy]:
+    """The cases of ``NAME_test.yaml`` and what came of them.
 
     Raises:
         ConfigError: There is no test file beside the policy.
         PolicyError: A file cannot be read; all mistakes are listed.
     """
-    path = subject(name, "policies", ".yaml")
-    cases = path.with_name(f"{path.stem}_test.yaml")
+    path = policy_file(name)
+    cases = cases_file(path)
     if not cases.exists():
         raise ConfigError("there are no tests beside this policy", where=str(path), todo=f"write {cases.name}")
-    results = run_tests(cases)
-    failures = [str(result) for result in results if not result.passed]
-    return len(results) - len(failures), failures
+    policy = load_policy(path)
+    return run_tests(cases, policy), policy
+
+
+def coverage_lines(results: Sequence[CaseResult], policy: Policy) -> tuple[str, ...]:
+    """How many rules have a case, how many of those a passing and a complaining one, and which lack what."""
+    found = coverage(tuple(results))
+    rules = [rule.id for rule in policy.rules]
+    total = len(rules)
+
+    def having(wanted: Collection[Outcome]) -> int:
+        return sum(any(outcome in wanted for outcome in found.get(rule, ())) for rule in rules)
+
+    content, complains = (Outcome.PASS,), tuple(o for o in Outcome if o is not Outcome.PASS)
+    lines = [
+        f"coverage: {having(tuple(Outcome))} of {total} rules have a case, {having(content)} one that passes, "
+        f"{having(complains)} one that does not"
+    ]
+    for outcome in (Outcome.PASS, Outcome.WARN, Outcome.INCONCLUSIVE, Outcome.DENY):
+        lines.append(f"  {outcome.value:<13} expected of {having((outcome,))} rules")
+    return tuple(lines)
+
+
+def diff_files(old: str, new: str) -> tuple[Difference, ...]:
+    """What changed from one policy to another.
+
+    Raises:
+        PolicyError: One cannot be read.
+    """
+    return diff(load_policy(policy_file(old)), load_policy(policy_file(new)))
+
+
+def explain_file(name: str, rules: Sequence[str] = ()) -> tuple[str, ...]:
+    """A policy in plain words, one paragraph a rule.
+
+    Raises:
+        PolicyError: It cannot be read, or has no rule of that id.
+    """
+    policy = load_policy(policy_file(name))
+    known = [rule.id for rule in policy.rules]
+    if unknown := [rule for rule in rules if rule not in known]:
+        raise PolicyError(f"there is no rule {unknown[0]!r}; known: {', '.join(known)}", where=f"policy {policy.id}")
+    wanted = [rule for rule in policy.rules if not rules or rule.id in rules]
+    return explain_policy(dataclasses.replace(policy, rules=tuple(wanted)))
+
+
+def explain_adapter(name: str, adapter: str, at: str, house: House) -> tuple[Stored, GateVerdict, tuple[Step, ...]]:
+    """What each rule of a policy sees in what is stored of an adapter, and what would have to be true for it to pass.
+
+    Args:
+        name: Path, or name of a shipped policy.
+        adapter: A digest, the beginning of one, a name or an alias.
+        at: Instant as of which waivers and approvals count.
+        house: Where verdicts are stored.
+
+    Raises:
+        ConfigError: Nothing is stored of the adapter, or more than one is meant.
+    """
+    digest = house.registry.resolve(adapter)
+    held = [one for one in past_of(house).verdicts if one.subject == digest]
+    if not held:
+        raise ConfigError("no signed verdict is stored of it", where=digest, todo="ecology gate judges it")
+    governed = govern(name, at)
+    judged = verdict_under(governed.policy, held[-1], at)
+    return held[-1], judged, explain_verdict(governed.policy, judged)
+
+
+def replay_file(name: str, at: str, house: House) -> tuple[Replay, Past]:
+    """The policy on the stored evidence of everything ever judged here.
+
+    Args:
+        name: Path, or name of a shipped policy.
+        at: Instant as of which waivers are in effect; each verdict's own where empty.
+        house: Where verdicts are stored.
+
+    Raises:
+        PolicyError: It cannot be read, or has no deny rule.
+        IntegrityError: The store is damaged.
+    """
+    governed = govern(name, at or house.clock.now())
+    with house.progress.track("verdicts", len(house.store.digests()), "adapter") as step:
+        past = past_of(house, step)
+    return replay(governed.policy, past.verdicts, at), past
+
+
+def approve_file(
+    name: str, key: Path, *, reason: str, decision: Decision, before: str, house: House, out: Path | None
+) -> tuple[Governed, Sequence[Difference], Replay, str]:
+    """Signs an approval of the compiled policy, over its digest, the diff and the replay that the approver saw.
+
+    Args:
+        name: Path, or name of a shipped policy.
+        key: PEM private key of the approver.
+        reason: Why.
+        decision: Whether to approve or to reject.
+        before: The policy that it replaces, for the diff; empty where there is none.
+        house: Where past verdicts are.
+        out: File that the approval is appended to; beside the policy where None.
+
+    Returns:
+        The policy as it stands now, the diff, the replay, and the approver's name.
+
+    Raises:
+        ConfigError: The key or the file cannot be used.
+        PolicyError: A policy cannot be read, or the key is not one of its approvers.
+    """
+    now = house.clock.now()
+    path = policy_file(name)
+    policy = load_policy(path)
+    signer = LocalSigner.from_file(key)
+    terms = policy.approvals
+    entitled = {k.public_key.strip(): k.name for k in terms.approvers} if terms else {}
+    who = entitled.get(signer.public_key.public_key.strip())
+    if who is None:
+        names = ", ".join(entitled.values()) or "nobody"
+        raise PolicyError(f"this key may not approve it; entitled: {names}", where=f"policy {policy.id}: approvals")
+    differences = diff_files(before, name) if before else ()
+    effect, _ = replay_file(name, "", house)
+    context = {
+        "diff": canonical.digest([str(d) for d in differences]),
+        "replay": canonical.digest([effect.judged, effect.moved, [str(f) for f in effect.flips]]),
+    }
+    if before:
+        context["replaces"] = load_policy(policy_file(before)).digest
+    statement = approval_statement(
+        policy.digest, "policy", approved_at=now, reason=reason, decision=decision, context=context
+    )
+    _append(out or beside(path, "approvals"), signer.sign(statement))
+    house.record("approved", {"policy": policy.digest, "approver": who, "decision": decision, "context": context}, now)
+    return govern(name, now), differences, effect, who
+
+
+def waive_file(draft: Path, name: str, key: Path, house: House, out: Path | None) -> tuple[Waiver, Path]:
+    """Checks a waiver against its policy, signs it and puts it into effect.
+
+    Args:
+        draft: ``waiver.yaml``.
+        name: Path, or name of a shipped policy.
+        key: PEM private key of the approver.
+        house: Whose clock says when it was issued.
+        out: File that it is appended to; beside the policy where None.
+
+    Raises:
+        ConfigError: A file cannot be read or written.
+        PolicyError: The waiver is malformed, the policy does not allow it, or the key is not its approver's.
+    """
+    path = policy_file(name)
+    policy = load_policy(path)
+    waiver = read_waiver(draft, policy, house.clock.now())
+    signer = LocalSigner.from_file(key)
+    approvers = policy.waiver_rules.approvers if policy.waiver_rules else ()
+    entitled = {k.public_key.strip(): k.name for k in approvers}
+    who = entitled.get(signer.public_key.public_key.strip())
+    if who != waiver.approver:
+        what = (
+            f"the waiver is in the name of {waiver.approver!r}, this key is {who!r}"
+            if who
+            else "this key may not waive"
+        )
+        raise PolicyError(
+            what,
+            where=f"policy {policy.id}: waiver_rules.approvers",
+            todo=f"entitled: {', '.join(entitled.values()) or 'nobody'}",
+        )
+    target = out or beside(path, "waivers")
+    _append(target, signer.sign(waiver_statement(waiver)))
+    body: Mapping[str, object] = {
+        "policy": policy.digest,
+        "rule": waiver.rule,
+        "digest": waiver.subject,
+        "approver": who,
+        "ticket": waiver.ticket,
+        "expires": waiver.expires,
+    }
+    house.record("waived", body)
+    return waiver, target
+
+
+def used_waivers(past: Past) -> frozenset[tuple[str, Digest]]:
+    """Rule and subject of what was ever waived, from the stored verdicts."""
+    return frozenset((rule, one.subject) for one in past.verdicts for rule in one.waived)
+
+
+def cases_file(path: Path) -> Path:
+    """``release_test.yaml`` of ``release.yaml``."""
+    return path.with_name(f"{path.stem}_test.yaml")
+
+
+def _lines(path: Path) -> tuple[str, ...]:
+    if not path.exists():
+        return ()
+    try:
+        lines = [line for line in path.read_text("utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot be read: {error}", where=str(path), todo="one signed envelope a line") from error
+    if len(lines) > MAX_LINES:
+        raise ConfigError(f"more than the {MAX_LINES} envelopes that are read", where=str(path))
+    return tuple(lines)
+
+
+def _append(path: Path, envelope: str) -> None:
+    try:
+        write_atomic(path, "".join(f"{line}\n" for line in (*_lines(path), envelope)).encode())
+    except OSError as error:
+        todo = "name another file with --out, and lay it beside the policy"
+        raise ConfigError(f"cannot be written: {error.strerror}", where=str(path), todo=todo) from error
+
+
+__all__ = ["Governed", "govern", "summary"]

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ecology.errors import ConfigError
+from ecology.contracts.run import RunReport
+from ecology.errors import ConfigError, EcologyError
 from ecology.pipeline.house import House
+from ecology.promotion.canary import canary_plan, recheck
 from ecology.report.bundle import FILES, RENDERERS, REPORT, verify_report
 from ecology.report.json_report import read_report
+from ecology.report.standing import approvals_of, standing_line
 from ecology.signer.keys import read_trusted
 from ecology.store.files import write_atomic
 
@@ -44,18 +47,44 @@ def verify(folder: Path, key: Path | None, house: House) -> tuple[list[str], tup
     """
     anchor = read_trusted(key) if key else house.signer.public_key
     report = read_report(_report(folder))
-    problems = verify_report(folder, (anchor,))
+    problems = (*verify_report(folder, (anchor,)), *canary_problems(report))
     rules = sum(len(candidate.verdict.findings) for candidate in report.candidates)
     lines = [
         f"run       {report.run}",
         f"signed by {anchor.name}{' (development key)' if report.development_key else ''}",
         f"files     {len(FILES)} digests checked against the signed statement",
         f"verdicts  {len(report.candidates)} recomputed from stored evidence, {rules} findings",
+        f"policy    {report.policy.id} v{report.policy.version}, {_standing(report)}",
+        f"canary    {_steps(report)}",
         f"decision  {report.decision.decision}: {report.decision.reason}",
     ]
     if not problems:
         lines.append("everything holds")
     return lines, problems
+
+
+def canary_problems(report: RunReport) -> tuple[str, ...]:
+    """Where the recorded canary does not follow from its own measurements under the recorded plan."""
+    if report.canary is None:
+        return ()
+    try:
+        problems = recheck(canary_plan(report.config["canary"], "config.canary"), report.canary)
+    except Exception as error:  # whatever a report holds, it is a problem of the report and not of the verifier
+        return (f"canary: it cannot be checked again: {type(error).__name__}: {error}",)
+    return tuple(f"canary: {problem}" for problem in problems)
+
+
+def _standing(report: RunReport) -> str:
+    try:
+        return standing_line(report.policy, approvals_of(report.policy, report.approvals, report.started_at))
+    except EcologyError as error:
+        return f"its standing cannot be checked: {error}"
+
+
+def _steps(report: RunReport) -> str:
+    if report.canary is None:
+        return "there was none"
+    return f"{len(report.canary.observations)} steps decided again from their own measurements"
 
 
 def _report(folder: Path) -> Path:

@@ -25,9 +25,11 @@ from ecology.pipeline.house import House
 from ecology.pipeline.judging import Judge, Judged, incumbent_of, judge_all
 from ecology.pipeline.places import subject
 from ecology.pipeline.plan import load_suites, make_plan
+from ecology.pipeline.policies import govern
 from ecology.pipeline.population import populate
 from ecology.pipeline.settings import Settings
 from ecology.pipeline.traffic import server
+from ecology.policy.boundaries import check_plan
 from ecology.promotion import archive
 from ecology.promotion.canary import canary_plan
 from ecology.promotion.canary import run as run_canary
@@ -75,6 +77,7 @@ def run(settings: Settings, config: Mapping[str, Json], house: House) -> Ran:
     """
     plan = make_plan(settings, config)
     canary = canary_plan(settings.canary)
+    check_plan(plan, canary)
     fitness = fitness_spec(settings.fitness)
     with house.lock(f"run-{plan.digest.removeprefix('sha256:')[:16]}"):
         return _run(settings, plan, canary, fitness, house)
@@ -82,6 +85,8 @@ def run(settings: Settings, config: Mapping[str, Json], house: House) -> Ran:
 
 def _run(settings: Settings, plan: RunPlan, canary: CanaryPlan, fitness: FitnessSpec, house: House) -> Ran:
     started = house.clock.now()
+    governed = govern(settings.gate.policy, started, policy=plan.policy)
+    plan = dataclasses.replace(plan, policy=governed.policy)
     stages = Stages(house)
     with stages("base model"):
         bench = open_bench(settings.base, settings.backend, house)
@@ -89,7 +94,7 @@ def _run(settings: Settings, plan: RunPlan, canary: CanaryPlan, fitness: Fitness
     house.record("seed_committed", {"commitment": house.seed_commitment})
     with stages("population"):
         members = populate(plan, house, bench)
-    judge = _judge(settings, plan, house, bench, started)
+    judge = dataclasses.replace(_judge(settings, plan, house, bench, started), standing=governed.standing)
     with stages("gates"):
         judged = judge_all(judge, members, fitness)
     for one in judged:
@@ -104,6 +109,7 @@ def _run(settings: Settings, plan: RunPlan, canary: CanaryPlan, fitness: Fitness
     report = _report(
         plan, settings, house, bench, judged, ranked, promotion, trial, references, base_evidence, stages, started
     )
+    report = dataclasses.replace(report, approvals=governed.envelopes)
     return Ran(report, bench.evaluator.restricted())
 
 

@@ -1,8 +1,10 @@
-"""A configuration may ask for more than the policy and never for less.
+"""A layer may ask for more than the layers outside it and never for less: organisation, then team, then run.
 
-With plain comparators that is decidable: a rule is tightened by a threshold further on its safe side, more samples, a
-higher severity, or a confidence that makes it harder to pass. Note the last: for ``proven`` a higher confidence is
-stricter; for ``not_refuted`` it is the lower one, because what has to be shown with more confidence is the refusal.
+The organisation's file is extended by the team's (``extends: baseline.yaml``), and the team's by the run's
+configuration
+(``gate.tighten``). Both go through here: each rule id and each key of each section is compared by itself, by the table
+in
+``strictness``. Loosening is an error that shows both values.
 
 Law, property-tested: whatever evidence the tightened policy admits, the original admits too.
 """
@@ -11,21 +13,22 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ecology.contracts.identity import Digest, Json
-from ecology.contracts.policy import Policy, Rule
+from ecology.contracts.policy import Layer, Policy, Rule
 from ecology.errors import PolicyError
 from ecology.kernel.canonical import digest, plain
+from ecology.policy.strictness import ADDING, SECTIONS, SEVERITIES, compare_key, compare_rule_key
 
-SEVERITIES = ("info", "warn", "deny")
-"""From lax to strict."""
 TIGHTENABLE = ("confidence", "min_samples", "severity", "threshold")
+Wrong = tuple[tuple[str, ...], str]
+"""Where in the layer, and what is wrong."""
 
 
 def tighten(policy: Policy, overrides: Mapping[str, Mapping[str, Json]]) -> Policy:
-    """The policy with some rules made stricter, under a digest of its own.
+    """The policy with some rules made stricter, under a digest of its own and with the original as a layer.
 
     Args:
         policy: What is demanded anyway.
@@ -35,42 +38,96 @@ def tighten(policy: Policy, overrides: Mapping[str, Mapping[str, Json]]) -> Poli
         PolicyError: An override loosens a rule (both values are shown), names an unknown rule or key, or is of the
             wrong type; all of them are listed.
     """
-    mistakes: list[str] = []
-    rules = {rule.id: rule for rule in policy.rules}
-    for name in overrides:
-        if name not in rules:
-            mistakes.append(f"there is no rule {name!r}; known: {', '.join(rules)}")
-            continue
-        changes, wrong = _changes(rules[name], overrides[name])
-        mistakes += wrong
-        rules[name] = dataclasses.replace(rules[name], **changes)
-    if mistakes:
+    rules, wrong = tightened_rules(policy, overrides)
+    if wrong:
+        mistakes = [f"{'.'.join(place)}: {what}" if place[1:] else what for place, what in wrong]
         what = "the configuration may only tighten what the policy demands:\n  " + "\n  ".join(mistakes)
         raise PolicyError(what, where=f"policy {policy.id}", todo="leave the value out to keep the policy's own")
-    tightened = dataclasses.replace(policy, rules=tuple(rules[rule.id] for rule in policy.rules))
-    return dataclasses.replace(tightened, digest=policy_digest(tightened))
+    if rules == policy.rules:
+        return policy
+    return compiled(dataclasses.replace(policy, rules=rules, layers=(*policy.layers, layer_of(policy))))
+
+
+def tightened_rules(policy: Policy, overrides: Mapping[str, Json]) -> tuple[tuple[Rule, ...], tuple[Wrong, ...]]:
+    """The rules after the overrides, and everything wrong with the overrides."""
+    wrong: list[Wrong] = []
+    rules = {rule.id: rule for rule in policy.rules}
+    for name, wanted in overrides.items():
+        if name not in rules:
+            wrong.append(((name,), f"there is no rule {name!r}; known: {', '.join(rules)}"))
+        elif not isinstance(wanted, Mapping):
+            expected = f"expected a mapping of {', '.join(TIGHTENABLE)}"
+            wrong.append(((name,), f"{name}: {expected}, found {wanted!r:.60}"))
+        else:
+            changes = dict(wanted)
+            for key, problem in _rule_problems(rules[name], wanted):
+                wrong.append(((name, key), problem))
+                del changes[key]
+            numbers = {k: float(v) for k, v in changes.items() if k in ("threshold", "confidence")}
+            rules[name] = dataclasses.replace(rules[name], **{**changes, **numbers})
+    return tuple(rules[rule.id] for rule in policy.rules), tuple(wrong)
+
+
+def tightened_sections(
+    policy: Policy, given: Mapping[str, Mapping[str, Any]]
+) -> tuple[dict[str, Any], tuple[Wrong, ...]]:
+    """The sections after a layer, and everything in which the layer is laxer.
+
+    Args:
+        policy: The outer layers.
+        given: Section to the keys that the layer writes, as contract values; others stay as they are.
+    """
+    sections: dict[str, Any] = {}
+    wrong: list[Wrong] = []
+    for name, values in given.items():
+        outer = getattr(policy, name)
+        if outer is None:
+            if ADDING.get(name) == "looser" and values.get("approvers"):
+                wrong.append(((name,), f"policy {policy.id} has no such section, which is stricter than any"))
+            continue
+        for key, new in values.items():
+            old = getattr(outer, key)
+            if compare_key(name, key, old, new) in ("looser", "other"):
+                wrong.append(((name, key), f"policy {policy.id} says {_show(old)}, {_show(new)} is laxer"))
+        sections[name] = dataclasses.replace(outer, **values)
+    return sections, tuple(wrong)
+
+
+def compiled(policy: Policy) -> Policy:
+    """The policy under the digest of what it says."""
+    return dataclasses.replace(policy, digest=policy_digest(policy))
 
 
 def policy_digest(policy: Policy) -> Digest:
-    """Digest of the policy's canonical JSON without its ``digest``."""
-    return digest({key: value for key, value in plain(policy).items() if key != "digest"})
+    """Digest of the policy's canonical JSON without its ``digest`` and without its waivers.
+
+    A waiver is bound to a rule and an adapter and signed by itself; it comes and goes without a new approval of the
+    whole.
+    """
+    return digest({**{key: value for key, value in plain(policy).items() if key != "digest"}, "waivers": []})
 
 
-def _changes(rule: Rule, wanted: Json) -> tuple[dict[str, Any], list[str]]:
-    if not isinstance(wanted, Mapping):
-        return {}, [f"{rule.id}: expected a mapping of {', '.join(TIGHTENABLE)}, found {wanted!r:.60}"]
-    changes: dict[str, Any] = {}
-    mistakes = []
+def layer_of(policy: Policy) -> Layer:
+    """The policy as a layer of another."""
+    return Layer(policy.id, policy.version, policy.digest)
+
+
+def run_layer(policy: Policy) -> Layer | None:
+    """The policy file that a run's configuration tightened; None where the policy is a file's own."""
+    last = policy.layers[-1] if policy.layers else None
+    return last if last is not None and (last.id, last.version) == (policy.id, policy.version) else None
+
+
+def _rule_problems(rule: Rule, wanted: Mapping[str, Json]) -> Iterator[tuple[str, str]]:
     for key, value in wanted.items():
         if key not in TIGHTENABLE:
-            mistakes.append(f"{rule.id}.{key}: cannot be changed; these can: {', '.join(TIGHTENABLE)}")
+            yield key, f"cannot be changed; these can: {', '.join(TIGHTENABLE)}"
         elif problem := _type_problem(key, value):
-            mistakes.append(f"{rule.id}.{key}: {problem}, found {value!r:.60}")
-        elif problem := _loosens(rule, key, value):
-            mistakes.append(f"{rule.id}.{key}: the policy says {getattr(rule, key)!r}, {value!r} is {problem}")
-        else:
-            changes[key] = float(value) if key in ("threshold", "confidence") else value
-    return changes, mistakes
+            yield key, f"{problem}, found {value!r:.60}"
+        elif compare_rule_key(rule, key, value) == "looser":
+            refuses = key == "confidence" and rule.decide == "not_refuted"
+            why = ": this rule refuses only what is shown with that confidence" if refuses else ""
+            yield key, f"the policy says {getattr(rule, key)!r}, {value!r} is laxer{why}"
 
 
 def _type_problem(key: str, value: Json) -> str:
@@ -86,19 +143,20 @@ def _type_problem(key: str, value: Json) -> str:
     return "" if number else "expected a number"
 
 
-def _loosens(rule: Rule, key: str, value: Any) -> str:
-    """In what way the value is laxer than the rule's; empty when it is as strict or stricter."""
-    if key == "severity":
-        return "laxer" if SEVERITIES.index(value) < SEVERITIES.index(rule.severity) else ""
-    lower, higher = value < getattr(rule, key), value > getattr(rule, key)
-    if key == "threshold":
-        laxer = {">=": lower, "<=": higher, "==": lower or higher}[rule.comparator]
-    else:
-        laxer = higher if key == "confidence" and rule.decide == "not_refuted" else lower
-    if not laxer:
-        return ""
-    return (
-        "laxer: this rule refuses only what is shown with that confidence"
-        if higher and key == "confidence"
-        else "laxer"
-    )
+def _show(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(getattr(item, 'name', str(item)) for item in value)}]"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+__all__ = [
+    "SECTIONS",
+    "TIGHTENABLE",
+    "compiled",
+    "layer_of",
+    "policy_digest",
+    "run_layer",
+    "tighten",
+    "tightened_rules",
+    "tightened_sections",
+]

@@ -13,10 +13,12 @@ from itertools import combinations
 from typing import Literal
 
 from ecology.contracts.evidence import Paired, Proportion, Samples, Statistic
-from ecology.contracts.policy import Policy, Rule
+from ecology.contracts.policy import Outcome, Policy, Rule
 from ecology.kernel import planning, statistics
-from ecology.kernel.verdicts import demand, effective, is_static
+from ecology.kernel.verdicts import demand, is_static
+from ecology.policy.controls import unknown_controls
 from ecology.policy.metrics import Metric, known_metrics
+from ecology.policy.strictness import SEVERITIES
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -34,16 +36,14 @@ class Remark:
 def lint(
     policy: Policy,
     *,
-    tested: Collection[str] | None = None,
-    now: str = "",
+    tested: Mapping[str, Collection[Outcome]] | None = None,
     metrics: Mapping[str, Metric] | None = None,
 ) -> tuple[Remark, ...]:
     """Everything unwise in a policy.
 
     Args:
         policy: A policy that was read without a mistake.
-        tested: Ids of the rules that the policy's cases judge; None where the cases are not looked at.
-        now: ISO 8601 instant, to list waivers that have expired; empty where nobody knows the time.
+        tested: For each rule that the policy's cases judge, the outcomes they expect; None where nobody looked.
         metrics: Known metrics by name; the shipped ones where None.
     """
     found: list[Remark] = []
@@ -51,14 +51,22 @@ def lint(
         found += _pair(one, other)
     for rule in policy.rules:
         found += _undecidable(rule, metrics or known_metrics())
-        if tested is not None and rule.id not in tested:
-            found.append(
-                Remark("warning", rule.id, "no case tests it; write one into the _test.yaml beside the policy")
-            )
+        found += [Remark("warning", rule.id, f"the control map has no {name!r}") for name in unknown_controls(rule)]
+        if tested is not None:
+            found += _untested(rule, tested.get(rule.id, ()))
     if not any(is_static(rule) and rule.severity == "deny" for rule in policy.rules):
         found.append(Remark("warning", policy.id, "no static rule denies, so gate --static has nothing to judge by"))
-    found += _waivers(policy, now)
     return tuple(found)
+
+
+def _untested(rule: Rule, outcomes: Collection[Outcome]) -> Iterator[Remark]:
+    """A rule is tested when a case shows it content and another shows it complaining."""
+    if not outcomes:
+        yield Remark("warning", rule.id, "no case tests it; write one into the _test.yaml beside the policy")
+    elif Outcome.PASS not in outcomes:
+        yield Remark("warning", rule.id, "no case shows what passes it")
+    elif rule.severity != "info" and all(outcome is Outcome.PASS for outcome in outcomes):
+        yield Remark("warning", rule.id, "no case shows what it complains about")
 
 
 def _pair(one: Rule, other: Rule) -> Iterator[Remark]:
@@ -73,6 +81,23 @@ def _pair(one: Rule, other: Rule) -> Iterator[Remark]:
         yield Remark("error" if one.severity == other.severity == "deny" else "warning", one.id, what)
     elif (demand(one), one.decide, one.severity) == (demand(other), other.decide, other.severity):
         yield Remark("warning", one.id, f"demands the same as {other.id}")
+    else:
+        for inner, outer in ((one, other), (other, one)):
+            if _shadows(inner, outer):
+                what = f"{outer.id} demands {demand(outer)}, so {demand(inner)} never decides anything"
+                yield Remark("warning", inner.id, f"shadowed: {what}")
+
+
+def _shadows(inner: Rule, outer: Rule) -> bool:
+    """Whether whatever ``inner`` refuses ``outer`` refuses as well."""
+    low, high = _range(inner), _range(outer)
+    return (
+        (low[0] <= high[0] and low[1] >= high[1])
+        and SEVERITIES.index(outer.severity) >= SEVERITIES.index(inner.severity)
+        and inner.decide == outer.decide
+        and outer.min_samples >= inner.min_samples
+        and (outer.confidence >= inner.confidence if outer.decide == "proven" else outer.confidence <= inner.confidence)
+    )
 
 
 def _topic(rule: Rule) -> tuple[str, str, str, float]:
@@ -116,9 +141,3 @@ def _enough(rule: Rule, best: Statistic) -> int | None:
     if isinstance(best, Samples):
         best = Samples(best.values * 2, best.unit)  # a single sample would count as exact
     return planning.needed_n(dataclasses.replace(rule, min_samples=1), best)
-
-
-def _waivers(policy: Policy, now: str) -> Iterator[Remark]:
-    for waiver in policy.waivers:
-        if now and not effective(waiver, now):
-            yield Remark("warning", waiver.rule, f"the waiver {waiver.ticket} expired at {waiver.expires}; remove it")

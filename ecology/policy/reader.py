@@ -5,7 +5,10 @@ Three passes, whose mistakes are collected before any is reported, each with fil
 1. ``source``: YAML that has one reading;
 2. ``policy.schema.json``, which editors can use as well: which keys there are, of which type and range;
 3. what a schema cannot say: ids are unique, metrics are known, a rule names a split exactly if its metric is measured
-   on items, waivers name a rule that can be waived and the instant they expire, some rule denies.
+   on items, some rule denies, and a layer demands no less than the layer that it ``extends``.
+
+A policy that extends another is compiled: what is returned holds the rules and sections of all layers, tightened, and
+names the layers by digest. Waivers are not in the file; ``waivers`` reads them, each signed by itself.
 
 Example:
     ``load_policy(Path("policies/release.yaml")).rules[0].id == "STA-001"``
@@ -22,18 +25,40 @@ from pathlib import Path
 from typing import Any, cast
 
 from ecology.contracts.evidence import SuiteKind
-from ecology.contracts.identity import Json
-from ecology.contracts.policy import Policy
+from ecology.contracts.identity import Digest, Json
+from ecology.contracts.policy import (
+    AdapterLimits,
+    ApprovalRules,
+    CanaryLimits,
+    DataPolicy,
+    Policy,
+    ReproductionLimits,
+    ResourceLimits,
+    Rule,
+    SignaturePolicy,
+    WaiverRules,
+)
 from ecology.errors import EcologyError, PolicyError
 from ecology.kernel.codec import structure
-from ecology.kernel.verdicts import NEVER_WAIVED, instant
-from ecology.policy.layers import policy_digest, tighten
+from ecology.policy.layers import compiled, layer_of, tighten, tightened_rules, tightened_sections
 from ecology.policy.metrics import Metric, known_metrics, split_is_needed
 from ecology.policy.source import Mistake, Source, parse_source, read_source, refuse
 
 __all__ = ["load_policy", "parse_policy", "schema", "tighten"]
 
 SCHEMA_FILE = Path(__file__).with_name("policy.schema.json")
+MAX_LAYERS = 8
+NOWHERE = "sha256:" + 64 * "0"
+SECTION_TYPES: Mapping[str, type] = {
+    "signatures": SignaturePolicy,
+    "adapter": AdapterLimits,
+    "data": DataPolicy,
+    "reproduction": ReproductionLimits,
+    "resources": ResourceLimits,
+    "canary": CanaryLimits,
+    "waiver_rules": WaiverRules,
+    "approvals": ApprovalRules,
+}
 
 
 def load_policy(path: Path, suites: Mapping[str, SuiteKind] | None = None) -> Policy:
@@ -47,7 +72,7 @@ def load_policy(path: Path, suites: Mapping[str, SuiteKind] | None = None) -> Po
         ConfigError: There is no such file.
         PolicyError: It is not a policy; the message lists every mistake with file and line.
     """
-    return _policy(read_source(path), suites)
+    return _load(path, suites, ())
 
 
 def parse_policy(data: bytes, name: str = "policy", suites: Mapping[str, SuiteKind] | None = None) -> Policy:
@@ -59,9 +84,15 @@ def parse_policy(data: bytes, name: str = "policy", suites: Mapping[str, SuiteKi
         suites: Ids and kinds of suites beyond the shipped ones.
 
     Raises:
-        PolicyError: It is not a policy; the message lists every mistake with its line.
+        PolicyError: It is not a policy, or it extends another, which bytes alone cannot; the message lists every
+        mistake
+            with its line.
     """
-    return _policy(parse_source(data, name), suites)
+    source = parse_source(data, name)
+    if isinstance(source.data, Mapping) and "extends" in source.data:
+        alone = source.mistake(("extends",), "only a file can extend the file beside it")
+        refuse(source, [*source.mistakes, *shape_mistakes(source, _validator()), alone], "the policy")
+    return _policy(source, suites, None)
 
 
 def schema() -> Mapping[str, Json]:
@@ -69,7 +100,7 @@ def schema() -> Mapping[str, Json]:
     return cast(Mapping[str, Json], json.loads(SCHEMA_FILE.read_bytes()))
 
 
-def shape_mistakes(source: Source, validator: Any) -> Iterator[Mistake]:
+def shape_mistakes(source: Source, validator: Any) -> Iterator[Mistake]:  # noqa: PLR0912  (one branch a keyword)
     """Where the data is not what a JSON Schema says, worded for people.
 
     Args:
@@ -81,7 +112,7 @@ def shape_mistakes(source: Source, validator: Any) -> Iterator[Mistake]:
         if error.validator == "additionalProperties":
             known = sorted(error.schema.get("properties", {}))
             for key in sorted(set(error.instance) - set(known)):
-                yield source.mistake((*place, key), f"unknown key; {_near(key, known)}")
+                yield source.mistake((*place, key), f"unknown key; {near(key, known)}")
         elif error.validator == "required":
             for key in (key for key in error.validator_value if key not in error.instance):
                 yield source.mistake(place, f"missing key {key!r}")
@@ -92,6 +123,13 @@ def shape_mistakes(source: Source, validator: Any) -> Iterator[Mistake]:
             yield source.mistake(place, f"expected one of {choices}, found {_short(error.instance)}")
         elif error.validator == "pattern":
             yield source.mistake(place, f"{_short(error.instance)} does not match {error.validator_value}")
+        elif error.validator == "anyOf":
+            keys = " or ".join(repr(choice["required"][0]) for choice in error.validator_value)
+            yield source.mistake(place, f"missing key {keys}")
+        elif error.validator == "dependentRequired":
+            for key, needed in error.validator_value.items():
+                if key in error.instance:
+                    yield source.mistake((*place, key), f"it needs the key {needed[0]!r} beside it")
         else:
             yield source.mistake(place, error.message[:200])
 
@@ -103,21 +141,68 @@ def _validator() -> Any:
     return Draft202012Validator(schema())
 
 
-def _policy(source: Source, suites: Mapping[str, SuiteKind] | None) -> Policy:
+def _load(path: Path, suites: Mapping[str, SuiteKind] | None, inner: tuple[Path, ...]) -> Policy:
+    source = read_source(path)
+    outer = None
+    if isinstance(source.data, Mapping) and isinstance(name := source.data.get("extends"), str):
+        target = path.parent / (name if name.endswith(".yaml") else f"{name}.yaml")
+        problem = ""
+        if Path(name).name != name:
+            problem = f"{name!r:.80} is a path; a layer lies beside the file that extends it"
+        elif target.resolve() in (p.resolve() for p in (*inner, path)):
+            problem = f"{name!r} extends this policy in its turn"
+        elif len(inner) >= MAX_LAYERS:
+            problem = f"more than {MAX_LAYERS} layers"
+        elif not target.is_file():
+            known = sorted(p.name for p in path.parent.glob("*.yaml") if not p.name.endswith("_test.yaml"))
+            problem = f"there is no {target.name} beside this file; {near(target.name, known)}"
+        if problem:
+            found = [*source.mistakes, *shape_mistakes(source, _validator()), source.mistake(("extends",), problem)]
+            refuse(source, found, "the policy")
+        outer = _load(target, suites, (*inner, path))
+    return _policy(source, suites, outer)
+
+
+def _policy(source: Source, suites: Mapping[str, SuiteKind] | None, outer: Policy | None) -> Policy:
     mistakes = [*source.mistakes, *shape_mistakes(source, _validator())]
     if isinstance(source.data, Mapping):
-        mistakes += _meaning_mistakes(source, known_metrics(suites))
+        mistakes += _meaning_mistakes(source, known_metrics(suites), outer)
     refuse(source, mistakes, "the policy")
-    defaults = {"owner": "", "signatures": {}, "adapter": {}, "data": {}, "waivers": []}
     try:
-        policy = structure(Policy, {**defaults, **source.data, "digest": "sha256:" + 64 * "0"})
+        return _compile(source, outer)
     except EcologyError as error:  # the schema is stricter than the types; this is the net under it
+        if isinstance(error, PolicyError):
+            raise
         raise PolicyError(error.what, where=f"{source.name}: {error.where}") from error
-    return dataclasses.replace(policy, digest=policy_digest(policy))
 
 
-def _meaning_mistakes(source: Source, metrics: Mapping[str, Metric]) -> Iterator[Mistake]:
+def _compile(source: Source, outer: Policy | None) -> Policy:
+    data = source.data
+    head = {
+        "owner": outer.owner if outer else "",
+        **{k: data[k] for k in ("id", "version", "title", "owner") if k in data},
+    }
+    own: dict[str, Any] = {
+        name: structure(kind, data[name], name) for name, kind in SECTION_TYPES.items() if name in data
+    }
+    rules = structure(tuple[Rule, ...], data.get("rules", []), "rules")
+    if outer is None:
+        needed = {name: SECTION_TYPES[name]() for name in ("signatures", "adapter", "data") if name not in own}
+        return compiled(Policy(**head, **own, **needed, rules=rules, waivers=(), digest=Digest(NOWHERE)))
+    given = {name: {key: getattr(section, key) for key in data[name]} for name, section in own.items()}
+    sections, loose = tightened_sections(outer, given)
+    tight, wrong = tightened_rules(outer, data.get("tighten", {}))
+    mistakes = [source.mistake(place, what) for place, what in loose]
+    mistakes += [source.mistake(("tighten", *place), what) for place, what in wrong]
+    refuse(source, mistakes, "the policy")
+    merged = {**own, **sections}
+    layers = (*outer.layers, layer_of(outer))
+    return compiled(dataclasses.replace(outer, **head, **merged, rules=(*tight, *rules), layers=layers))
+
+
+def _meaning_mistakes(source: Source, metrics: Mapping[str, Metric], outer: Policy | None) -> Iterator[Mistake]:
     rules = _mappings(source.data.get("rules"))
+    inherited = {rule.id for rule in outer.rules} if outer else set()
     first: dict[str, int] = {}
     for index, rule in rules:
         identity = rule.get("id")
@@ -126,13 +211,31 @@ def _meaning_mistakes(source: Source, metrics: Mapping[str, Metric]) -> Iterator
                 yield source.mistake(
                     ("rules", index, "id"), f"rule {identity!r} stands twice; first as rules[{first[identity]}]"
                 )
+            if outer and identity in inherited:
+                what = f"rule {identity!r} is policy {outer.id}'s; demand more of it under tighten"
+                yield source.mistake(("rules", index, "id"), what)
             first.setdefault(identity, index)
         yield from _rule_mistakes(source, index, rule, metrics)
-    if rules and all(rule.get("severity", "deny") != "deny" for _, rule in rules):
+    if rules and not outer and all(rule.get("severity", "deny") != "deny" for _, rule in rules):
         yield source.mistake(("rules",), "no rule has severity deny, so everything would pass")
-    named = {rule.get("id"): rule for _, rule in rules}
-    for index, waiver in _mappings(source.data.get("waivers")):
-        yield from _waiver_mistakes(source, index, waiver, named)
+    yield from _section_mistakes(source, {*inherited, *first})
+
+
+def _section_mistakes(source: Source, known: set[str]) -> Iterator[Mistake]:
+    waiving = source.data.get("waiver_rules")
+    never = waiving.get("never") if isinstance(waiving, Mapping) else None
+    for index, name in enumerate(never if isinstance(never, list) else ()):
+        if isinstance(name, str) and name not in known:
+            place = ("waiver_rules", "never", index)
+            yield source.mistake(place, f"there is no rule {name!r}; {near(name, sorted(known))}")
+    approvals = source.data.get("approvals")
+    if isinstance(approvals, Mapping) and isinstance(keys := approvals.get("approvers"), list):
+        required = approvals.get("required")
+        different = {str(k.get("public_key", "")).strip() for k in keys if isinstance(k, Mapping)}
+        if isinstance(required, int) and required > len(different):
+            yield source.mistake(
+                ("approvals", "required"), f"{required} of {len(different)} different keys can never be reached"
+            )
 
 
 def _rule_mistakes(
@@ -142,7 +245,7 @@ def _rule_mistakes(
     if not isinstance(name, str):
         return
     if name not in metrics:
-        yield source.mistake(("rules", index, "metric"), f"unknown metric {name!r}; {_near(name, sorted(metrics))}")
+        yield source.mistake(("rules", index, "metric"), f"unknown metric {name!r}; {near(name, sorted(metrics))}")
         return
     split, against = rule.get("split", "none"), rule.get("against", "absolute")
     if split_is_needed(name) and split == "none":
@@ -155,28 +258,13 @@ def _rule_mistakes(
         yield source.mistake(("rules", index, "comparator"), f"{name} has an interval, so it can be >= or <= only")
 
 
-def _waiver_mistakes(
-    source: Source, index: int, waiver: Mapping[str, Json], rules: Mapping[Any, Mapping[str, Json]]
-) -> Iterator[Mistake]:
-    name = waiver.get("rule")
-    if isinstance(name, str) and name not in rules:
-        known = sorted(str(rule) for rule in rules)
-        yield source.mistake(("waivers", index, "rule"), f"there is no rule {name!r}; {_near(name, known)}")
-    elif isinstance(name, str) and rules[name].get("metric") == NEVER_WAIVED:
-        yield source.mistake(("waivers", index, "rule"), "a missing signature cannot be waived")
-    if isinstance(expires := waiver.get("expires"), str):
-        try:
-            instant(expires)
-        except PolicyError as error:
-            yield source.mistake(("waivers", index, "expires"), f"{error.what}; {error.todo}")
-
-
 def _mappings(value: Json) -> list[tuple[int, Mapping[str, Json]]]:
     items: Iterable[Json] = value if isinstance(value, list) else ()
     return [(index, item) for index, item in enumerate(items) if isinstance(item, Mapping)]
 
 
-def _near(name: str, known: list[str]) -> str:
+def near(name: str, known: list[str]) -> str:
+    """The known names, the nearest one first, for a message about an unknown one."""
     close = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {close[0]!r}? Known: {', '.join(known)}" if close else f"known: {', '.join(known)}"
 

@@ -131,9 +131,13 @@ def run_tests(path: Path, policy: Policy | None = None) -> tuple[CaseResult, ...
     return tuple(results)
 
 
-def tested_rules(results: tuple[CaseResult, ...]) -> frozenset[str]:
-    """Ids of the rules with a case of their own, for ``lint``."""
-    return frozenset(rule for result in results for rule in result.rules)
+def coverage(results: tuple[CaseResult, ...]) -> Mapping[str, frozenset[Outcome]]:
+    """For each rule with a case of its own, the outcomes that its cases expect; for ``lint`` and for people."""
+    found: dict[str, frozenset[Outcome]] = {}
+    for result in results:
+        for rule in result.rules:
+            found[rule] = found.get(rule, frozenset()) | {result.expected}
+    return found
 
 
 def statistic_of(text: str) -> Statistic | None:

@@ -10,8 +10,10 @@
 ``verify_report`` checks, in this order: (1) a trusted key signed the envelope, (2) every file has the digest that
 was signed, (3) ``report.json`` is a canonical report of the run that the envelope names and was signed by the key
 it names, (4) the policy has the digest it claims and every verdict follows from stored evidence and policy, (5) the
-decision follows from the verdicts and the canary, (6) the checkpoint was signed by a trusted key. It does not load
-a model and does not look at the log; ``ecology audit`` does.
+decision follows from the verdicts and the canary, (6) the checkpoint was signed by a trusted key, (7) every waiver was
+signed by one whom the policy names and says what was signed, and the approvals that lie in the report give the finding
+that every verdict carries. It does not load a model and does not look at the log; ``ecology audit`` does. That every
+step of the canary follows from its own measurements is ``pipeline.reports``' to add, which knows canaries.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from ecology.report.html import render_html
 from ecology.report.json_report import parse_report, render_json
 from ecology.report.junit import render_junit
 from ecology.report.markdown import render_markdown
+from ecology.report.standing import APPROVAL_RULE, approval_finding, approvals_of, waiver_problems
 from ecology.report.words import short, visible
 from ecology.signer.intoto import subjects
 from ecology.signer.statements import report_statement, run_of_report
@@ -102,6 +105,7 @@ def verify_report(folder: Path, keys: Sequence[TrustedKey]) -> tuple[str, ...]:
     problems += _verdicts(report)
     problems += _decision(report)
     problems += _checkpoint(report, keys)
+    problems += _standing(report)
     return tuple(problems)
 
 
@@ -201,3 +205,17 @@ def _checkpoint(report: RunReport, keys: Sequence[TrustedKey]) -> Iterable[str]:
         notes.verify(report.checkpoint, keys)
     except (ConfigError, IntegrityError) as error:
         yield f"checkpoint: {error}"
+
+
+def _standing(report: RunReport) -> Iterable[str]:
+    try:
+        for problem in waiver_problems(report.policy):
+            yield f"policy: {problem}"
+        wanted = approval_finding(report.policy, approvals_of(report.policy, report.approvals, report.started_at))
+    except EcologyError as error:
+        yield f"policy: its standing cannot be checked: {error}"
+        return
+    for candidate in report.candidates:
+        found = [f for f in candidate.verdict.findings if f.rule == APPROVAL_RULE]
+        if found != ([wanted] if wanted else []):
+            yield f"verdict on {visible(candidate.name)}: it says another thing about the policy's approval"

@@ -106,6 +106,7 @@ def render_html(report: RunReport) -> bytes:
         "rules": [texts.rule_line(rule) for rule in report.policy.rules],
         "bounds": texts.adapter_bounds(report.policy),
         "waivers": texts.waivers(report),
+        "controls": texts.controls(report.policy),
         "limits": texts.LIMITS,
         "commands": texts.COMMANDS,
         "checkpoint": Markup(tag("code", *_lines(report.checkpoint))),
@@ -170,6 +171,7 @@ def _facts(story: Story) -> Sequence[tuple[str, str]]:
     return (
         ("Candidates", f"{len(story.admitted)} admitted, {len(story.refused)} not"),
         ("Policy", f"{report.policy.id} version {report.policy.version}"),
+        ("Approval", texts.standing(report)),
         ("Base", report.base),
         ("Started", _minute(report.started_at)),
         ("Finished", _minute(report.finished_at)),

@@ -50,7 +50,7 @@ def junit(verdicts: Iterable[tuple[str, GateVerdict]], name: str) -> bytes:
         suite.set("timestamp", verdict.decided_at.removesuffix("Z"))
         suite.set("time", "0")
         totals = [total + count for total, count in zip(totals, counts, strict=True)]
-    for key, count in zip(("tests", "failures", "skipped"), totals, strict=True):
+    for key, count in zip(("tests", "failures"), totals, strict=False):  # the schema allows no sum of those skipped
         root.set(key, str(count))
     ET.indent(root)
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{ET.tostring(root, encoding="unicode")}\n'.encode()
@@ -62,7 +62,7 @@ def _case(suite: ET.Element, who: str, finding: Finding) -> tuple[bool, bool]:
     case = ET.SubElement(suite, "testcase", {"classname": visible(who), "name": title, "time": "0"})
     reason = visible(finding.reason)
     if not asked(finding):
-        ET.SubElement(case, "skipped", {"message": reason})
+        ET.SubElement(case, "skipped").text = reason
         return False, True
     details = "\n".join(visible(detail) for detail in finding.details)
     if not finding.outcome.admits:

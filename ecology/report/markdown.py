@@ -26,7 +26,7 @@ def render_markdown(report: RunReport) -> bytes:
         else "",
         f"Run `{short(report.run)}` ({escape(report.name)}), base {escape(report.base)}, "
         f"policy {escape(report.policy.id)} version {report.policy.version}, "
-        f"{report.started_at} to {report.finished_at}.",
+        f"{report.started_at} to {report.finished_at}. Policy {escape(texts.standing(report))}.",
         "## Candidates",
         _candidates(story),
         "90 % intervals; each end is the one-sided 95 % bound that the gate works with. "

@@ -8,10 +8,13 @@ from collections.abc import Mapping
 from ecology.contracts.identity import Json
 from ecology.contracts.policy import Policy, Rule
 from ecology.contracts.run import RunReport, StageTime
-from ecology.kernel.verdicts import effective
+from ecology.errors import EcologyError
+from ecology.policy.controls import by_framework
+from ecology.policy.waivers import status
 from ecology.report.figures import Cell, Column, demand_text
+from ecology.report.standing import approvals_of, standing_line
 from ecology.report.story import Row, tell
-from ecology.report.words import duration, number, plural, share, short, size, visible
+from ecology.report.words import duration, number, plural, share, size, visible
 
 COMMANDS = "ecology report verify .\necology audit verify"
 
@@ -39,7 +42,17 @@ def summary_table(report: RunReport) -> str:
     rule = "─" * max(_width(row) for row in rows)
     note = "90 % intervals; * measured after the verdict, p on public items"
     key = "\nSigned with a development key." if report.development_key else ""
+    key += f"\nPolicy {report.policy.id} v{report.policy.version}: {standing(report)}."
     return "\n".join((story.sentence, "", rows[0], rule, *rows[1:], rule, note)) + key
+
+
+def standing(report: RunReport) -> str:
+    """Whether those who are entitled approved the policy, counted again from the envelopes."""
+    try:
+        approvals = approvals_of(report.policy, report.approvals, report.started_at)
+    except EcologyError as error:
+        return f"UNAPPROVED: {error}"
+    return standing_line(report.policy, approvals)
 
 
 def tally(counts: Mapping[str, int]) -> str:
@@ -108,7 +121,7 @@ def adapter_bounds(policy: Policy) -> tuple[str, ...]:
 
 
 def waivers(report: RunReport) -> tuple[str, ...]:
-    """Every waiver of the policy with its state when the verdicts were made: used, unused or expired."""
+    """Every waiver of the policy with its state when the report was written."""
     names = {c.digest: c.name for c in report.candidates}
     used = {
         (finding.rule, c.digest)
@@ -117,13 +130,22 @@ def waivers(report: RunReport) -> tuple[str, ...]:
         if finding.outcome.value == "waived"
     }
     sentences = []
-    for waiver in report.policy.waivers:
-        live = effective(waiver, report.finished_at)
-        state = "used" if (waiver.rule, waiver.subject) in used else "unused" if live else "expired, without effect"
-        who = names.get(waiver.subject, short(waiver.subject))
-        by = f"Approved by {waiver.approver} ({waiver.ticket}) until {waiver.expires}; {state}."
-        sentences.append(f"{waiver.rule} for {who}: {waiver.reason}. {by}")
+    for one in status(report.policy, used, report.finished_at):
+        digest = one.waiver.subject
+        sentences.append(str(one).replace(digest[7:19], names.get(digest, digest[7:19]), 1))
     return tuple(sentences)
+
+
+def controls(policy: Policy) -> tuple[tuple[str, tuple[tuple[str, str], ...]], ...]:
+    """Framework to lines of control and answering rules; what was not compared with its source says so."""
+    groups = []
+    for framework, found in by_framework(policy.rules).items():
+        lines = tuple(
+            (f"{c.id} {c.title}{'' if c.checked else ' (wording not checked against the source)'}", ", ".join(rules))
+            for c, rules in found.items()
+        )
+        groups.append((f"{framework.title}, {framework.edition}", lines))
+    return tuple(groups)
 
 
 def stage(time: StageTime) -> tuple[str, str, str]:

@@ -23,8 +23,9 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from ecology.contracts.identity import Json
@@ -125,25 +126,49 @@ class LocalSigner:
         return self.private_key.sign(data)
 
 
-def key_id(key: Ed25519PublicKey) -> str:
+PublicKey = Ed25519PublicKey | ec.EllipticCurvePublicKey
+_HASHES: Mapping[str, hashes.HashAlgorithm] = {
+    "secp256r1": hashes.SHA256(),
+    "secp384r1": hashes.SHA384(),
+    "secp521r1": hashes.SHA512(),
+}
+"""One hash a curve, as Sigstore's algorithm registry pairs them; other pairs are not verified."""
+
+
+def signed_by(key: PublicKey, signature: bytes, data: bytes) -> bool:
+    """Whether this key made this signature: Ed25519 (RFC 8032), or ECDSA in DER over the curve's own hash."""
+    try:
+        if isinstance(key, Ed25519PublicKey):
+            key.verify(signature, data)
+        else:
+            key.verify(signature, data, ec.ECDSA(_HASHES[key.curve.name]))
+    except InvalidSignature:
+        return False
+    return True
+
+
+def key_id(key: PublicKey) -> str:
     """SHA-256 of the DER SubjectPublicKeyInfo, 64 hex digits."""
     der = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     return hashlib.sha256(der).hexdigest()
 
 
-def load_public(key: TrustedKey) -> Ed25519PublicKey:
+def load_public(key: TrustedKey) -> PublicKey:
     """The key that a policy or a command line names.
 
     Raises:
-        PolicyError: It is no Ed25519 public key in PEM.
+        PolicyError: It is no Ed25519 or ECDSA (P-256, P-384, P-521) public key in PEM.
     """
-    todo = "give the PEM that `openssl pkey -in KEY -pubout` prints for an Ed25519 key"
+    todo = "give the PEM that `openssl pkey -in KEY -pubout` prints for an Ed25519 or ECDSA P-256 key"
+    where = f"trusted key {key.name!r}"
     try:
         public = serialization.load_pem_public_key(key.public_key.encode("utf-8"))
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise PolicyError("not a public key in PEM", where=f"trusted key {key.name!r}", todo=todo) from error
+        raise PolicyError("not a public key in PEM", where=where, todo=todo) from error
+    if isinstance(public, ec.EllipticCurvePublicKey) and public.curve.name in _HASHES:
+        return public
     if not isinstance(public, Ed25519PublicKey):
-        raise PolicyError("a public key of another kind than Ed25519", where=f"trusted key {key.name!r}", todo=todo)
+        raise PolicyError("a public key of another kind than Ed25519 or ECDSA", where=where, todo=todo)
     return public
 
 
@@ -152,7 +177,7 @@ def read_trusted(path: Path) -> TrustedKey:
 
     Raises:
         ConfigError: The file cannot be read or is a private key.
-        PolicyError: It is no Ed25519 public key in PEM.
+        PolicyError: It is no Ed25519 or ECDSA public key in PEM.
     """
     try:
         with path.open("rb") as file:

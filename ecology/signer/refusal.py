@@ -16,6 +16,15 @@ Reason = Literal[
     "statement",
     "replayed",
     "predicate",
+    "coverage",
+    "expired",
+    "bundle",
+    "root",
+    "identity",
+    "certificate",
+    "time",
+    "log",
+    "artifact",
     "unexpected",
 ]
 """
@@ -28,6 +37,15 @@ Reason = Literal[
 - ``statement``: the signed payload is not an in-toto v1 statement
 - ``replayed``: a valid statement about another subject
 - ``predicate``: the statement's type is one of ours and its contents are not
+- ``coverage``: what was signed is not exactly the folder: a file more, less or other
+- ``expired``: it had effect once, or will have
+- ``bundle``: not a Sigstore bundle of a version that is read
+- ``root``: the trusted root itself is malformed
+- ``identity``: signed by somebody else than who is trusted, or vouched for by another issuer
+- ``certificate``: the signing certificate does not lead to the trusted root
+- ``time``: nothing trusted says when it was signed, or it was not while certificate, log or authority were valid
+- ``log``: the transparency log's proof, checkpoint or entry does not hold
+- ``artifact``: a valid signature over something else than the artifact
 - ``unexpected``: anything else that went wrong while reading; refused because it is not understood
 """
 

@@ -21,15 +21,12 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
 from ecology.contracts.genome import Genome
 from ecology.contracts.identity import Digest, Json
 from ecology.contracts.policy import TrustedKey
 from ecology.errors import MalformedArtifact
 from ecology.signer import dsse, intoto, strict
-from ecology.signer.keys import key_id, load_public
+from ecology.signer.keys import PublicKey, key_id, load_public, signed_by
 from ecology.signer.refusal import ClaimRefused
 from ecology.signer.statements import BREED, PROVENANCE, SUMMARY, VERDICT, genome_from_statement, verdict_from_statement
 
@@ -79,10 +76,10 @@ def verify_envelope(line: str, keys: Sequence[TrustedKey]) -> Verified:
 
     Raises:
         ClaimRefused: A ``MalformedArtifact`` with a reason.
-        PolicyError: A key is not an Ed25519 public key.
+        PolicyError: A key is not a public key that can be used.
     """
     anchors = _loaded(keys)
-    with _nothing_but_refusals():
+    with nothing_but_refusals():
         return _signed(line, anchors)[0]
 
 
@@ -99,7 +96,7 @@ def verify_claims(
             stands in both counts as trusted.
 
     Raises:
-        PolicyError: A key is not an Ed25519 public key. Nothing in the claims raises.
+        PolicyError: A key is not a public key that can be used. Nothing in the claims raises.
     """
     named = _loaded(trusted)
     anchors = [*named, *_loaded(development)]
@@ -111,7 +108,7 @@ def verify_claims(
         if not line.strip():
             continue
         try:
-            with _nothing_but_refusals():
+            with nothing_but_refusals():
                 found, which = _about(line, subject, anchors)
         except ClaimRefused as refusal:
             refused.append(f"line {number}: {refusal.reason}: {refusal}")
@@ -172,11 +169,24 @@ def unverified_statement(line: str) -> Mapping[str, Json]:
     Raises:
         ClaimRefused: It is not a statement.
     """
-    with _nothing_but_refusals():
+    with nothing_but_refusals():
         return _statement(dsse.read(line).payload)
 
 
-_Anchor = tuple[Ed25519PublicKey, str, str]
+@contextlib.contextmanager
+def nothing_but_refusals() -> Iterator[None]:
+    """Whatever else goes wrong inside becomes a refusal: what is not understood is not believed."""
+    try:
+        yield
+    except ClaimRefused:
+        raise
+    except MalformedArtifact as error:
+        raise ClaimRefused("unexpected", error.what, where=error.where, todo=error.todo) from error
+    except Exception as error:
+        raise ClaimRefused("unexpected", f"{type(error).__name__} while reading it") from error
+
+
+_Anchor = tuple[PublicKey, str, str]
 """Key, key id, name."""
 
 
@@ -203,11 +213,8 @@ def _signed(line: str, anchors: Sequence[_Anchor]) -> tuple[Verified, int]:
     signed_bytes = envelope.signed_bytes
     for which, (key, keyid, name) in enumerate(anchors):
         for signature in envelope.signatures:
-            try:
-                key.verify(signature.sig, signed_bytes)
-            except InvalidSignature:
-                continue
-            return Verified(_statement(envelope.payload), keyid, name), which
+            if signed_by(key, signature.sig, signed_bytes):
+                return Verified(_statement(envelope.payload), keyid, name), which
     hints = {signature.keyid for signature in envelope.signatures}
     for _, keyid, name in anchors:
         if keyid in hints:
@@ -224,16 +231,3 @@ def _statement(payload: bytes) -> Mapping[str, Json]:
         raise ClaimRefused("statement", "no predicate or no predicateType")
     intoto.subjects(value)
     return value
-
-
-@contextlib.contextmanager
-def _nothing_but_refusals() -> Iterator[None]:
-    """Whatever else goes wrong inside becomes a refusal: what is not understood is not believed."""
-    try:
-        yield
-    except ClaimRefused:
-        raise
-    except MalformedArtifact as error:
-        raise ClaimRefused("unexpected", error.what, where=error.where, todo=error.todo) from error
-    except Exception as error:
-        raise ClaimRefused("unexpected", f"{type(error).__name__} while reading it") from error

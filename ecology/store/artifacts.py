@@ -117,6 +117,18 @@ class LocalStore:
         with _locked(path, fcntl.LOCK_SH) as descriptor:
             return tuple(_lines(descriptor)[0])
 
+    def claims_stamp(self, digest: Digest) -> str:
+        """What changes whenever the claims do: size and time of the file, ``-`` where there is none.
+
+        Raises:
+            IntegrityError: ``digest`` is not one.
+        """
+        try:
+            found = (self._path(digest) / CLAIMS_FILE).stat()
+        except FileNotFoundError:
+            return "-"
+        return f"{found.st_size}-{found.st_mtime_ns}-{found.st_ino}"
+
     def _path(self, digest: Digest) -> Path:
         if not is_digest(digest):  # also keeps '..' out of paths
             raise IntegrityError(f"{digest!r:.80} is not a digest", todo="write it as sha256:<64 hex digits>")

@@ -20,6 +20,7 @@ from ecology.contracts.policy import (
     Rule,
     SignaturePolicy,
     Waiver,
+    WaiverRules,
 )
 from ecology.contracts.promotion import (
     CanaryObservation,
@@ -34,6 +35,7 @@ from ecology.kernel import canonical
 from ecology.kernel.verdicts import verdict
 from ecology.policy.layers import policy_digest
 from ecology.signer.keys import LocalSigner
+from ecology.signer.waivers import waiver_statement
 
 HOSTILE = "<script>alert(1)</script>|`x`\u202egpj"
 AT = "2026-11-22T10:00:00Z"
@@ -159,9 +161,17 @@ RULES = (
         rationale="Paired ratio to the base, same request, same machine, interleaved.",
     ),
 )
-WAIVERS = (
-    Waiver("SAFE-002", name("dare"), "Pilot of one team only", "R. Reviewer", "SAFE-77", "2026-10-01T00:00:00Z"),
+REVIEWER = LocalSigner(Ed25519PrivateKey.from_private_bytes(b"\x03" * 32), "R. Reviewer", False)
+DRAFT = Waiver(
+    "SAFE-002",
+    name("dare"),
+    "Pilot of one team only",
+    "R. Reviewer",
+    "SAFE-77",
+    "2026-10-01T00:00:00Z",
+    "2026-09-20T00:00:00Z",
 )
+WAIVERS = (dataclasses.replace(DRAFT, proof=REVIEWER.sign(waiver_statement(DRAFT))),)
 
 
 def make_policy() -> Policy:
@@ -176,6 +186,7 @@ def make_policy() -> Policy:
         RULES,
         WAIVERS,
         Digest(""),
+        waiver_rules=WaiverRules(approvers=(REVIEWER.public_key,)),
     )
     return dataclasses.replace(policy, digest=policy_digest(policy))
 

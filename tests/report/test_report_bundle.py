@@ -14,6 +14,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from ecology.contracts.evidence import Proportion
 from ecology.contracts.policy import Outcome
 from ecology.contracts.run import RunReport
+from ecology.kernel.canonical import plain
+from ecology.pipeline.reports import canary_problems
 from ecology.report.bundle import ENVELOPE, FILES, RESTRICTED, verify_report, write_report
 from ecology.signer.keys import LocalSigner
 from ecology.signer.statements import report_statement
@@ -172,3 +174,33 @@ def test_the_envelope_must_be_about_this_run_and_all_files(
         (folder / ENVELOPE).write_text(signer.sign(statement) + "\n", encoding="utf-8")
         problems = verify_report(folder, [signer.public_key])
         assert any(words in problem for problem in problems), problems
+
+
+def test_a_waiver_that_nobody_entitled_signed_is_found(tmp_path: Path, report: RunReport, signer: LocalSigner) -> None:
+    (waiver,) = report.policy.waivers
+    for forged in (dataclasses.replace(waiver, proof=""), dataclasses.replace(waiver, expires="2027-10-01T00:00:00Z")):
+        policy = dataclasses.replace(report.policy, waivers=(forged,))
+        write_report(dataclasses.replace(report, policy=policy), tmp_path, signer.sign, ROWS)
+        problems = verify_report(tmp_path, [signer.public_key])
+        assert any("waiver SAFE-77" in problem for problem in problems)
+
+
+def test_a_canary_that_its_own_measurements_do_not_bear_out_is_found(report: RunReport) -> None:
+    assert report.canary is not None
+    plan = {
+        "steps": [plain(o.step) for o in report.canary.observations],
+        "alpha": 0.05,
+        "quality_margin": 0.1,
+        "max_alerts": 4,
+        "latency_ratio": 1.5,
+        "on_inconclusive": "hold",
+    }
+    with_plan = dataclasses.replace(report, config={**report.config, "canary": plan})
+    first = report.canary.observations[0]
+    right = dataclasses.replace(
+        report.canary,
+        observations=(dataclasses.replace(first, reason="made up"), *report.canary.observations[1:]),
+    )
+    assert canary_problems(dataclasses.replace(with_plan, canary=right)), "a reason that nothing bears out"
+    assert canary_problems(dataclasses.replace(report, config={})), "a canary without its plan cannot be checked"
+    assert canary_problems(dataclasses.replace(report, canary=None)) == ()

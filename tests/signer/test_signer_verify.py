@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import securesystemslib.dsse
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256K1, generate_private_key
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -165,7 +165,7 @@ def test_without_trust_anchors_nothing_is_believed() -> None:
 def test_a_broken_anchor_is_the_policys_fault() -> None:
     with pytest.raises(PolicyError):
         verify_claims([GENOME], SUBJECT, [TrustedKey("broken", "no PEM")], [])
-    ec = generate_private_key(SECP256R1()).public_key()
+    ec = generate_private_key(SECP256K1()).public_key()
     pem = ec.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode()
     with pytest.raises(PolicyError, match="another kind"):
         verify_envelope(GENOME, [TrustedKey("curve", pem)])
@@ -326,7 +326,7 @@ def test_key_files_that_are_none(tmp_path: Path) -> None:
             LocalSigner.from_file(path)
         return str(caught.value)
 
-    private = generate_private_key(SECP256R1())
+    private = generate_private_key(SECP256K1())
     encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
     assert "not a private key" in refused(b"hello")
     assert "another kind" in refused(private.private_bytes(encoding, form, serialization.NoEncryption()))

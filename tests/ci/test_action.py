@@ -1,0 +1,159 @@
+"""The GitHub Action and the pre-commit hooks, tested by running what they run, as a pull request would."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+POLICY = """\
+id: team
+version: 1
+title: What the team asks of a pull request
+rules:
+  - {id: FILES, title: Only the files of an adapter, metric: static.files, comparator: "==", threshold: 0}
+  - {id: TENSORS, title: Declared factors only, metric: static.tensors, comparator: "==", threshold: 0}
+"""
+
+
+def git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(folder), "-c", "user.name=t", "-c", "user.email=t@example.org", *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """A repository with one adapter that was there before; the good and the bad one come with the pull request."""
+    folder = tmp_path / "a clone"
+    (folder / "policies").mkdir(parents=True)
+    (folder / "policies" / "team.yaml").write_text(POLICY, "utf-8")
+    shutil.copytree(ROOT / "examples" / "outsider", folder / "adapters" / "old")
+    git(folder, "init", "-q")
+    git(folder, "add", ".")
+    git(folder, "commit", "-qm", "before")
+    for name in ("good", "bad"):
+        shutil.copytree(ROOT / "examples" / "outsider", folder / "adapters" / name)
+    (folder / "adapters" / "bad" / "payload.pkl").write_bytes(b"\x80\x04.")
+    return folder
+
+
+def step(clone: Path, **inputs: str) -> tuple[subprocess.CompletedProcess[str], str, Path]:
+    """The action's own gate step with its own defaults, run as the runner runs it."""
+    action: dict[str, Any] = yaml.safe_load((ROOT / "action.yml").read_text("utf-8"))
+    values = {name: str(spec.get("default", "")) for name, spec in action["inputs"].items()} | inputs
+    (gate,) = [one for one in action["runs"]["steps"] if one.get("id") == "gate"]
+    given = re.compile(r"\$\{\{ inputs\.(\w+) \}\}")
+    env = {name: given.sub(lambda m: values[m[1]], text) for name, text in gate["env"].items()}
+    summary, output = clone / ".summary.md", clone / ".output"
+    files = {"GITHUB_STEP_SUMMARY": str(summary), "GITHUB_OUTPUT": str(output)}
+    done = subprocess.run(
+        ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", gate["run"]],
+        cwd=clone,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **env, **files},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    return done, summary.read_text("utf-8") if summary.exists() else "", clone / values["out"]
+
+
+def inputs(**more: str) -> dict[str, str]:
+    return {"python": sys.executable, "policy": "policies/team.yaml", "adapters": "adapters/*", **more}
+
+
+def test_a_pull_request_with_a_good_and_a_bad_adapter_is_refused_for_the_bad_one(clone: Path) -> None:
+    done, summary, out = step(clone, **inputs(since="HEAD"))
+    assert done.returncode == 1, done.stderr
+    errors = [line for line in done.stdout.splitlines() if line.startswith("::error ")]
+    assert len(errors) == 1
+    assert "file=adapters/bad/adapter_config.json" in errors[0]
+    assert "payload.pkl" in errors[0]
+    assert "::notice file=adapters/good/adapter_config.json" in done.stdout
+    assert "adapters/old" not in done.stdout, "it did not change"
+    assert "1 of 2 refused" in summary
+    log = json.loads((out / "sarif.json").read_bytes())
+    assert {r["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] for r in log["runs"][0]["results"]} == {
+        "adapters/good/adapter_config.json",
+        "adapters/bad/adapter_config.json",
+    }
+    assert (out / "junit.xml").read_text("utf-8").count("<failure ") == 1
+    assert len(list(out.glob("*.intoto.jsonl"))) == 2, "a signed verdict for each"
+
+
+def test_the_same_step_passes_once_the_bad_one_is_gone(clone: Path) -> None:
+    shutil.rmtree(clone / "adapters" / "bad")
+    done, summary, _ = step(clone, **inputs())
+    assert done.returncode == 0, done.stderr
+    assert "2 passed" in summary
+
+
+def test_nothing_to_judge_and_a_broken_policy_are_not_the_same(clone: Path) -> None:
+    done, _, _ = step(clone, **inputs(adapters="nothing/*"))
+    assert (done.returncode, "::notice::no folder matches" in done.stdout) == (0, True)
+    (clone / "policies" / "team.yaml").write_text("id: team\n", "utf-8")
+    done, _, _ = step(clone, **inputs())
+    assert done.returncode == 2
+
+
+def test_a_changed_policy_is_asked_of_every_adapter(clone: Path) -> None:
+    text = (clone / "policies" / "team.yaml").read_text("utf-8")
+    (clone / "policies" / "team.yaml").write_text(text.replace("version: 1", "version: 2"), "utf-8")
+    done, _, _ = step(clone, **inputs(since="HEAD"))
+    assert "adapters/old" in done.stdout
+    done, _, _ = step(clone, **inputs(since="no-such-revision"))
+    assert done.returncode == 2
+
+
+def hook(name: str, clone: Path, *files: str) -> subprocess.CompletedProcess[str]:
+    """A hook's own entry on the files that its own pattern matches."""
+    hooks = {one["id"]: one for one in yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text("utf-8"))}
+    spec = hooks[name]
+    excluded = spec.get("exclude", "^$")
+    matching = [f for f in files if re.search(spec["files"], f) and not re.search(excluded, f)]
+    command = [sys.executable if word == "python" else word for word in shlex.split(spec["entry"])]
+    return subprocess.run(
+        [*command, *matching],
+        cwd=clone,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "ECOLOGY_HOME": str(clone / ".home")},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_the_hook_judges_the_adapters_whose_files_changed(clone: Path) -> None:
+    changed = [f"adapters/bad/{name}" for name in ("adapter_config.json", "adapter_model.safetensors")]
+    done = hook("ecology-gate", clone, "README.md", *changed)
+    assert done.returncode == 1, done.stderr
+    assert done.stdout.count("bad: REFUSED") == 1, "once, though two of its files changed"
+    assert "payload.pkl" in done.stdout
+
+
+def test_the_hook_runs_the_tests_of_changed_policies(clone: Path) -> None:
+    for path in ROOT.joinpath("policies").glob("*.yaml"):
+        shutil.copy(path, clone / "policies" / path.name)
+    changed = [f"policies/{name}.yaml" for name in ("release", "release_test", "toy")]
+    done = hook("ecology-policy-test", clone, *changed)
+    assert (done.returncode, "release: 120 passed, 0 failed" in done.stdout) == (0, True), done.stdout
+    path = clone / "policies" / "release.yaml"
+    text = path.read_text("utf-8")
+    start = text.index("- id: SAFE-001")
+    path.write_text(text[:start] + text[start:].replace("threshold: 0.75", "threshold: 0.85", 1), "utf-8")
+    assert hook("ecology-policy-test", clone, "policies/release.yaml").returncode == 1
