@@ -276,7 +276,8 @@ LARGE = """
 import json, resource, sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from breeding import IDENTITY, Parent, breed, describe
+from breeding import IDENTITY, Parent, breed
+from ecology.store.adapters import describe
 folders = sorted(Path(sys.argv[1]).glob("p*"))
 parents = [Parent(f.name, f, describe(f), None, IDENTITY) for f in folders]
 start = time.perf_counter()
