@@ -124,16 +124,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     breed.add_argument("--seed", type=int, default=0)
 
-    sign = command("sign", "sign an adapter's bytes into its claims.jsonl", _sign)
-    sign.add_argument("adapter", metavar="ADAPTER", type=Path)
-    sign.add_argument("--key", metavar="FILE", type=Path, help="PEM private key (default: this home's development key)")
-
-    verify = command("verify", "check an adapter's claims against a trust anchor", _verify)
-    verify.add_argument("adapter", metavar="ADAPTER", type=Path)
-    anchor = verify.add_mutually_exclusive_group()
-    anchor.add_argument("--policy", metavar="FILE", help="trust whom this policy trusts")
-    anchor.add_argument("--key", metavar="FILE", type=Path, help="trust this PEM public key")
-
+    _signing_commands(command)
     _policy_commands(command("policy", "explain, test, compare, replay, approve and review policies"), common)
     _suite_commands(command("suite", "look at evaluation suites"), common)
     _base_commands(command("base", "base models"), common)
@@ -141,6 +132,30 @@ def build_parser() -> argparse.ArgumentParser:
     _audit_commands(command("audit", "the append-only log of this home"), common)
     _report_commands(command("report", "reports of runs"), common)
     return parser
+
+
+def _signing_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
+    sign = command("sign", "sign an adapter's bytes into its claims.jsonl", _sign)
+    sign.add_argument("adapter", metavar="ADAPTER", type=Path)
+    how = sign.add_mutually_exclusive_group()
+    how.add_argument("--key", metavar="FILE", help="PEM private key, or a URI that securesystemslib knows (awskms:...)")
+    how.add_argument("--keyless", action="store_true", help="sign as the CI job or the person that this is (Sigstore)")
+    sign.add_argument("--public-key", metavar="FILE", type=Path, help="the public half of a key behind a URI")
+    sign.add_argument("--trust-config", metavar="FILE", type=Path, help="a private Sigstore instance (with --keyless)")
+    sign.add_argument("--identity-token", metavar="TOKEN", help="instead of the CI's own or a browser (with --keyless)")
+    sign.add_argument("--oms", metavar="FILE", type=Path, help="also write an OpenSSF Model Signing bundle")
+
+    verify = command("verify", "check an adapter's claims, or any Sigstore bundle, against a trust anchor", _verify)
+    verify.add_argument("adapter", metavar="ARTIFACT", help="an adapter; with --bundle any file, or sha256:DIGEST")
+    verify.add_argument("--policy", metavar="FILE", help="trust whom this policy trusts")
+    verify.add_argument("--key", metavar="FILE", type=Path, help="trust this PEM public key")
+    verify.add_argument("--bundle", metavar="FILE", type=Path, help="a Sigstore bundle, verified offline")
+    verify.add_argument(
+        "--oms", metavar="FILE", type=Path, help="an OpenSSF Model Signing bundle over the whole folder"
+    )
+    verify.add_argument("--trusted-root", metavar="FILE", type=Path, help="trusted_root.json of the Sigstore instance")
+    verify.add_argument("--identity", metavar="ID", help="who must have signed: exactly the certificate's name")
+    verify.add_argument("--issuer", metavar="URL", help="who must vouch for the identity: exactly the OIDC issuer")
 
 
 Sub = argparse.ArgumentParser
@@ -390,17 +405,32 @@ def _breed(options: argparse.Namespace) -> int:
 
 
 def _sign(options: argparse.Namespace) -> int:
-    from ecology.pipeline.signing import sign_folder  # noqa: PLC0415
+    from ecology.pipeline.signing import chosen_signer, sign_folder  # noqa: PLC0415
 
-    digest, keyid, development = sign_folder(options.adapter, options.key, _doors(options))
-    print(f"signed {digest}\nby key {keyid}{' (development)' if development else ''}")
+    house = _doors(options)
+    signer = chosen_signer(
+        house,
+        key=options.key,
+        public_key=options.public_key,
+        keyless=options.keyless,
+        trust_config=options.trust_config,
+        token=options.identity_token,
+    )
+    digest = sign_folder(options.adapter, signer, house, options.oms)
+    print(f"signed {digest}\nby {signer.keyid}{' (development)' if signer.development else ''}")
     return EXIT_OK
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from ecology.pipeline.signing import verify_folder  # noqa: PLC0415
+    from ecology.pipeline.signing import Anchors, verify_any, verify_folder  # noqa: PLC0415
 
-    trusted, lines = verify_folder(options.adapter, options.policy, options.key, _doors(options))
+    if options.policy and (options.key or options.identity):
+        options.parser.error("--policy names the trust anchors; leave --key and --identity out")
+    anchors = Anchors(options.policy, options.key, options.trusted_root, options.identity, options.issuer)
+    if options.bundle is None and options.oms is None:
+        trusted, lines = verify_folder(Path(options.adapter), anchors, _doors(options))
+    else:
+        trusted, lines = verify_any(options.adapter, options.bundle, options.oms, anchors)
     print("\n".join(lines))
     return EXIT_OK if trusted else EXIT_REFUSED
 

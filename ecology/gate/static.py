@@ -33,7 +33,7 @@ from pathlib import Path
 from ecology.contracts.artifact import CLAIMS_FILE, CONFIG_FILE, WEIGHTS_FILE, Artifact, Submission
 from ecology.contracts.evidence import Count, Evidence, Measurement
 from ecology.contracts.identity import CompatibilityIdentity, Digest, Json
-from ecology.contracts.policy import AdapterLimits, DataPolicy, Policy, TrustedKey
+from ecology.contracts.policy import AdapterLimits, DataPolicy, Policy, TrustedIdentity, TrustedKey
 from ecology.errors import EcologyError, MalformedArtifact
 from ecology.gate import provenance, tensors
 from ecology.gate.configuration import check_configuration
@@ -79,6 +79,10 @@ class StaticContext:
     """By corpus, the share of its prompts (0 to 1) that are items of a suite."""
     revoked: Mapping[str, str]
     """Quarantined digests with the reason."""
+    identities: tuple[TrustedIdentity, ...] = ()
+    """Signers without a key that the policy names."""
+    threshold: int = 1
+    """How many distinct signers must vouch."""
 
 
 def context_for(
@@ -112,6 +116,8 @@ def context_for(
         development=development if policy.signatures.allow_development else (),
         corpora=corpora or {},
         revoked=revoked or {},
+        identities=policy.signatures.identities,
+        threshold=policy.signatures.threshold,
     )
 
 
@@ -269,7 +275,15 @@ class _Look:
             artifact = self._artifact
         except MalformedArtifact as error:  # bytes without a digest cannot have been signed
             return Vouched(None, False, (_sentence(error),))
-        return vouched_for(artifact, self.submission.claims, self.context.trusted, self.context.development)
+        context = self.context
+        return vouched_for(
+            artifact,
+            self.submission.claims,
+            context.trusted,
+            context.development,
+            context.identities,
+            context.threshold,
+        )
 
     def signature(self) -> list[str]:
         return provenance.check_signature(self._vouched, self.submission.artifact.digest, self.context.revoked)

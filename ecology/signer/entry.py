@@ -80,9 +80,9 @@ class Signed:
                 continue
             prehashed = utils.Prehashed(ALGORITHMS[name])
             if isinstance(key, rsa.RSAPublicKey):
-                if _holds(lambda d, p=prehashed: key.verify(signature, d, padding.PKCS1v15(), p), digest):  # type: ignore[misc]
+                if _holds(lambda d, p=prehashed: key.verify(signature, d, padding.PKCS1v15(), p), digest):
                     return True
-            elif _holds(lambda d, p=prehashed: key.verify(signature, d, ec.ECDSA(p)), digest):  # type: ignore[misc]
+            elif _holds(lambda d, p=prehashed: key.verify(signature, d, ec.ECDSA(p)), digest):
                 return True
         return False
 

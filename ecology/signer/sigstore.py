@@ -62,12 +62,12 @@ class Artifact:
         return cls(hashlib.sha256(data).digest(), data)
 
 
-def verify_bundle(text: str, root: Root, who: Identity | Key, artifact: Artifact) -> str:
+def verify_bundle(text: str, root: Root | None, who: Identity | Key, artifact: Artifact) -> str:
     """That ``who`` signed ``artifact``; every doubt is a refusal.
 
     Args:
         text: The bundle's JSON.
-        root: Pinned by the caller.
+        root: Pinned by the caller; None only where a bare key signed without a log.
         who: An identity, or a key where the bundle has no certificate.
         artifact: The file, by its bytes or its digest.
 
@@ -86,7 +86,7 @@ def verify_bundle(text: str, root: Root, who: Identity | Key, artifact: Artifact
             signed = Signed(artifact.data, artifact.sha256)
         else:
             signed = Signed(parts.content.signed_bytes)
-        _signature(parts, signed, root, who)
+        verify_signature(parts, signed, root, who)
         if isinstance(parts.content, dsse.Envelope):
             _about(parts.content.payload, artifact)
             return "a signed statement about this artifact"
@@ -102,11 +102,24 @@ def verify_statement(text: str, root: Root, who: Identity) -> bytes:
     parts = bundles.read(text)
     if isinstance(parts.content, Message):
         raise ClaimRefused("bundle", "a signature over bytes, where a statement is asked for")
-    _signature(parts, Signed(parts.content.signed_bytes), root, who)
+    verify_signature(parts, Signed(parts.content.signed_bytes), root, who)
     return parts.content.payload
 
 
-def _signature(parts: Bundle, signed: Signed, root: Root, who: Identity | Key) -> None:
+def verify_signature(parts: Bundle, signed: Signed, root: Root | None, who: Identity | Key) -> None:
+    """That ``who`` made the bundle's signature, with certificate, log and time as they apply.
+
+    Args:
+        parts: The bundle.
+        signed: What the signature must be over.
+        root: Pinned; None only where a bare key signed without a log.
+        who: Identity or key.
+
+    Raises:
+        ClaimRefused: With a reason.
+    """
+    if root is None and (isinstance(who, Identity) or parts.entries):
+        raise ClaimRefused("root", "no trusted root is given, and this needs one", todo="--trusted-root FILE")
     algorithm = parts.content.algorithm if isinstance(parts.content, Message) else ""
     if isinstance(who, Identity):
         if not parts.certificate:
@@ -114,13 +127,13 @@ def _signature(parts: Bundle, signed: Signed, root: Root, who: Identity | Key) -
         certificate = x509.load_der_x509_certificate(parts.certificate)
         key = cast(Key, certificate.public_key())
         verifier = parts.certificate
-        _certificate_and_log(parts, root, who, certificate)
+        _certificate_and_log(parts, cast(Root, root), who, certificate)
     else:
         if parts.certificate:
             raise ClaimRefused("identity", "signed by a certificate and not by a bare key; give the identity")
         key, verifier = who, spki(who)
         for entry in parts.entries:
-            _log_alone(entry, root)
+            _log_alone(entry, cast(Root, root))
     if not signed.verified_by(key, parts.signature, algorithm):
         raise ClaimRefused("signature", "the signature does not hold over this")
     for entry in parts.entries:
