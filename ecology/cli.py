@@ -123,6 +123,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--base", default=DEFAULT_BASE, metavar="NAME", help="a preset of conf/base (default: smollm2-135m)"
     )
     breed.add_argument("--seed", type=int, default=0)
+    breed.add_argument("--policy", metavar="FILE", help="whose limits of reproduction apply")
 
     _signing_commands(command)
     _policy_commands(command("policy", "explain, test, compare, replay, approve and review policies"), common)
@@ -170,7 +171,7 @@ def _leaf(
     commands = parser.add_subparsers(metavar="COMMAND", title="commands")
     for name, text, call, arguments in leaves:
         sub = commands.add_parser(name, help=text, description=text, parents=[common])
-        sub.set_defaults(call=call)
+        sub.set_defaults(call=call, parser=sub)
         for flag, more in arguments:
             sub.add_argument(flag, **more)
 
@@ -290,6 +291,20 @@ def _registry_commands(parser: Sub, common: Sub) -> None:
         "digest",
         {"metavar": "DIGEST", "help": "a digest, the beginning of one, a name or an alias"},
     )
+    reason: Argument = ("--reason", {"required": True, "metavar": "TEXT", "help": "why; it is kept for ever"})
+    policy: Argument = ("--policy", {"default": "release", "metavar": "FILE", "help": "whose signatures count"})
+    file: dict[str, Any] = {"type": Path, "metavar": "FILE"}
+    approving: list[Argument] = [
+        ("--key", {"metavar": "FILE", "help": "the approver's private key, or a URI (default: this home's)"}),
+        ("--public-key", {**file, "help": "the public half of a key behind a URI"}),
+        ("--role", {"default": "", "metavar": "TEXT", "help": "in which capacity"}),
+        ("--reject", {"action": "store_true", "help": "object instead"}),
+    ]
+    lists: list[Argument] = [
+        ("--export", {**file, "help": "write the revocations of this home here, signed"}),
+        ("--import", {**file, "dest": "taken", "help": "take in a list of another home"}),
+        ("--key", {**file, "help": "PEM public key of that home"}),
+    ]
     alias: Argument = ("--alias", {"default": "champion", "metavar": "NAME"})
     _leaf(
         parser,
@@ -297,9 +312,14 @@ def _registry_commands(parser: Sub, common: Sub) -> None:
         [
             ("list", "every adapter with its last verdict", _registry_list, []),
             ("show", "one adapter: genome, claims, verdicts", _registry_show, [digest]),
-            ("lineage", "the family tree of an adapter", _registry_lineage, [digest]),
+            ("lineage", "the family tree of an adapter, verified to its founders", _registry_lineage, [digest, policy]),
             ("promote", "move an alias to an admitted adapter", _registry_promote, [digest, alias]),
             ("rollback", "move an alias back to its previous adapter", _registry_rollback, [alias]),
+            ("revoke", "quarantine an adapter and all its descendants", _registry_revoke, [digest, reason]),
+            ("revocations", "export or import a signed list of revocations", _registry_revocations, lists),
+            ("approve", "sign that an adapter may breed on", _registry_approve, [digest, reason, *approving]),
+            ("stop", "stop every run of this home at its next step", _registry_stop, [reason]),
+            ("resume", "let runs start again", _registry_resume, [reason]),
             ("rebuild", "make the registry anew from the log", _registry_rebuild, []),
         ],
     )
@@ -311,6 +331,8 @@ def _audit_commands(parser: Sub, common: Sub) -> None:
         common,
         [
             ("verify", "recompute the tree and check every checkpoint given out", _audit_verify, []),
+            ("export", "print the events as JSON lines, as they were hashed", _audit_export, []),
+            ("checkpoint", "print the signed checkpoint, to keep elsewhere", _audit_checkpoint, []),
             ("prove", "inclusion proof of one event", _audit_prove, [("index", {"type": int, "metavar": "INDEX"})]),
             (
                 "consistency",
@@ -397,6 +419,7 @@ def _breed(options: argparse.Namespace) -> int:
         base=options.base,
         seed=options.seed,
         house=_doors(options),
+        policy=options.policy,
     )
     print(f"{bred.folder}  {bred.artifact.digest}")
     profile = bred.genome.resource_profile
@@ -582,7 +605,53 @@ def _registry_show(options: argparse.Namespace) -> int:
 def _registry_lineage(options: argparse.Namespace) -> int:
     from ecology.pipeline import facts  # noqa: PLC0415
 
-    print(facts.lineage(_doors(options), options.digest))
+    found = facts.lineage(_doors(options), options.digest, options.policy)
+    print(found.text)
+    return EXIT_OK if found.holds else EXIT_REFUSED
+
+
+def _registry_revoke(options: argparse.Namespace) -> int:
+    from ecology.pipeline.revoking import revoke  # noqa: PLC0415
+
+    print(revoke(_doors(options), options.digest, options.reason))
+    return EXIT_OK
+
+
+def _registry_revocations(options: argparse.Namespace) -> int:
+    from ecology.pipeline.revoking import export_list, import_list  # noqa: PLC0415
+
+    if options.taken is not None and options.key is None:
+        options.parser.error("--import needs --key, the public key of the home that signed the list")
+    if (options.export is None) == (options.taken is None):
+        options.parser.error("give one of --export and --import")
+    house = _doors(options)
+    print(export_list(house, options.export) if options.export else import_list(house, options.taken, options.key))
+    return EXIT_OK
+
+
+def _registry_approve(options: argparse.Namespace) -> int:
+    from ecology.pipeline.revoking import approve  # noqa: PLC0415
+    from ecology.pipeline.signing import chosen_signer  # noqa: PLC0415
+
+    house = _doors(options)
+    signer = chosen_signer(
+        house, key=options.key, public_key=options.public_key, keyless=False, trust_config=None, token=None
+    )
+    print(approve(house, options.digest, options.reason, signer, options.role, reject=options.reject))
+    return EXIT_OK
+
+
+def _registry_stop(options: argparse.Namespace) -> int:
+    from ecology.pipeline.revoking import stop  # noqa: PLC0415
+
+    print(stop(_doors(options), options.reason))
+    return EXIT_OK
+
+
+def _registry_resume(options: argparse.Namespace) -> int:
+    from ecology.pipeline.revoking import resume  # noqa: PLC0415
+
+    print(resume(_doors(options), options.reason))
     return EXIT_OK
 
 
@@ -611,6 +680,17 @@ def _audit_verify(options: argparse.Namespace) -> int:
     from ecology.pipeline import facts  # noqa: PLC0415
 
     print(facts.audit_verify(_doors(options)))
+    return EXIT_OK
+
+
+def _audit_export(options: argparse.Namespace) -> int:
+    for line in _doors(options).log.export():
+        print(line)
+    return EXIT_OK
+
+
+def _audit_checkpoint(options: argparse.Namespace) -> int:
+    print(_doors(options).log.checkpoint(), end="")
     return EXIT_OK
 
 

@@ -6,9 +6,10 @@
     ├─ PolicyError                   unknown metric, no deny rule, waiver without expiry             exit 2
     ├─ IntegrityError                what WE hold is damaged: store, log, registry, report           exit 3
     ├─ BackendError                  an engine cannot start, out of memory                           exit 4
+    ├─ Stopped                       a person stopped this home; no run takes another step                exit 1
     └─ MalformedArtifact             what a CANDIDATE brought is malformed; gates turn it into a finding, exit 1
 
-A refusal is a value (``Rejected``), not an exception: exit 1 never comes from here except through
+A refusal is a value (``Rejected``), not an exception: exit 1 never comes from here except through ``Stopped`` and
 ``MalformedArtifact``, which is how a reader tells the gate or ``ecology breed`` that a candidate's own file is wrong.
 """
 
@@ -85,5 +86,11 @@ class BackendError(EcologyError):
 
 class MalformedArtifact(EcologyError):
     """A candidate's own file is malformed: truncated, oversized, wrongly encoded, of a kind that is not read."""
+
+    exit_code = EXIT_REFUSED
+
+
+class Stopped(EcologyError):
+    """A person stopped every run of this home."""
 
     exit_code = EXIT_REFUSED

@@ -24,6 +24,7 @@ from ecology.kernel import canonical
 from ecology.kernel.codec import structure
 from ecology.pipeline import compose
 from ecology.pipeline.bench import Bench
+from ecology.pipeline.boundaries import admit_child
 from ecology.pipeline.corpora import corpus_of
 from ecology.pipeline.house import House
 from ecology.pipeline.members import Member, submission_of
@@ -127,6 +128,11 @@ def _breed(child: ChildPlan, plan: RunPlan, members: Mapping[str, Member], house
         }
     )
     options = options_of(child.operator, child.options)
+    admit = [parent.artifact.digest for parent in parents]
+    if house.recall("recipe", recipe) is None:  # what was bred before is not bred again
+        admit_child(plan.policy.reproduction, child.operator, admit, house)
+    else:
+        admit_child(None, child.operator, admit, house)
 
     def make(out: Path) -> Bred:
         return breed(child.operator, options, parents, out, seed=child.seed, environment=bench.environment)
