@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 from ecology.contracts.evidence import Evidence
 from ecology.contracts.identity import Digest, Json
-from ecology.contracts.promotion import CanaryPlan, CanaryResult, Fitness, Promotion
+from ecology.contracts.promotion import CanaryPlan, CanaryResult, Fitness, Promotion, Revocation
 from ecology.contracts.run import REPORT_SCHEMA, CandidateReport, RunPlan, RunReport, StageTime
 from ecology.kernel import canonical
 from ecology.kernel.codec import structure
@@ -224,6 +224,7 @@ def _report(
     started: str,
 ) -> RunReport:
     places = {f.subject: f for f in ranked}
+    instants = house.registry.revocations()
     candidates = tuple(
         CandidateReport(
             name=one.member.name,
@@ -258,6 +259,10 @@ def _report(
         seed_commitment=house.seed_commitment,
         config=plan.config,
         checkpoint=house.log.checkpoint(),
+        revoked=tuple(
+            Revocation(Digest(found), why, instants.get(found, ("", ""))[1])
+            for found, why in house.registry.revoked().items()
+        ),
     )
 
 
