@@ -49,11 +49,12 @@ from ecology.registry.database import (
     PARENTS,
     REVOCATIONS,
     SIGNATURES,
+    TABLES,
     VERDICTS,
     VIEW,
-    Database,
 )
 from ecology.registry.lineage import Lineage, Member
+from ecology.sql.database import Database
 
 _MOVING = ("promoted", "rolled_back")
 
@@ -127,7 +128,7 @@ class SqlRegistry:
 
     def __init__(self, url: str) -> None:
         """Opens the registry."""
-        self._database = Database(url)
+        self._database = Database(url, TABLES)
 
     def apply(self, event: Event) -> None:
         """Takes one fact in; the same fact twice changes nothing, nor does one of a kind that is not known.
