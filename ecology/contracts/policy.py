@@ -125,6 +125,8 @@ class DataPolicy:
     forbid_no_train: bool = True
     licences: tuple[str, ...] = ()
     max_overlap: float = 0.0
+    canaries: tuple[str, ...] = dataclasses.field(default=(), metadata=OPTIONAL)
+    """Strings that mark data which must not be trained on; a corpus that holds one counts as marked no-train."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

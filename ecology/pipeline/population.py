@@ -25,7 +25,7 @@ from ecology.kernel.codec import structure
 from ecology.pipeline import compose
 from ecology.pipeline.bench import Bench
 from ecology.pipeline.boundaries import admit_child
-from ecology.pipeline.corpora import corpus_of
+from ecology.pipeline.corpora import corpus_of, marked
 from ecology.pipeline.house import House
 from ecology.pipeline.members import Member, submission_of
 from ecology.pipeline.places import subject
@@ -77,6 +77,7 @@ def _train(founder: FounderPlan, plan: RunPlan, house: House, bench: Bench) -> M
             where=str(founder.options["corpus"]),
             todo="start the run again",
         )
+    corpus, leaked = marked(corpus, rows, plan.policy.data.canaries)
     given = {key: value for key, value in founder.options.items() if key != "corpus_digest"}
     options: FinetuneOptions = compose.options(FinetuneOptions, given, f"population.founders.{founder.name}.options")
     seed = int(canonical.digest({"seed": plan.seed, "founder": founder.name})[7:20], 16)
@@ -88,6 +89,7 @@ def _train(founder: FounderPlan, plan: RunPlan, house: House, bench: Bench) -> M
             "seed": seed,
             "identity": bench.identity,
             "environment": bench.environment,
+            **({"leaks": leaked} if leaked else {}),  # its certificate differs, so it is another recipe
         }
     )
 

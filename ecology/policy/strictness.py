@@ -58,7 +58,7 @@ SECTIONS: Mapping[str, Mapping[str, Callable[[Any, Any], Change]]] = {
         "max_file_bytes": LESS,
         "max_relative_norm": LESS,
     },
-    "data": {"forbid_no_train": MORE, "licences": _fewer_or_any, "max_overlap": LESS},
+    "data": {"forbid_no_train": MORE, "licences": _fewer_or_any, "max_overlap": LESS, "canaries": MORE_OF},
     "reproduction": {
         "operators": _fewer_or_any,
         "max_parents": LESS,
