@@ -146,7 +146,7 @@ def _signing_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     sign.add_argument("--identity-token", metavar="TOKEN", help="instead of the CI's own or a browser (with --keyless)")
     sign.add_argument("--oms", metavar="FILE", type=Path, help="also write an OpenSSF Model Signing bundle")
 
-    verify = command("verify", "check an adapter's claims, or any Sigstore bundle, against a trust anchor", _verify)
+    verify = command("verify", "check an adapter's claims against a trust anchor", _verify)
     verify.add_argument("adapter", metavar="ARTIFACT", help="an adapter; with --bundle any file, or sha256:DIGEST")
     verify.add_argument("--policy", metavar="FILE", help="trust whom this policy trusts")
     verify.add_argument("--key", metavar="FILE", type=Path, help="trust this PEM public key")
