@@ -98,7 +98,7 @@ def population(house: House, limits: ReproductionLimits | None) -> Population:
     if limits is not None:
         for event in house.log.events_since(0):
             today += event.kind == "run_started" and event.at[:10] == now[:10]
-            if event.kind == "approved":
+            if event.kind == "breeding_approved":
                 envelopes.setdefault(str(event.body["digest"]), []).append(str(event.body["envelope"]))
     approved = frozenset(
         digest

@@ -90,7 +90,7 @@ def approve(house: House, text: str, reason: str, signer: Signer, role: str = ""
         role=role,
         decision="reject" if reject else "approve",
     )
-    house.record("approved", {"digest": digest, "envelope": signer.sign(statement)})
+    house.record("breeding_approved", {"digest": digest, "envelope": signer.sign(statement)})
     return f"{'rejected' if reject else 'approved'} {digest} for breeding, by {signer.keyid}"
 
 

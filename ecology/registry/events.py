@@ -29,7 +29,7 @@ KINDS: Mapping[str, Mapping[str, type]] = {
     "held": {"alias": str, "subject": str},
     "rolled_back": {"alias": str, "subject": str, "previous": str},
     "revoked": {"digest": str, "reason": str},
-    "approved": {"digest": str, "envelope": str},
+    "breeding_approved": {"digest": str, "envelope": str},
     "stopped": {"reason": str},
     "resumed": {"reason": str},
 }

@@ -14,7 +14,7 @@ with the facts: the log is signed and the registry is not, so whoever moves an a
     held          alias, subject                                    a line in the alias' history
     rolled_back   alias, subject, previous                          the alias names ``subject`` again
     revoked       digest, reason                                    quarantine, of all descendants too
-    approved      digest, envelope                                  nothing: whoever counts approvals reads the log
+    breeding_approved  digest, envelope                               nothing: whoever counts approvals reads the log
     others        ranked {run, order, front}, canary_step {...},    nothing: the log keeps them
                   waived {...}, seed_committed {commitment},
                   report_written {run, digest}, ...

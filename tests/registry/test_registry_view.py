@@ -316,7 +316,7 @@ def test_malformed_facts_are_refused_before_they_are_logged(kind: str, registry:
         "held": moved("held", "a"),
         "rolled_back": moved("rolled_back", "a"),
         "revoked": revoked("a"),
-        "approved": fact("approved", digest=d("a"), envelope="{}"),
+        "breeding_approved": fact("breeding_approved", digest=d("a"), envelope="{}"),
         "stopped": fact("stopped", reason="smoke"),
         "resumed": fact("resumed", reason="found it"),
     }[kind]
