@@ -127,17 +127,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--base", default=DEFAULT_BASE, metavar="NAME", help="a preset of conf/base (default: smollm2-135m)"
     )
     breed.add_argument("--seed", type=int, default=0)
+    breed.add_argument("--policy", metavar="FILE", help="whose limits of reproduction apply")
 
-    sign = command("sign", "sign an adapter's bytes into its claims.jsonl", _sign)
-    sign.add_argument("adapter", metavar="ADAPTER", type=Path)
-    sign.add_argument("--key", metavar="FILE", type=Path, help="PEM private key (default: this home's development key)")
-
-    verify = command("verify", "check an adapter's claims against a trust anchor", _verify)
-    verify.add_argument("adapter", metavar="ADAPTER", type=Path)
-    anchor = verify.add_mutually_exclusive_group()
-    anchor.add_argument("--policy", metavar="FILE", help="trust whom this policy trusts")
-    anchor.add_argument("--key", metavar="FILE", type=Path, help="trust this PEM public key")
-
+    _signing_commands(command)
     _policy_commands(command("policy", "explain, test, compare, replay, approve and review policies"), common)
     _suite_commands(command("suite", "look at evaluation suites"), common)
     _base_commands(command("base", "base models"), common)
@@ -145,6 +137,30 @@ def build_parser() -> argparse.ArgumentParser:
     _audit_commands(command("audit", "the append-only log of this home"), common)
     _report_commands(command("report", "reports of runs"), common)
     return parser
+
+
+def _signing_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
+    sign = command("sign", "sign an adapter's bytes into its claims.jsonl", _sign)
+    sign.add_argument("adapter", metavar="ADAPTER", type=Path)
+    how = sign.add_mutually_exclusive_group()
+    how.add_argument("--key", metavar="FILE", help="PEM private key, or a URI that securesystemslib knows (awskms:...)")
+    how.add_argument("--keyless", action="store_true", help="sign as the CI job or the person that this is (Sigstore)")
+    sign.add_argument("--public-key", metavar="FILE", type=Path, help="the public half of a key behind a URI")
+    sign.add_argument("--trust-config", metavar="FILE", type=Path, help="a private Sigstore instance (with --keyless)")
+    sign.add_argument("--identity-token", metavar="TOKEN", help="instead of the CI's own or a browser (with --keyless)")
+    sign.add_argument("--oms", metavar="FILE", type=Path, help="also write an OpenSSF Model Signing bundle")
+
+    verify = command("verify", "check an adapter's claims against a trust anchor", _verify)
+    verify.add_argument("adapter", metavar="ARTIFACT", help="an adapter; with --bundle any file, or sha256:DIGEST")
+    verify.add_argument("--policy", metavar="FILE", help="trust whom this policy trusts")
+    verify.add_argument("--key", metavar="FILE", type=Path, help="trust this PEM public key")
+    verify.add_argument("--bundle", metavar="FILE", type=Path, help="a Sigstore bundle, verified offline")
+    verify.add_argument(
+        "--oms", metavar="FILE", type=Path, help="an OpenSSF Model Signing bundle over the whole folder"
+    )
+    verify.add_argument("--trusted-root", metavar="FILE", type=Path, help="trusted_root.json of the Sigstore instance")
+    verify.add_argument("--identity", metavar="ID", help="who must have signed: exactly the certificate's name")
+    verify.add_argument("--issuer", metavar="URL", help="who must vouch for the identity: exactly the OIDC issuer")
 
 
 Sub = argparse.ArgumentParser
@@ -159,7 +175,7 @@ def _leaf(
     commands = parser.add_subparsers(metavar="COMMAND", title="commands")
     for name, text, call, arguments in leaves:
         sub = commands.add_parser(name, help=text, description=text, parents=[common])
-        sub.set_defaults(call=call)
+        sub.set_defaults(call=call, parser=sub)
         for flag, more in arguments:
             sub.add_argument(flag, **more)
 
@@ -279,6 +295,20 @@ def _registry_commands(parser: Sub, common: Sub) -> None:
         "digest",
         {"metavar": "DIGEST", "help": "a digest, the beginning of one, a name or an alias"},
     )
+    reason: Argument = ("--reason", {"required": True, "metavar": "TEXT", "help": "why; it is kept for ever"})
+    policy: Argument = ("--policy", {"default": "release", "metavar": "FILE", "help": "whose signatures count"})
+    file: dict[str, Any] = {"type": Path, "metavar": "FILE"}
+    approving: list[Argument] = [
+        ("--key", {"metavar": "FILE", "help": "the approver's private key, or a URI (default: this home's)"}),
+        ("--public-key", {**file, "help": "the public half of a key behind a URI"}),
+        ("--role", {"default": "", "metavar": "TEXT", "help": "in which capacity"}),
+        ("--reject", {"action": "store_true", "help": "object instead"}),
+    ]
+    lists: list[Argument] = [
+        ("--export", {**file, "help": "write the revocations of this home here, signed"}),
+        ("--import", {**file, "dest": "taken", "help": "take in a list of another home"}),
+        ("--key", {**file, "help": "PEM public key of that home"}),
+    ]
     alias: Argument = ("--alias", {"default": "champion", "metavar": "NAME"})
     _leaf(
         parser,
@@ -286,10 +316,15 @@ def _registry_commands(parser: Sub, common: Sub) -> None:
         [
             ("list", "every adapter with its last verdict", _registry_list, []),
             ("show", "one adapter: genome, claims, verdicts", _registry_show, [digest]),
-            ("lineage", "the family tree of an adapter", _registry_lineage, [digest]),
+            ("lineage", "the family tree of an adapter, verified to its founders", _registry_lineage, [digest, policy]),
             ("promote", "move an alias to an admitted adapter", _registry_promote, [digest, alias]),
             ("rollback", "move an alias back to its previous adapter", _registry_rollback, [alias]),
             ("replay", "breed a child again from its genome: the same bytes?", _registry_replay, [digest]),
+            ("revoke", "quarantine an adapter and all its descendants", _registry_revoke, [digest, reason]),
+            ("revocations", "export or import a signed list of revocations", _registry_revocations, lists),
+            ("approve", "sign that an adapter may breed on", _registry_approve, [digest, reason, *approving]),
+            ("stop", "stop every run of this home at its next step", _registry_stop, [reason]),
+            ("resume", "let runs start again", _registry_resume, [reason]),
             ("rebuild", "make the registry anew from the log", _registry_rebuild, []),
         ],
     )
@@ -301,6 +336,8 @@ def _audit_commands(parser: Sub, common: Sub) -> None:
         common,
         [
             ("verify", "recompute the tree and check every checkpoint given out", _audit_verify, []),
+            ("export", "print the events as JSON lines, as they were hashed", _audit_export, []),
+            ("checkpoint", "print the signed checkpoint, to keep elsewhere", _audit_checkpoint, []),
             ("prove", "inclusion proof of one event", _audit_prove, [("index", {"type": int, "metavar": "INDEX"})]),
             (
                 "consistency",
@@ -382,27 +419,44 @@ def _breed(options: argparse.Namespace) -> int:
     house = _doors(options)
     paths, base, seed = [Path(f) for f in folders], options.base, options.seed
     if options.dry_run:
-        bred = rehearse(options.operator, paths, given, base=base, seed=seed, house=house)
+        bred = rehearse(options.operator, paths, given, base=base, seed=seed, house=house, policy=options.policy)
         print(f"would be {bred.artifact.digest}")
     else:
-        bred = breed_folders(options.operator, paths, given, out=options.out, base=base, seed=seed, house=house)
+        bred = breed_folders(
+            options.operator, paths, given, out=options.out, base=base, seed=seed, house=house, policy=options.policy
+        )
         print(f"{bred.folder}  {bred.artifact.digest}")
     print("\n".join(told(bred, options.operator)))
     return EXIT_OK
 
 
 def _sign(options: argparse.Namespace) -> int:
-    from ecology.pipeline.signing import sign_folder  # noqa: PLC0415
+    from ecology.pipeline.signing import chosen_signer, sign_folder  # noqa: PLC0415
 
-    digest, keyid, development = sign_folder(options.adapter, options.key, _doors(options))
-    print(f"signed {digest}\nby key {keyid}{' (development)' if development else ''}")
+    house = _doors(options)
+    signer = chosen_signer(
+        house,
+        key=options.key,
+        public_key=options.public_key,
+        keyless=options.keyless,
+        trust_config=options.trust_config,
+        token=options.identity_token,
+    )
+    digest = sign_folder(options.adapter, signer, house, options.oms)
+    print(f"signed {digest}\nby {signer.keyid}{' (development)' if signer.development else ''}")
     return EXIT_OK
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from ecology.pipeline.signing import verify_folder  # noqa: PLC0415
+    from ecology.pipeline.signing import Anchors, verify_any, verify_folder  # noqa: PLC0415
 
-    trusted, lines = verify_folder(options.adapter, options.policy, options.key, _doors(options))
+    if options.policy and (options.key or options.identity):
+        options.parser.error("--policy names the trust anchors; leave --key and --identity out")
+    anchors = Anchors(options.policy, options.key, options.trusted_root, options.identity, options.issuer)
+    if options.bundle is None and options.oms is None:
+        trusted, lines = verify_folder(Path(options.adapter), anchors, _doors(options))
+    else:
+        trusted, lines = verify_any(options.adapter, options.bundle, options.oms, anchors)
     print("\n".join(lines))
     return EXIT_OK if trusted else EXIT_REFUSED
 
@@ -554,7 +608,53 @@ def _registry_show(options: argparse.Namespace) -> int:
 def _registry_lineage(options: argparse.Namespace) -> int:
     from ecology.pipeline import facts  # noqa: PLC0415
 
-    print(facts.lineage(_doors(options), options.digest))
+    found = facts.lineage(_doors(options), options.digest, options.policy)
+    print(found.text)
+    return EXIT_OK if found.holds else EXIT_REFUSED
+
+
+def _registry_revoke(options: argparse.Namespace) -> int:
+    from ecology.pipeline.revoking import revoke  # noqa: PLC0415
+
+    print(revoke(_doors(options), options.digest, options.reason))
+    return EXIT_OK
+
+
+def _registry_revocations(options: argparse.Namespace) -> int:
+    from ecology.pipeline.revoking import export_list, import_list  # noqa: PLC0415
+
+    if options.taken is not None and options.key is None:
+        options.parser.error("--import needs --key, the public key of the home that signed the list")
+    if (options.export is None) == (options.taken is None):
+        options.parser.error("give one of --export and --import")
+    house = _doors(options)
+    print(export_list(house, options.export) if options.export else import_list(house, options.taken, options.key))
+    return EXIT_OK
+
+
+def _registry_approve(options: argparse.Namespace) -> int:
+    from ecology.pipeline.revoking import approve  # noqa: PLC0415
+    from ecology.pipeline.signing import chosen_signer  # noqa: PLC0415
+
+    house = _doors(options)
+    signer = chosen_signer(
+        house, key=options.key, public_key=options.public_key, keyless=False, trust_config=None, token=None
+    )
+    print(approve(house, options.digest, options.reason, signer, options.role, reject=options.reject))
+    return EXIT_OK
+
+
+def _registry_stop(options: argparse.Namespace) -> int:
+    from ecology.pipeline.revoking import stop  # noqa: PLC0415
+
+    print(stop(_doors(options), options.reason))
+    return EXIT_OK
+
+
+def _registry_resume(options: argparse.Namespace) -> int:
+    from ecology.pipeline.revoking import resume  # noqa: PLC0415
+
+    print(resume(_doors(options), options.reason))
     return EXIT_OK
 
 
@@ -595,6 +695,17 @@ def _audit_verify(options: argparse.Namespace) -> int:
     from ecology.pipeline import facts  # noqa: PLC0415
 
     print(facts.audit_verify(_doors(options)))
+    return EXIT_OK
+
+
+def _audit_export(options: argparse.Namespace) -> int:
+    for line in _doors(options).log.export():
+        print(line)
+    return EXIT_OK
+
+
+def _audit_checkpoint(options: argparse.Namespace) -> int:
+    print(_doors(options).log.checkpoint(), end="")
     return EXIT_OK
 
 

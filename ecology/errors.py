@@ -6,10 +6,11 @@
     ├─ PolicyError                   unknown metric, no deny rule, waiver without expiry             exit 2
     ├─ IntegrityError                what WE hold is damaged: store, log, registry, report           exit 3
     ├─ BackendError                  an engine cannot start, out of memory                           exit 4
+    ├─ Stopped                       a person stopped this home; no run takes another step           exit 1
     └─ MalformedArtifact             what a CANDIDATE brought is malformed; gates turn it into a finding, exit 1
        └─ UnsupportedAdapter         well-formed, and does what no low-rank dW holds; carries the field
 
-A refusal is a value (``Rejected``), not an exception: exit 1 never comes from here except through
+A refusal is a value (``Rejected``), not an exception: exit 1 never comes from here except through ``Stopped`` and
 ``MalformedArtifact``, which is how a reader tells the gate or ``ecology breed`` that a candidate's own file is wrong.
 """
 
@@ -104,3 +105,9 @@ class UnsupportedAdapter(MalformedArtifact):
         """Adds the field to the three parts."""
         self.field = field
         super().__init__(what, where=where, todo=todo)
+
+
+class Stopped(EcologyError):
+    """A person stopped every run of this home."""
+
+    exit_code = EXIT_REFUSED

@@ -27,7 +27,7 @@ from types import TracebackType
 import sqlalchemy as sa
 
 from ecology.audit import leaves, notes
-from ecology.audit.database import CHECKPOINTS, HEAD, LEAVES, Database
+from ecology.audit.database import CHECKPOINTS, HEAD, LEAVES, TABLES
 from ecology.audit.notes import Checkpoint, NoteSigner
 from ecology.audit.proofs import Consistency, Inclusion
 from ecology.contracts.policy import TrustedKey
@@ -37,6 +37,7 @@ from ecology.errors import ConfigError, IntegrityError
 from ecology.kernel import merkle
 from ecology.kernel.canonical import canonical
 from ecology.kernel.codec import structure
+from ecology.sql.database import Database
 
 _EMPTY = Checkpoint("", 0, merkle.EMPTY_ROOT)
 
@@ -58,7 +59,7 @@ class SqlAuditLog:
         self, url: str, signer: NoteSigner | None = None, *, origin: str = "", earlier: Sequence[TrustedKey] = ()
     ) -> None:
         """Opens the log."""
-        self._database = Database(url)
+        self._database = Database(url, TABLES)
         self._signer = signer
         self._keys = (*([signer.public_key] if signer else []), *earlier)
         self._origin = origin or (notes.default_origin(signer.public_key) if signer else "")

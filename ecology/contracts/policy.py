@@ -74,11 +74,31 @@ class TrustedKey:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class TrustedIdentity:
+    """A signer without a key: who the certificate of a Sigstore instance says it is."""
+
+    name: str
+    identity: str
+    """Exactly the certificate's subject alternative name: an e-mail address or a CI workflow's URI."""
+    issuer: str
+    """Exactly the OpenID Connect issuer that vouched for it."""
+    trusted_root: str
+    """Name of the instance's ``trusted_root.json``, a file beside the policy."""
+    root_digest: Digest
+    """Of that file: a root that is another is an error and not another root."""
+    root: str = ""
+    """The file's content, taken in when the policy is read, so that a report can be checked without the file."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class SignaturePolicy:
     """Whose signatures count."""
 
     allow_development: bool = False
     trusted: tuple[TrustedKey, ...] = ()
+    identities: tuple[TrustedIdentity, ...] = dataclasses.field(default=(), metadata=OPTIONAL)
+    threshold: int = dataclasses.field(default=1, metadata=OPTIONAL)
+    """How many distinct trusted signers must vouch for an artifact; keys and identities count alike."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -100,6 +120,8 @@ class DataPolicy:
     forbid_no_train: bool = True
     licences: tuple[str, ...] = ()
     max_overlap: float = 0.0
+    canaries: tuple[str, ...] = dataclasses.field(default=(), metadata=OPTIONAL)
+    """Strings that mark data which must not be trained on; a corpus that holds one counts as marked no-train."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -128,6 +150,20 @@ class ReproductionLimits:
     max_parents: int = 64
     max_generation: int = 1_000_000
     """Founders are generation 0."""
+    max_children: int = dataclasses.field(default=1_000_000, metadata=OPTIONAL)
+    """Distinct children that one parent may have in this home."""
+    max_population: int = dataclasses.field(default=1_000_000, metadata=OPTIONAL)
+    """Adapters bred in this home that are not quarantined."""
+    max_runs_per_day: int = dataclasses.field(default=1_000_000, metadata=OPTIONAL)
+    """Runs started on one day, UTC."""
+    max_unapproved_generations: int = dataclasses.field(default=1_000_000, metadata=OPTIONAL)
+    """Generations from a founder, or from an adapter that people approved, before a person must look again."""
+    approved_parents_only: bool = dataclasses.field(default=False, metadata=OPTIONAL)
+    """Whether a parent that was bred must have passed a full verdict, or have been approved by people."""
+    approvers: tuple[TrustedKey, ...] = dataclasses.field(default=(), metadata=OPTIONAL)
+    """Who may approve an adapter for breeding (``ecology registry approve``)."""
+    required: int = dataclasses.field(default=1, metadata=OPTIONAL)
+    """How many of them must."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from ecology.contracts.evidence import Measurement
 from ecology.contracts.genome import Genome
 from ecology.contracts.identity import OPTIONAL, CompatibilityIdentity, Digest, Json
 from ecology.contracts.policy import GateVerdict, Policy
-from ecology.contracts.promotion import CanaryResult, Fitness, Promotion
+from ecology.contracts.promotion import CanaryResult, Fitness, Promotion, Revocation
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -129,6 +129,8 @@ class RunReport:
     approvals: tuple[str, ...] = dataclasses.field(default=(), metadata=OPTIONAL)
     """Envelopes of those who approved the policy or objected, as they lay beside it; counted again by whoever
     verifies."""
+    revoked: tuple[Revocation, ...] = dataclasses.field(default=(), metadata=OPTIONAL)
+    """Everything that was quarantined in this home when the report was written, descendants included."""
 
 
 REPORT_SCHEMA = "https://tiny-ecology.dev/schemas/report/v1"

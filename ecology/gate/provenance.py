@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from ecology.contracts.artifact import CLAIMS_FILE, CONFIG_FILE, WEIGHTS_FILE, Artifact
 from ecology.contracts.genome import INTERFACE_VERSION, Genome
 from ecology.contracts.identity import CompatibilityIdentity, Digest, Json
-from ecology.contracts.policy import DataPolicy, TrustedKey
+from ecology.contracts.policy import DataPolicy, TrustedIdentity, TrustedKey
 from ecology.errors import EcologyError
 from ecology.gate.violation import Violation, show
 from ecology.signer.intoto import artifact_subjects
@@ -41,6 +41,8 @@ def vouched_for(
     claims: tuple[str, ...],
     trusted: tuple[TrustedKey, ...],
     development: tuple[TrustedKey, ...],
+    identities: tuple[TrustedIdentity, ...] = (),
+    threshold: int = 1,
 ) -> Vouched:
     """Reads the claims about an artifact.
 
@@ -49,15 +51,21 @@ def vouched_for(
         claims: Lines of ``claims.jsonl``.
         trusted: Keys that the policy names.
         development: Keys that count as development keys; none where the policy does not allow them.
+        identities: Signers without a key that the policy names.
+        threshold: How many distinct signers must vouch for the genome; a development key counts as one.
 
     Raises:
         PolicyError: A key of the policy is not an Ed25519 public key.
     """
-    read = verify_claims(claims, artifact.digest, trusted, development)
+    read = verify_claims(claims, artifact.digest, trusted, development, identities)
     births = [claim for claim in read.verified if is_genome(claim.statement)]
     whole = [claim for claim in births if not _uncovered(claim, artifact)]
     if not whole:
         return Vouched(None, False, _unsigned(artifact, claims, read, births))
+    signers = {claim.keyid: claim.signer for claim in whole}
+    if (count := min(len(signers), len(set(signers.values())))) < threshold:
+        names = ", ".join(sorted(set(signers.values())))
+        return Vouched(None, False, (f"{count} of {threshold} signers vouch for the genome: {names}",))
     try:
         genome = genome_of(Claims(tuple(whole), ()))
     except EcologyError as error:

@@ -33,7 +33,7 @@ from pathlib import Path
 from ecology.contracts.artifact import CLAIMS_FILE, CONFIG_FILE, WEIGHTS_FILE, Artifact, Submission
 from ecology.contracts.evidence import Count, Evidence, Measurement, Samples
 from ecology.contracts.identity import CompatibilityIdentity, Digest, Json
-from ecology.contracts.policy import AdapterLimits, DataPolicy, Policy, TrustedKey
+from ecology.contracts.policy import AdapterLimits, DataPolicy, Policy, TrustedIdentity, TrustedKey
 from ecology.errors import EcologyError, MalformedArtifact
 from ecology.gate import provenance, tensors
 from ecology.gate.anomaly import Calibration, anomalies, calibration_of, statistics
@@ -102,6 +102,10 @@ class StaticContext:
     """Digests of the base's own tokenizer files and template, by name."""
     calibration: Calibration | None = None
     """What adapters of this base usually look like; None where nobody has measured it."""
+    identities: tuple[TrustedIdentity, ...] = ()
+    """Signers without a key that the policy names."""
+    threshold: int = 1
+    """How many distinct signers must vouch."""
 
 
 def context_for(
@@ -142,6 +146,8 @@ def context_for(
         base_names=base_names,
         base_files=base_files or {},
         calibration=calibration_of(identity.base_weights),
+        identities=policy.signatures.identities,
+        threshold=policy.signatures.threshold,
     )
 
 
@@ -178,6 +184,17 @@ def static_evidence(submission: Submission, context: StaticContext) -> Evidence:
     return tuple(evidence)
 
 
+def _vouched(artifact: Artifact, submission: Submission, context: StaticContext) -> Vouched:
+    return vouched_for(
+        artifact,
+        submission.claims,
+        context.trusted,
+        context.development,
+        context.identities,
+        context.threshold,
+    )
+
+
 def retained_evidence(submission: Submission, context: StaticContext) -> Evidence:
     """What projection kept of the worst module, 0 to 1, as the verified genome records it.
 
@@ -189,7 +206,7 @@ def retained_evidence(submission: Submission, context: StaticContext) -> Evidenc
         One measurement; none where nobody trusted vouches for a genome, which a rule about it finds inconclusive.
     """
     try:
-        genome = vouched_for(submission.artifact, submission.claims, context.trusted, context.development).genome
+        genome = _vouched(submission.artifact, submission, context).genome
     except EcologyError:  # the signature check says what is wrong with the claims
         return ()
     if genome is None:
@@ -371,7 +388,7 @@ class _Look:
         artifact = self._artifact
         if artifact is None:  # bytes without a digest cannot have been signed
             return Vouched(None, False, ("a folder that has no digest, so nobody can have signed it",))
-        return vouched_for(artifact, self.submission.claims, self.context.trusted, self.context.development)
+        return _vouched(artifact, self.submission, self.context)
 
     def signature(self) -> list[Violation]:
         return provenance.check_signature(self._vouched, self.submission.artifact.digest, self.context.revoked)

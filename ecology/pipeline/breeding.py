@@ -22,7 +22,10 @@ from ecology.contracts.identity import Digest, Json
 from ecology.errors import ConfigError
 from ecology.pipeline import compose
 from ecology.pipeline.bench import environment_of, known_base
+from ecology.pipeline.boundaries import admit_child
 from ecology.pipeline.house import House
+from ecology.pipeline.places import subject
+from ecology.policy.reader import load_policy
 from ecology.signer.statements import genome_statement
 from ecology.signer.verify import genome_of, verify_claims
 from ecology.store.adapters import describe, read_claims
@@ -33,7 +36,15 @@ LEAST = 5
 
 
 def breed_folders(
-    operator: str, folders: Sequence[Path], given: Sequence[str], *, out: Path, base: str, seed: int, house: House
+    operator: str,
+    folders: Sequence[Path],
+    given: Sequence[str],
+    *,
+    out: Path,
+    base: str,
+    seed: int,
+    house: House,
+    policy: str | None = None,
 ) -> Bred:
     """Applies one operator to adapter folders and writes the child with its signed genome.
 
@@ -45,22 +56,31 @@ def breed_folders(
         base: Preset of ``conf/base`` that the parents were made for.
         seed: Of the operator's own randomness.
         house: Where keys and facts are.
+        policy: Whose limits of reproduction apply; None asks only that no parent is quarantined.
 
     Raises:
-        ConfigError: Unknown operator or option, or ``out`` is not empty.
+        ConfigError: Unknown operator or option, ``out`` is not empty, or the limits of reproduction do not allow it.
+        Stopped: The home was stopped.
         IncompatibleParents: They may not meet.
         MalformedArtifact: A parent cannot be read or is of a kind that has no exact algebra here.
     """
     if out.exists() and any(out.iterdir()):
         raise ConfigError("this folder is not empty", where=str(out), todo="name a new one with --out")
-    bred = _bred(operator, folders, given, out, base, seed, house)
+    bred = _bred(operator, folders, given, out, base, seed, house, policy)
     envelope = house.signer.sign(genome_statement(bred.artifact, bred.genome, house.clock.now()))
     write_atomic(out / CLAIMS_FILE, (envelope + "\n").encode())
     return bred
 
 
 def rehearse(
-    operator: str, folders: Sequence[Path], given: Sequence[str], *, base: str, seed: int, house: House
+    operator: str,
+    folders: Sequence[Path],
+    given: Sequence[str],
+    *,
+    base: str,
+    seed: int,
+    house: House,
+    policy: str | None = None,
 ) -> Bred:
     """What ``breed_folders`` would make, to the digest: it is made in a temporary folder, and nothing is left of it.
 
@@ -70,7 +90,7 @@ def rehearse(
         MalformedArtifact: A parent cannot be read.
     """
     with tempfile.TemporaryDirectory(prefix="rehearsal-") as scratch:
-        return _bred(operator, folders, given, Path(scratch) / "child", base, seed, house)
+        return _bred(operator, folders, given, Path(scratch) / "child", base, seed, house, policy)
 
 
 def told(bred: Bred, operator: str) -> list[str]:
@@ -118,7 +138,14 @@ def _held(digest: Digest, house: House) -> tuple[Genome, Path]:
 
 
 def _bred(
-    operator: str, folders: Sequence[Path], given: Sequence[str], out: Path, base: str, seed: int, house: House
+    operator: str,
+    folders: Sequence[Path],
+    given: Sequence[str],
+    out: Path,
+    base: str,
+    seed: int,
+    house: House,
+    policy: str | None,
 ) -> Bred:
     options = compose.options(find(operator).options, _parse(given), operator)
     identity = known_base(base, house).identity
@@ -127,6 +154,10 @@ def _bred(
         artifact = describe(folder)
         claims = verify_claims(read_claims(folder), artifact.digest, (), house.development_keys)
         parents.append(Parent(folder.name, folder, artifact, genome_of(claims), identity))
+    limits = None if policy is None else load_policy(subject(policy, "policies", ".yaml")).reproduction
+    if policy is not None or (house.home / "registry.sqlite3").exists():
+        admit_child(limits, operator, [parent.artifact.digest for parent in parents], house)
+    house.stop_check()
     environment = environment_of(threads=1)
     return breed(operator, options, parents, out, seed=seed, environment=environment, progress=house.progress)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
 
 from ecology.contracts.artifact import Corpus
 from ecology.contracts.identity import Digest
 from ecology.contracts.run import FounderPlan, RunPlan
 from ecology.evaluator.suites import Row, load_corpus
+from ecology.kernel.leakage import forbidden_ngrams, leaks
 from ecology.pipeline.places import shared, subject
 
 
@@ -27,6 +30,28 @@ def corpus_of(founder: FounderPlan) -> tuple[Corpus, tuple[Row, ...]]:
         ConfigError: The corpus is missing, malformed, or not the one that was planned.
     """
     return load_corpus(subject(str(founder.options["corpus"]), "corpora"))
+
+
+def marked(corpus: Corpus, rows: Sequence[Row], canaries: Sequence[str]) -> tuple[Corpus, tuple[str, ...]]:
+    """The corpus as a lineage has to record it, and why, if its own manifest is too kind.
+
+    Forbidden are the texts of every shipped corpus that is marked no-train, and the policy's canaries. A corpus that
+    holds some of it is marked no-train too, whatever its manifest says, and the mark is inherited.
+    """
+    if corpus.no_train:
+        return corpus, ()
+    found = leaks((f"{row.prompt}\n{row.completion}" for row in rows), _forbidden(), canaries)
+    return (dataclasses.replace(corpus, no_train=True) if found else corpus), found
+
+
+@functools.cache
+def _forbidden() -> frozenset[tuple[str, ...]]:
+    texts = []
+    for manifest in sorted(shared("corpora").glob("*/corpus.yaml")):
+        corpus, rows = load_corpus(manifest.parent)
+        if corpus.no_train:
+            texts += [f"{row.prompt}\n{row.completion}" for row in rows]
+    return forbidden_ngrams(texts)
 
 
 def corpora_of(plan: RunPlan) -> Mapping[Digest, tuple[Row, ...]]:

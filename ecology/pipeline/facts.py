@@ -9,7 +9,10 @@ from ecology.contracts.policy import Outcome
 from ecology.contracts.promotion import Promotion
 from ecology.errors import ConfigError
 from ecology.kernel import canonical
+from ecology.pipeline.descent import Descent, verify_descent
 from ecology.pipeline.house import House
+from ecology.pipeline.places import subject
+from ecology.policy.reader import load_policy
 from ecology.report.json_report import read_report
 
 
@@ -39,13 +42,14 @@ def show(house: House, text: str) -> Json:
     return {**plain, "claims": len(house.store.claims(digest)), "history": canonical.plain(_moves(house, digest))}
 
 
-def lineage(house: House, text: str) -> str:
-    """The family tree, the adapter first.
+def lineage(house: House, text: str, policy: str) -> Descent:
+    """The family tree, the adapter first, each member verified under a policy's trust anchors.
 
     Raises:
-        ConfigError: Nothing or more than one thing is meant.
+        ConfigError: Nothing or more than one thing is meant, or there is no such policy.
     """
-    return house.registry.lineage(house.registry.resolve(text)).text
+    signatures = load_policy(subject(policy, "policies", ".yaml")).signatures
+    return verify_descent(house, house.registry.resolve(text), signatures)
 
 
 def promote(house: House, text: str, alias: str) -> str:

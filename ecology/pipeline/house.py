@@ -20,7 +20,7 @@ from ecology.contracts.identity import Digest
 from ecology.contracts.policy import TrustedKey
 from ecology.contracts.ports import Clock, Progress
 from ecology.contracts.promotion import Event
-from ecology.errors import IntegrityError
+from ecology.errors import IntegrityError, Stopped
 from ecology.kernel import canonical
 from ecology.pipeline.places import home as find_home
 from ecology.signer.keys import LocalSigner
@@ -80,6 +80,29 @@ class House:
     def development_keys(self) -> tuple[TrustedKey, ...]:
         """The development key of this home, if it has been made."""
         return (LocalSigner.open(self.home).public_key,)
+
+    @property
+    def stop_file(self) -> Path:
+        """While this file is there no run takes another step."""
+        return self.home / "STOP"
+
+    def stop_check(self) -> None:
+        """That this home was not stopped.
+
+        Raises:
+            Stopped: It was; the message says why.
+        """
+        if not os.path.lexists(self.stop_file):
+            return
+        try:
+            reason = self.stop_file.read_text("utf-8", "replace").strip()[:500]
+        except OSError:
+            reason = ""
+        raise Stopped(
+            f"stopped: {reason or 'nobody said why'}",
+            where=str(self.stop_file),
+            todo="`ecology registry resume --reason TEXT` lets runs start again",
+        )
 
     def record(self, kind: str, body: Mapping[str, object], at: str | None = None) -> None:
         """Appends one fact to the log and shows it to the registry.
@@ -196,5 +219,8 @@ def open_house(home: str | None = None, *, quiet: bool = False, key: Path | None
     Raises:
         ConfigError: The folder cannot be made or written.
     """
+    from ecology.pipeline.boundaries import Stoppable  # noqa: PLC0415  (it imports this module)
+
     progress: Progress = SilentProgress() if quiet else BarProgress()
-    return House(find_home(home), SystemClock(), progress, key)
+    house = House(find_home(home), SystemClock(), progress, key)
+    return dataclasses.replace(house, progress=Stoppable(progress, house))

@@ -13,6 +13,7 @@ from pathlib import Path
 from ecology.contracts.run import RunReport
 from ecology.errors import EXIT_BACKEND, EXIT_BUG, EXIT_INTEGRITY, EXIT_OK, EXIT_REFUSED, EXIT_USAGE, EcologyError
 from ecology.pipeline import compose
+from ecology.pipeline.attesting import attest_run
 from ecology.pipeline.house import House, open_house
 from ecology.pipeline.run import exit_code, run
 from ecology.report.bundle import write_report
@@ -62,6 +63,7 @@ def one(job: compose.Job, house: House) -> RunReport:
     """One composed job: run, report on disk, summary on stdout."""
     ran = run(job.settings, job.config, house)
     digests = write_report(ran.report, job.folder, house.signer.sign, ran.restricted)
+    attest_run(house, ran.report, job.folder)
     house.record("report_written", {"run": ran.report.run, "digest": digests["report.json"], "folder": job.folder.name})
     print(summary_table(ran.report))
     print()

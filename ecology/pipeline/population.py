@@ -24,7 +24,8 @@ from ecology.kernel import canonical
 from ecology.kernel.codec import structure
 from ecology.pipeline import compose
 from ecology.pipeline.bench import Bench
-from ecology.pipeline.corpora import corpus_of
+from ecology.pipeline.boundaries import admit_child
+from ecology.pipeline.corpora import corpus_of, marked
 from ecology.pipeline.house import House
 from ecology.pipeline.members import Member, submission_of
 from ecology.pipeline.places import subject
@@ -76,6 +77,7 @@ def _train(founder: FounderPlan, plan: RunPlan, house: House, bench: Bench) -> M
             where=str(founder.options["corpus"]),
             todo="start the run again",
         )
+    corpus, leaked = marked(corpus, rows, plan.policy.data.canaries)
     given = {key: value for key, value in founder.options.items() if key != "corpus_digest"}
     options: FinetuneOptions = compose.options(FinetuneOptions, given, f"population.founders.{founder.name}.options")
     seed = int(canonical.digest({"seed": plan.seed, "founder": founder.name})[7:20], 16)
@@ -87,6 +89,7 @@ def _train(founder: FounderPlan, plan: RunPlan, house: House, bench: Bench) -> M
             "seed": seed,
             "identity": bench.identity,
             "environment": bench.environment,
+            **({"leaks": leaked} if leaked else {}),  # its certificate differs, so it is another recipe
         }
     )
 
@@ -127,6 +130,11 @@ def _breed(child: ChildPlan, plan: RunPlan, members: Mapping[str, Member], house
         }
     )
     options = options_of(child.operator, child.options)
+    admit = [parent.artifact.digest for parent in parents]
+    if house.recall("recipe", recipe) is None:  # what was bred before is not bred again
+        admit_child(plan.policy.reproduction, child.operator, admit, house)
+    else:
+        admit_child(None, child.operator, admit, house)
 
     def make(out: Path) -> Bred:
         return breed(child.operator, options, parents, out, seed=child.seed, environment=bench.environment)

@@ -15,11 +15,12 @@ from contextlib import contextmanager
 
 from ecology.contracts.evidence import Evidence
 from ecology.contracts.identity import Digest, Json
-from ecology.contracts.promotion import CanaryPlan, CanaryResult, Fitness, Promotion
+from ecology.contracts.promotion import CanaryPlan, CanaryResult, Fitness, Promotion, Revocation
 from ecology.contracts.run import REPORT_SCHEMA, CandidateReport, RunPlan, RunReport, StageTime
 from ecology.kernel import canonical
 from ecology.kernel.codec import structure
 from ecology.pipeline.bench import Bench, open_bench
+from ecology.pipeline.boundaries import admit_run
 from ecology.pipeline.corpora import corpora_of
 from ecology.pipeline.house import House
 from ecology.pipeline.judging import Judge, Judged, incumbent_of, judge_all
@@ -58,9 +59,11 @@ class Stages:
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
-        """Measures the block."""
+        """Measures the block, unless the home was stopped."""
+        self._house.stop_check()
         start = self._house.clock.monotonic()
         yield
+        self._house.stop_check()
         seconds = round(self._house.clock.monotonic() - start, 3)
         self.times.append(StageTime(name, seconds, peak_memory_bytes()))
 
@@ -90,6 +93,7 @@ def _run(settings: Settings, plan: RunPlan, canary: CanaryPlan, fitness: Fitness
     stages = Stages(house)
     with stages("base model"):
         bench = open_bench(settings.base, settings.backend, house)
+    admit_run(plan.policy, house)
     house.record("run_started", {"run": plan.digest, "name": plan.name}, started)
     house.record("seed_committed", {"commitment": house.seed_commitment})
     with stages("population"):
@@ -220,6 +224,7 @@ def _report(
     started: str,
 ) -> RunReport:
     places = {f.subject: f for f in ranked}
+    instants = house.registry.revocations()
     candidates = tuple(
         CandidateReport(
             name=one.member.name,
@@ -254,6 +259,10 @@ def _report(
         seed_commitment=house.seed_commitment,
         config=plan.config,
         checkpoint=house.log.checkpoint(),
+        revoked=tuple(
+            Revocation(Digest(found), why, instants.get(found, ("", ""))[1])
+            for found, why in house.registry.revoked().items()
+        ),
     )
 
 

@@ -1,50 +1,131 @@
-"""``ecology sign`` and ``ecology verify``: an adapter's claims, made and checked.
+"""``ecology sign`` and ``ecology verify``: claims, bundles and folder signatures, made and checked.
 
 The anchor of trust comes from the policy or from the command line, never from the folder that is judged. Without one,
-``verify`` says who signed and that nobody here trusts them, and refuses.
+``verify`` says who signed and that nobody here trusts them, and refuses. Verification needs neither home nor network.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from ecology.contracts.artifact import CLAIMS_FILE
 from ecology.contracts.identity import Digest
-from ecology.contracts.policy import TrustedKey
+from ecology.contracts.policy import TrustedIdentity, TrustedKey
+from ecology.contracts.ports import Signer
+from ecology.errors import ConfigError
+from ecology.kernel.canonical import digest_bytes, is_digest
 from ecology.pipeline.house import House
 from ecology.pipeline.places import subject
 from ecology.policy.reader import load_policy
+from ecology.signer.bundle import is_bundle
+from ecology.signer.entry import Key, load_key
 from ecology.signer.intoto import artifact_subjects, statement
 from ecology.signer.keys import LocalSigner, read_trusted
-from ecology.signer.verify import verify_claims
+from ecology.signer.oms import key_bundle, oms_statement, verify_oms
+from ecology.signer.refusal import ClaimRefused
+from ecology.signer.roots import load_root
+from ecology.signer.sigstore import Artifact, Identity, verify_bundle
+from ecology.signer.verify import is_genome, verify_claims
 from ecology.store.adapters import describe, read_claims
 from ecology.store.files import write_atomic
 
 SIGNATURE = "https://tiny-ecology.dev/signature/v1"
 """Predicate of a bare signature: these bytes, at that time, by this key; no word on how they were made."""
+MAX_ARTIFACT_BYTES = 8 * 1024**3
 
 
-def sign_folder(folder: Path, key: Path | None, house: House) -> tuple[Digest, str, bool]:
-    """Signs a folder's bytes and appends the envelope to its ``claims.jsonl``.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Anchors:
+    """Whom the command line trusts."""
+
+    policy: str | None = None
+    key: Path | None = None
+    trusted_root: Path | None = None
+    identity: str | None = None
+    issuer: str | None = None
+
+    @property
+    def none(self) -> bool:
+        """Whether nobody is named."""
+        return self.policy is None and self.key is None and self.identity is None
+
+
+def chosen_signer(
+    house: House,
+    *,
+    key: str | None,
+    public_key: Path | None,
+    keyless: bool,
+    trust_config: Path | None,
+    token: str | None,
+) -> Signer:
+    """Who signs: this home's key, a key file, a key service, or an identity.
+
+    Raises:
+        ConfigError: The key, the service or the instance cannot be used.
+        BackendError: The instance does not answer.
+    """
+    if keyless:
+        from ecology.signer.keyless import keyless_signer  # noqa: PLC0415
+
+        return keyless_signer(trust_config, token)
+    if key is None:
+        return house.signer
+    if ":" in key and not Path(key).exists():
+        from ecology.signer.remote import remote_signer  # noqa: PLC0415
+
+        return remote_signer(key, public_key)
+    return LocalSigner.from_file(Path(key))
+
+
+def sign_folder(folder: Path, signer: Signer, house: House, oms: Path | None = None) -> Digest:
+    """Signs a folder's bytes and appends the envelope or bundle to its ``claims.jsonl``.
+
+    A trusted genome of the folder, where there is one, is countersigned: the same predicate under this signer too, so
+    that the gate finds a birth certificate by somebody the policy names.
 
     Returns:
-        Artifact digest, key id, and whether it is a development key.
+        The artifact's digest.
 
     Raises:
         MalformedArtifact: The folder cannot be read.
         ConfigError: The key cannot be used.
+        BackendError: A service did not sign.
     """
-    signer = house.signer if key is None else LocalSigner.from_file(key)
     artifact = describe(folder)
-    envelope = signer.sign(statement(artifact_subjects(artifact), SIGNATURE, {"signedAt": house.clock.now()}))
-    lines = [*read_claims(folder), envelope]
+    lines = list(read_claims(folder))
+    known = verify_claims(lines, artifact.digest, (), house.development_keys)
+    births = [claim.statement for claim in known.verified if is_genome(claim.statement)]
+    bare = statement(artifact_subjects(artifact), SIGNATURE, {"signedAt": house.clock.now()})
+    lines += [signer.sign(one) for one in ([births[0]] if births and not signer.development else []) + [bare]]
     write_atomic(folder / CLAIMS_FILE, "".join(line + "\n" for line in lines).encode())
+    if oms is not None:
+        write_atomic(oms, (_oms(folder, oms, signer) + "\n").encode())
     house.record("signed", {"digest": artifact.digest, "keyid": signer.keyid, "development": signer.development})
-    return artifact.digest, signer.keyid, signer.development
+    return artifact.digest
 
 
-def verify_folder(folder: Path, policy: str | None, key: Path | None, house: House) -> tuple[bool, list[str]]:
-    """Whether a trusted key signed exactly these bytes, and what to print.
+def _oms(folder: Path, out: Path, signer: Signer) -> str:
+    outside = _outside(folder, out)
+    files = [file for file in describe(folder).files if file.path not in outside]
+    line = signer.sign(oms_statement(folder.name, files, outside))
+    if is_bundle(line):
+        return line
+    key = getattr(signer, "public_key", None)
+    if not isinstance(key, TrustedKey):
+        raise ConfigError("this signer has no public key to hint at", where=str(out))
+    return key_bundle(line, key)
+
+
+def _outside(folder: Path, bundle: Path) -> tuple[str, ...]:
+    """What may lie in the folder and cannot be inside its own signature."""
+    within = bundle.resolve().is_relative_to(folder.resolve())
+    return (CLAIMS_FILE, bundle.resolve().relative_to(folder.resolve()).as_posix()) if within else (CLAIMS_FILE,)
+
+
+def verify_folder(folder: Path, anchors: Anchors, house: House) -> tuple[bool, list[str]]:
+    """Whether somebody trusted signed exactly these bytes, and what to print.
 
     Raises:
         MalformedArtifact: The folder cannot be read.
@@ -53,19 +134,93 @@ def verify_folder(folder: Path, policy: str | None, key: Path | None, house: Hou
     artifact = describe(folder)
     trusted: tuple[TrustedKey, ...] = ()
     development: tuple[TrustedKey, ...] = ()
-    if key is not None:
-        trusted = (read_trusted(key),)
-    elif policy is not None:
-        rules = load_policy(subject(policy, "policies", ".yaml")).signatures
-        trusted = rules.trusted
+    identities: tuple[TrustedIdentity, ...] = ()
+    if anchors.key is not None:
+        trusted = (read_trusted(anchors.key),)
+    elif anchors.identity is not None:
+        identities = (_identity(anchors),)
+    elif anchors.policy is not None:
+        rules = load_policy(subject(anchors.policy, "policies", ".yaml")).signatures
+        trusted, identities = rules.trusted, rules.identities
         development = house.development_keys if rules.allow_development else ()
-    claims = verify_claims(read_claims(folder), artifact.digest, trusted, development)
+    claims = verify_claims(read_claims(folder), artifact.digest, trusted, development, identities)
     lines = [f"artifact   {artifact.digest}"]
     for claim in claims.verified:
         mark = "development key" if claim.development else "trusted"
         lines.append(f"verified   {claim.predicate_type}  by {claim.signer} ({mark})")
     lines += [f"refused    {reason}" for reason in claims.refused]
     if not claims.verified:
-        why = "no claim is by a key that is trusted" if claims.refused else "there are no claims"
-        lines.append(f"signer untrusted: {why}" + ("" if key or policy else "; name an anchor with --policy or --key"))
+        why = "no claim is by somebody who is trusted" if claims.refused else "there are no claims"
+        hint = "; name an anchor with --policy, --key or --identity" if anchors.none else ""
+        lines.append(f"signer untrusted: {why}{hint}")
     return bool(claims.verified), lines
+
+
+def verify_any(artifact: str, bundle: Path | None, oms: Path | None, anchors: Anchors) -> tuple[bool, list[str]]:
+    """Any Sigstore bundle over any file, or an OMS bundle over any folder; offline.
+
+    Args:
+        artifact: A file, ``sha256:DIGEST``, or for ``oms`` a folder.
+        bundle: A bundle with a message signature or an envelope.
+        oms: A bundle over a whole folder.
+        anchors: A key, or an identity with its issuer and the instance's trusted root.
+
+    Raises:
+        ConfigError: A file cannot be read, or the anchors do not fit together.
+    """
+    if (anchors.key is None) == (anchors.identity is None) or (anchors.identity is None) != (anchors.issuer is None):
+        raise ConfigError(
+            "a bundle is verified against a key, or against an identity and its issuer",
+            where="--bundle",
+            todo="give --identity ID --issuer URL --trusted-root FILE, or --key FILE",
+        )
+    try:
+        root = None if anchors.trusted_root is None else load_root(_text(anchors.trusted_root))
+        who: Identity | Key = Identity(str(anchors.identity), str(anchors.issuer))
+        if anchors.key is not None:
+            who = load_key(_text(anchors.key).encode())
+        if oms is not None:
+            folder = Path(artifact)
+            files = describe(folder).files
+            what = verify_oms(_text(oms), files, who, root, _outside(folder, oms))
+        else:
+            what = verify_bundle(_text(Path(str(bundle))), root, who, _artifact(artifact))
+    except ClaimRefused as refusal:
+        return False, [f"refused    {refusal.reason}: {refusal}"]
+    by = f"key {anchors.key}" if anchors.key is not None else f"{anchors.identity}, vouched for by {anchors.issuer}"
+    return True, [f"verified   {what}", f"signer     {by}"]
+
+
+def _artifact(text: str) -> Artifact:
+    path = Path(text)
+    if is_digest(text.lower()) and not path.exists():
+        return Artifact(bytes.fromhex(text.lower().removeprefix("sha256:")), None)
+    if path.is_dir():  # a folder's digest is that of its list of files, as our own statements name it
+        return Artifact(bytes.fromhex(describe(path).digest.removeprefix("sha256:")), None)
+    return Artifact.of(_bytes(path, MAX_ARTIFACT_BYTES))
+
+
+def _identity(anchors: Anchors) -> TrustedIdentity:
+    if anchors.issuer is None or anchors.trusted_root is None:
+        raise ConfigError("an identity needs --issuer and --trusted-root", where="--identity")
+    text = _text(anchors.trusted_root)
+    name = str(anchors.identity)
+    return TrustedIdentity(
+        name, name, anchors.issuer, anchors.trusted_root.name, digest_bytes(text.encode("utf-8")), text
+    )
+
+
+def _text(path: Path) -> str:
+    try:
+        return _bytes(path, 64 * 1024 * 1024).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ClaimRefused("json", "not UTF-8 text", where=str(path)) from error
+
+
+def _bytes(path: Path, most: int) -> bytes:
+    try:
+        if path.stat().st_size > most:
+            raise ClaimRefused("size", f"larger than the {most} bytes that are read", where=str(path))
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from error

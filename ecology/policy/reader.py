@@ -39,6 +39,7 @@ from ecology.contracts.policy import (
     WaiverRules,
 )
 from ecology.errors import EcologyError, PolicyError
+from ecology.kernel.canonical import digest_bytes
 from ecology.kernel.codec import structure
 from ecology.policy.layers import compiled, layer_of, tighten, tightened_rules, tightened_sections
 from ecology.policy.metrics import Metric, known_metrics, split_is_needed
@@ -48,6 +49,7 @@ __all__ = ["load_policy", "parse_policy", "schema", "tighten"]
 
 SCHEMA_FILE = Path(__file__).with_name("policy.schema.json")
 MAX_LAYERS = 8
+MAX_ROOT_BYTES = 1024 * 1024
 NOWHERE = "sha256:" + 64 * "0"
 SECTION_TYPES: Mapping[str, type] = {
     "signatures": SignaturePolicy,
@@ -160,7 +162,33 @@ def _load(path: Path, suites: Mapping[str, SuiteKind] | None, inner: tuple[Path,
             found = [*source.mistakes, *shape_mistakes(source, _validator()), source.mistake(("extends",), problem)]
             refuse(source, found, "the policy")
         outer = _load(target, suites, (*inner, path))
-    return _policy(source, suites, outer)
+    return _with_roots(_policy(source, suites, outer), path.parent, source)
+
+
+def _with_roots(policy: Policy, folder: Path, source: Source) -> Policy:
+    """The policy with the trusted roots that its identities name, each compared with its digest."""
+    signatures, mistakes, identities = policy.signatures, [], []
+    for index, one in enumerate(signatures.identities):
+        place = ("signatures", "identities", index, "trusted_root")
+        if one.root:  # an outer layer's, read beside that layer
+            identities.append(one)
+            continue
+        try:
+            if Path(one.trusted_root).name != one.trusted_root:
+                raise PolicyError("it is a path; a trusted root lies beside the policy that names it")
+            with (folder / one.trusted_root).open("rb") as file:
+                data = file.read(MAX_ROOT_BYTES + 1)
+            if (found := digest_bytes(data)) != one.root_digest:
+                raise PolicyError(f"this file is {found}, and the policy pins {one.root_digest}")
+            identities.append(dataclasses.replace(one, root=data.decode("utf-8")))
+        except (OSError, UnicodeDecodeError, PolicyError) as error:
+            mistakes.append(source.mistake(place, f"{one.trusted_root!r:.80}: {error}"))
+    refuse(source, mistakes, "the policy")
+    if not identities:
+        return policy
+    return compiled(
+        dataclasses.replace(policy, signatures=dataclasses.replace(signatures, identities=tuple(identities)))
+    )
 
 
 def _policy(source: Source, suites: Mapping[str, SuiteKind] | None, outer: Policy | None) -> Policy:

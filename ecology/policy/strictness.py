@@ -49,7 +49,7 @@ def _fewer_or_any(old: tuple[str, ...], new: tuple[str, ...]) -> Change:
 
 
 SECTIONS: Mapping[str, Mapping[str, Callable[[Any, Any], Change]]] = {
-    "signatures": {"allow_development": LESS, "trusted": FEWER},
+    "signatures": {"allow_development": LESS, "trusted": FEWER, "identities": FEWER, "threshold": MORE},
     "adapter": {
         "peft_types": FEWER,
         "dtypes": FEWER,
@@ -58,8 +58,19 @@ SECTIONS: Mapping[str, Mapping[str, Callable[[Any, Any], Change]]] = {
         "max_file_bytes": LESS,
         "max_relative_norm": LESS,
     },
-    "data": {"forbid_no_train": MORE, "licences": _fewer_or_any, "max_overlap": LESS},
-    "reproduction": {"operators": _fewer_or_any, "max_parents": LESS, "max_generation": LESS},
+    "data": {"forbid_no_train": MORE, "licences": _fewer_or_any, "max_overlap": LESS, "canaries": MORE_OF},
+    "reproduction": {
+        "operators": _fewer_or_any,
+        "max_parents": LESS,
+        "max_generation": LESS,
+        "max_children": LESS,
+        "max_population": LESS,
+        "max_runs_per_day": LESS,
+        "max_unapproved_generations": LESS,
+        "approved_parents_only": MORE,
+        "approvers": FEWER,
+        "required": MORE,
+    },
     "resources": {"max_candidates": LESS, "max_finalists": LESS},
     "canary": {
         "max_alpha": LESS,

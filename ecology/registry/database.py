@@ -7,23 +7,10 @@ keys: a fact may speak of an adapter that was bred somewhere else.
 
 from __future__ import annotations
 
-import contextlib
-import sqlite3
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
-
 import sqlalchemy as sa
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
-from sqlalchemy.pool import NullPool, StaticPool
 
-from ecology.errors import ConfigError, IntegrityError
+from ecology.sql.database import Tables
 
-BUSY_TIMEOUT_S = 60
-_OUT_OF_REACH = tuple(
-    f"SQLITE_{what}"
-    for what in ("BUSY", "LOCKED", "CANTOPEN", "READONLY", "PERM", "AUTH", "FULL", "IOERR", "NOMEM", "NOLFS")
-)
 METADATA = sa.MetaData()
 
 
@@ -100,114 +87,4 @@ CURSOR = sa.Table(  # how much of the log ``follow`` has read; not a fact, so no
     _count("next"),
 )
 VIEW = tuple(table for table in METADATA.sorted_tables if table is not CURSOR)
-
-
-class Database:
-    """Connections to the registry's tables, which are made on first use.
-
-    Args:
-        url: SQLAlchemy URL; ``sqlite://`` is one in memory.
-
-    Raises:
-        ConfigError: The URL cannot be used.
-    """
-
-    def __init__(self, url: str) -> None:
-        """Opens the database and makes what is missing."""
-        self._where = url
-        try:
-            parsed = sa.make_url(url)
-            self._where = parsed.render_as_string(hide_password=True)
-            self._engine = _engine(parsed)
-        except (ArgumentError, NoSuchModuleError, ImportError, OSError) as error:
-            raise ConfigError(f"not a database that can be used: {error}", where=self._where) from error
-        with self.reading() as connection:
-            inspector = sa.inspect(connection)
-            ready = all(inspector.has_table(name) for name in METADATA.tables)
-        if not ready:
-            with self.writing() as connection:
-                METADATA.create_all(connection)
-
-    @contextlib.contextmanager
-    def reading(self) -> Iterator[sa.Connection]:
-        """One snapshot.
-
-        Raises:
-            ConfigError: The database cannot be reached.
-            IntegrityError: The database is damaged.
-        """
-        with self._errors(), self._engine.connect() as connection, connection.begin():
-            yield connection
-
-    @contextlib.contextmanager
-    def writing(self) -> Iterator[sa.Connection]:
-        """One transaction that nobody else writes beside; all of it happens or nothing.
-
-        Raises:
-            ConfigError: The database cannot be reached, or somebody else has been writing for longer than a minute.
-            IntegrityError: The database is damaged.
-        """
-        with self._errors(), self._engine.connect() as connection:
-            connection.execution_options(ecology_writes=True)
-            with connection.begin():
-                if connection.dialect.name == "postgresql" and sa.inspect(connection).has_table(FACTS.name):
-                    connection.exec_driver_sql(f"LOCK TABLE {FACTS.name} IN EXCLUSIVE MODE")
-                yield connection
-
-    def close(self) -> None:
-        """Lets go of all connections."""
-        self._engine.dispose()
-
-    @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except DBAPIError as error:
-            reason = str(error.orig).split("\n", 1)[0]
-            if _out_of_reach(error):
-                raise ConfigError(
-                    f"the database cannot be used: {reason}",
-                    where=self._where,
-                    todo="check that the folder can be written and that no other process holds the database",
-                ) from error
-            raise IntegrityError(
-                f"the registry is damaged: {reason}", where=self._where, todo="ecology registry rebuild"
-            ) from error
-
-
-def _out_of_reach(error: DBAPIError) -> bool:
-    """Whether the database is locked, missing or full, and not broken: SQLite says both with one class of error."""
-    if not isinstance(error.orig, sqlite3.Error):
-        return isinstance(error, (OperationalError, InterfaceError))
-    return str(getattr(error.orig, "sqlite_errorname", "")).startswith(_OUT_OF_REACH)
-
-
-def _engine(url: sa.URL) -> sa.Engine:
-    if url.get_backend_name() != "sqlite":
-        return sa.create_engine(url)
-    if url.database in (None, "", ":memory:"):
-        engine = sa.create_engine(
-            url, poolclass=StaticPool
-        )  # one connection, or it would be another database each time
-    else:
-        Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
-        engine = sa.create_engine(
-            url, poolclass=NullPool
-        )  # no connection outlives its work, so a fork cannot share one
-    sa.event.listen(engine, "connect", _on_connect)
-    sa.event.listen(engine, "begin", _on_begin)
-    return engine
-
-
-def _on_connect(connection: Any, _record: object) -> None:
-    connection.isolation_level = None  # the driver begins no transactions of its own; _on_begin does
-    cursor = connection.cursor()
-    cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000}")
-    if cursor.execute("PRAGMA journal_mode").fetchone()[0] == "delete":
-        cursor.execute("PRAGMA journal_mode = WAL")
-    cursor.close()
-
-
-def _on_begin(connection: sa.Connection) -> None:
-    writes = connection.get_execution_options().get("ecology_writes", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+TABLES = Tables(metadata=METADATA, lock=FACTS, damaged="the registry", todo="ecology registry rebuild")

@@ -29,8 +29,13 @@ KINDS: Mapping[str, Mapping[str, type]] = {
     "held": {"alias": str, "subject": str},
     "rolled_back": {"alias": str, "subject": str, "previous": str},
     "revoked": {"digest": str, "reason": str},
+    "breeding_approved": {"digest": str, "envelope": str},
+    "stopped": {"reason": str},
+    "resumed": {"reason": str},
 }
 _MAY_BE_EMPTY = {"name", "run", "rung", "previous", "reason"}
+_BASE = ("rolled_back", "subject")
+"""Empty: back to the bare base, where nothing that may serve was promoted before."""
 
 
 def check_event(event: Event) -> None:
@@ -46,7 +51,7 @@ def check_event(event: Event) -> None:
         found = list(value) if kind is list and isinstance(value, tuple) else value
         if not isinstance(found, kind) or (kind is int and isinstance(found, bool)):
             raise ConfigError(f"expected {kind.__name__}, found {type(value).__name__}", where=f"{event.kind}.{key}")
-        if kind is str and not found and key not in _MAY_BE_EMPTY:
+        if kind is str and not found and key not in _MAY_BE_EMPTY and (event.kind, key) != _BASE:
             raise ConfigError("must not be empty", where=f"{event.kind}.{key}")
     if event.kind == "bred" and not all(isinstance(parent, str) for parent in _sequence(event.body["parents"])):
         raise ConfigError("expected digests", where="bred.parents")

@@ -14,6 +14,7 @@ with the facts: the log is signed and the registry is not, so whoever moves an a
     held          alias, subject                                    a line in the alias' history
     rolled_back   alias, subject, previous                          the alias names ``subject`` again
     revoked       digest, reason                                    quarantine, of all descendants too
+    breeding_approved  digest, envelope                               nothing: whoever counts approvals reads the log
     others        ranked {run, order, front}, canary_step {...},    nothing: the log keeps them
                   waived {...}, seed_committed {commitment},
                   report_written {run, digest}, ...
@@ -41,8 +42,19 @@ from ecology.contracts.ports import Step
 from ecology.contracts.promotion import Event
 from ecology.errors import ConfigError, IntegrityError
 from ecology.registry import view
-from ecology.registry.database import ARTIFACTS, CURSOR, MOVES, PARENTS, SIGNATURES, VERDICTS, VIEW, Database
+from ecology.registry.database import (
+    ARTIFACTS,
+    CURSOR,
+    MOVES,
+    PARENTS,
+    REVOCATIONS,
+    SIGNATURES,
+    TABLES,
+    VERDICTS,
+    VIEW,
+)
 from ecology.registry.lineage import Lineage, Member
+from ecology.sql.database import Database
 
 _MOVING = ("promoted", "rolled_back")
 
@@ -116,7 +128,7 @@ class SqlRegistry:
 
     def __init__(self, url: str) -> None:
         """Opens the registry."""
-        self._database = Database(url)
+        self._database = Database(url, TABLES)
 
     def apply(self, event: Event) -> None:
         """Takes one fact in; the same fact twice changes nothing, nor does one of a kind that is not known.
@@ -217,6 +229,12 @@ class SqlRegistry:
         with self._database.reading() as connection:
             return view.quarantined(connection)
 
+    def revocations(self) -> Mapping[str, tuple[str, str]]:
+        """Digest -> reason and instant of each revocation itself, descendants left out, in the order of the facts."""
+        with self._database.reading() as connection:
+            rows = connection.execute(sa.select(REVOCATIONS).order_by(REVOCATIONS.c.position))
+            return {row.digest: (row.reason, row.at) for row in rows}
+
     def list(self) -> tuple[Known, ...]:
         """All adapters, in the order in which they were first heard of."""
         with self._database.reading() as connection:
@@ -316,7 +334,8 @@ def _take_all(connection: sa.Connection, events: Iterable[Event], start: int, pr
 
 def _aliases(connection: sa.Connection) -> dict[str, str]:
     query = sa.select(MOVES.c.alias, MOVES.c.subject).where(MOVES.c.kind.in_(_MOVING)).order_by(MOVES.c.position)
-    return {row.alias: row.subject for row in connection.execute(query)}  # the last one stays
+    last = {row.alias: row.subject for row in connection.execute(query)}  # the last one stays
+    return {alias: subject for alias, subject in last.items() if subject}  # empty: back to the bare base
 
 
 def _history(connection: sa.Connection, alias: str) -> tuple[Move, ...]:

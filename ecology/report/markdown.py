@@ -32,6 +32,7 @@ def render_markdown(report: RunReport) -> bytes:
         "90 % intervals; each end is the one-sided 95 % bound that the gate works with. "
         "*p*: public items, *r*: measured after the verdict, for reference.",
         *_ranking(story),
+        *(["## Revoked in this home", _bullets(texts.quarantine(report))] if report.revoked else []),
         "## Canary",
         _canary(story),
         "## Rule by rule",

@@ -43,7 +43,8 @@ def summary_table(report: RunReport) -> str:
     note = "90 % intervals; * measured after the verdict, p on public items"
     key = "\nSigned with a development key." if report.development_key else ""
     key += f"\nPolicy {report.policy.id} v{report.policy.version}: {standing(report)}."
-    return "\n".join((story.sentence, "", rows[0], rule, *rows[1:], rule, note)) + key
+    gone = f"\n{len(report.revoked)} adapters are quarantined in this home." if report.revoked else ""
+    return "\n".join((story.sentence, "", rows[0], rule, *rows[1:], rule, note)) + key + gone
 
 
 def standing(report: RunReport) -> str:
@@ -118,6 +119,11 @@ def adapter_bounds(policy: Policy) -> tuple[str, ...]:
         f"overlap with suites at most {share(data.max_overlap)}.",
         f"Trusted signers: {trusted}; development keys {development}.",
     )
+
+
+def quarantine(report: RunReport) -> tuple[str, ...]:
+    """What must not be used in this home, one sentence each; empty when nothing is."""
+    return tuple(f"Quarantined: {one.subject}: {one.reason}." for one in report.revoked)
 
 
 def waivers(report: RunReport) -> tuple[str, ...]:

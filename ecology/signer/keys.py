@@ -42,7 +42,7 @@ _MAX_KEY_BYTES = 64 * 1024
 class LocalSigner:
     """A private key on this machine. Implements ``ports.Signer``."""
 
-    private_key: Ed25519PrivateKey = dataclasses.field(repr=False)
+    private_key: Ed25519PrivateKey | ec.EllipticCurvePrivateKey = dataclasses.field(repr=False)
     name: str
     """For people: ``development`` or the file's name without its suffix."""
     development: bool
@@ -81,7 +81,7 @@ class LocalSigner:
         """A named key, which is not a development key, whatever its file is called.
 
         Raises:
-            ConfigError: The file cannot be read, is no unencrypted Ed25519 PEM key, or others may read it.
+            ConfigError: The file cannot be read, is no unencrypted Ed25519 or ECDSA PEM key, or others may read it.
         """
         try:
             return cls(_read_private(path), path.stem, False)
@@ -108,7 +108,7 @@ class LocalSigner:
             ConfigError: The statement has no canonical JSON, or its envelope would be longer than is ever read back.
         """
         payload = canonical(statement)
-        signature = self.private_key.sign(dsse.pae(dsse.PAYLOAD_TYPE, payload))
+        signature = self.sign_bytes(dsse.pae(dsse.PAYLOAD_TYPE, payload))
         line = dsse.seal(payload, [dsse.Signature(self.keyid, signature)])
         if len(line) > dsse.MAX_LINE_BYTES:
             raise ConfigError(
@@ -118,12 +118,14 @@ class LocalSigner:
         return line
 
     def sign_bytes(self, data: bytes) -> bytes:
-        """A bare Ed25519 signature, 64 bytes; for the notes of the audit log.
+        """A bare signature: 64 bytes of Ed25519, also for the notes of the audit log; or ECDSA in DER.
 
         A note begins with the log's origin and what an envelope signs begins with ``DSSEv1``, so neither signature can
         be passed off as the other.
         """
-        return self.private_key.sign(data)
+        if isinstance(self.private_key, Ed25519PrivateKey):
+            return self.private_key.sign(data)
+        return self.private_key.sign(data, ec.ECDSA(_HASHES[self.private_key.curve.name]))
 
 
 PublicKey = Ed25519PublicKey | ec.EllipticCurvePublicKey
@@ -202,7 +204,7 @@ def _private_pem(key: Ed25519PrivateKey) -> bytes:
     )
 
 
-def _read_private(path: Path) -> Ed25519PrivateKey:
+def _read_private(path: Path) -> Ed25519PrivateKey | ec.EllipticCurvePrivateKey:
     """Checks the mode on the open file, so that what is checked is what is read."""
     with path.open("rb") as file:
         mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
@@ -224,8 +226,10 @@ def _read_private(path: Path) -> Ed25519PrivateKey:
         ) from error
     except (ValueError, UnsupportedAlgorithm) as error:
         raise ConfigError("not a private key in PEM", where=str(path), todo=todo) from error
+    if isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.name in _HASHES:
+        return key
     if not isinstance(key, Ed25519PrivateKey):
-        raise ConfigError("a private key of another kind than Ed25519", where=str(path), todo=todo)
+        raise ConfigError("a private key of another kind than Ed25519 or ECDSA", where=str(path), todo=todo)
     return key
 
 

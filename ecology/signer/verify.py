@@ -6,7 +6,9 @@ brought: from a policy or from the command line, never from the folder that is j
 The steps, in order:
 
 1. The line is short enough, is I-JSON, is a DSSE envelope around in-toto. Nothing inside the payload is looked at.
-2. A trusted key signed exactly these payload bytes. The envelope's ``keyid`` only decides which refusal is shown.
+2. A trusted key signed exactly these payload bytes. The envelope's ``keyid`` only decides which refusal is shown. A
+   line that is a Sigstore bundle is verified by identity instead, offline, under the root that the policy pins
+   (``sigstore``); only then is that library imported.
 3. The payload is I-JSON and an in-toto v1 statement.
 4. It is about the artifact that was asked about, or it is *replayed from* another one.
 5. A predicate of one of our types has our shape. Predicates of other types are kept as they are: true, and unread.
@@ -19,19 +21,25 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 
 from ecology.contracts.genome import Genome
 from ecology.contracts.identity import Digest, Json
-from ecology.contracts.policy import TrustedKey
+from ecology.contracts.policy import TrustedIdentity, TrustedKey
 from ecology.errors import MalformedArtifact
+from ecology.kernel.canonical import digest_bytes
 from ecology.signer import dsse, intoto, strict
+from ecology.signer.bundle import is_bundle
 from ecology.signer.keys import PublicKey, key_id, load_public, signed_by
 from ecology.signer.refusal import ClaimRefused
+from ecology.signer.roots import Root
 from ecology.signer.statements import BREED, PROVENANCE, SUMMARY, VERDICT, genome_from_statement, verdict_from_statement
 
 MAX_CLAIMS = 1024
 """Lines of one ``claims.jsonl`` that are read; a longer file is refused from there on."""
+
+MAX_BUNDLE_CHARACTERS = 4 * 1024 * 1024
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -67,12 +75,13 @@ class Claims:
     """``line N: reason: sentence``, in the order of the lines; reasons are those of ``refusal.Reason``."""
 
 
-def verify_envelope(line: str, keys: Sequence[TrustedKey]) -> Verified:
-    """Steps 1 to 3: the statement on a line, if one of ``keys`` signed it.
+def verify_envelope(line: str, keys: Sequence[TrustedKey], identities: Sequence[TrustedIdentity] = ()) -> Verified:
+    """Steps 1 to 3: the statement on a line, if one of ``keys`` or ``identities`` signed it.
 
     Args:
-        line: One DSSE envelope.
+        line: One DSSE envelope or one Sigstore bundle.
         keys: Trust anchors; none of them is taken from the envelope.
+        identities: Trust anchors for bundles.
 
     Raises:
         ClaimRefused: A ``MalformedArtifact`` with a reason.
@@ -80,11 +89,15 @@ def verify_envelope(line: str, keys: Sequence[TrustedKey]) -> Verified:
     """
     anchors = _loaded(keys)
     with nothing_but_refusals():
-        return _signed(line, anchors)[0]
+        return _signed(line, anchors, identities)[0]
 
 
 def verify_claims(
-    claims: Sequence[str], subject: Digest, trusted: Sequence[TrustedKey], development: Sequence[TrustedKey]
+    claims: Sequence[str],
+    subject: Digest,
+    trusted: Sequence[TrustedKey],
+    development: Sequence[TrustedKey],
+    identities: Sequence[TrustedIdentity] = (),
 ) -> Claims:
     """Steps 1 to 5 for every line.
 
@@ -94,6 +107,7 @@ def verify_claims(
         trusted: Keys that the policy names.
         development: Keys that count only as development keys; empty where the policy does not allow them. A key that
             stands in both counts as trusted.
+        identities: Signers without a key that the policy names, with their roots.
 
     Raises:
         PolicyError: A key is not a public key that can be used. Nothing in the claims raises.
@@ -109,7 +123,7 @@ def verify_claims(
             continue
         try:
             with nothing_but_refusals():
-                found, which = _about(line, subject, anchors)
+                found, which = _about(line, subject, anchors, identities)
         except ClaimRefused as refusal:
             refused.append(f"line {number}: {refusal.reason}: {refusal}")
         else:
@@ -119,7 +133,7 @@ def verify_claims(
                     predicate_type=str(found.statement["predicateType"]),
                     keyid=found.keyid,
                     signer=found.signer,
-                    development=which >= len(named),
+                    development=len(named) <= which < len(anchors),
                 )
             )
     return Claims(tuple(verified), tuple(refused))
@@ -195,8 +209,10 @@ def _loaded(keys: Sequence[TrustedKey]) -> list[_Anchor]:
     return [(key, key_id(key), name) for key, name in loaded]
 
 
-def _about(line: str, subject: Digest, anchors: Sequence[_Anchor]) -> tuple[Verified, int]:
-    found, which = _signed(line, anchors)
+def _about(
+    line: str, subject: Digest, anchors: Sequence[_Anchor], identities: Sequence[TrustedIdentity]
+) -> tuple[Verified, int]:
+    found, which = _signed(line, anchors, identities)
     about = intoto.subject(found.statement)
     if about != subject:
         raise ClaimRefused("replayed", f"replayed from {about}, whose statement this is")
@@ -207,8 +223,39 @@ def _about(line: str, subject: Digest, anchors: Sequence[_Anchor]) -> tuple[Veri
     return found, which
 
 
-def _signed(line: str, anchors: Sequence[_Anchor]) -> tuple[Verified, int]:
-    """The statement and the position of the anchor that vouches for it."""
+def _keyless(line: str, identities: Sequence[TrustedIdentity]) -> tuple[Verified, int]:
+    """The statement of a Sigstore bundle and the position of the identity that signed it."""
+    if len(line) > MAX_BUNDLE_CHARACTERS:
+        raise ClaimRefused("size", f"longer than the {MAX_BUNDLE_CHARACTERS} characters that are read")
+    if not identities:
+        raise ClaimRefused("untrusted", "a keyless signature, and no identity is trusted")
+    from ecology.signer.sigstore import Identity, verify_statement  # noqa: PLC0415  (0.9 s: only for keyless claims)
+
+    refusals = []
+    for which, one in enumerate(identities):
+        try:
+            if digest_bytes(one.root.encode("utf-8")) != one.root_digest:
+                raise ClaimRefused("root", f"the trusted root of {one.name!r} is not the one that is pinned")
+            payload = verify_statement(line, _root(one.root), Identity(one.identity, one.issuer))
+        except ClaimRefused as refusal:
+            refusals.append(refusal)
+            continue
+        return Verified(_statement(payload), f"{one.issuer}#{one.identity}", one.name), which
+    raise next((found for found in refusals if found.reason != "identity"), refusals[0])
+
+
+@functools.lru_cache(maxsize=16)
+def _root(text: str) -> Root:
+    from ecology.signer.roots import load_root  # noqa: PLC0415
+
+    return load_root(text)
+
+
+def _signed(line: str, anchors: Sequence[_Anchor], identities: Sequence[TrustedIdentity]) -> tuple[Verified, int]:
+    """The statement and the position of the anchor that vouches for it; identities are counted behind the keys."""
+    if is_bundle(line):
+        found, which = _keyless(line, identities)
+        return found, len(anchors) + which
     envelope = dsse.read(line)
     signed_bytes = envelope.signed_bytes
     for which, (key, keyid, name) in enumerate(anchors):

@@ -316,6 +316,9 @@ def test_malformed_facts_are_refused_before_they_are_logged(kind: str, registry:
         "held": moved("held", "a"),
         "rolled_back": moved("rolled_back", "a"),
         "revoked": revoked("a"),
+        "breeding_approved": fact("breeding_approved", digest=d("a"), envelope="{}"),
+        "stopped": fact("stopped", reason="smoke"),
+        "resumed": fact("resumed", reason="found it"),
     }[kind]
     check_event(whole)
     for key in KINDS[kind]:
