@@ -111,6 +111,8 @@ class Measurement:
     """Digest of what it was compared with; empty where ``against`` is ``absolute``."""
     source: str = ""
     """Digest of the items asked, or name and version of the check."""
+    caveat: str = dataclasses.field(default="", metadata={"optional": True})
+    """Why nothing may be concluded from it, as for a set at floor; empty where nothing speaks against it."""
 
 
 Evidence = tuple[Measurement, ...]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+from collections.abc import Mapping
 from typing import Literal
 
 from ecology.contracts.evidence import Against, Split
@@ -34,6 +35,10 @@ class Outcome(enum.Enum):
         return self.rank < other.rank
 
 
+OPTIONAL: Mapping[str, bool] = {"optional": True}
+"""Metadata of a field that came later: at its default it is left out of canonical JSON, so that what was signed before
+it was there keeps its digest."""
+
 Severity = Literal["deny", "warn", "info"]
 Comparator = Literal[">=", "<=", "=="]
 Decide = Literal["proven", "not_refuted"]
@@ -62,6 +67,22 @@ class Rule:
     rationale: str = ""
     owner: str = ""
     controls: tuple[str, ...] = ()
+    anytime: bool = dataclasses.field(default=False, metadata=OPTIONAL)
+    """Bounds hold at every sample size at once, so evidence may be gathered until it decides (``kernel.sequential``)."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Decidable:
+    """A gate that cannot decide is not run: every rule must see what a policy wants seen."""
+
+    drop: float
+    """A candidate this much worse than the threshold must be refused..."""
+    gain: float
+    """... and one this much better must pass, ..."""
+    probability: float
+    """... each with at least this probability."""
+    discordance: float = 0.1
+    """Assumed share of pairs on which candidate and comparator differ."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -129,6 +150,8 @@ class Policy:
     rules: tuple[Rule, ...]
     waivers: tuple[Waiver, ...]
     digest: Digest
+    decidable: Decidable | None = dataclasses.field(default=None, metadata=OPTIONAL)
+    """What every rule must be able to see with the n that a configuration gives it; None asks for nothing."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -15,9 +15,17 @@ from ecology.errors import ConfigError
 
 
 def plain(value: object) -> Json:
-    """Dataclasses, enums, tuples and mappings as what JSON can hold; other values as they are."""
+    """Dataclasses, enums, tuples and mappings as what JSON can hold; other values as they are.
+
+    A field whose metadata say ``optional`` is left out at its default: what was signed before the field was there has the
+    same bytes as it always had.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {
+            f.name: plain(found)
+            for f in dataclasses.fields(value)
+            if not ((found := getattr(value, f.name)) == f.default and f.metadata.get("optional"))
+        }
     if isinstance(value, enum.Enum):
         return value.value
     if isinstance(value, Mapping):

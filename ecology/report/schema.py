@@ -63,7 +63,7 @@ def _object(kind: type, definitions: dict[str, Json]) -> dict[str, Json]:
         "description": (inspect.getdoc(kind) or "").split("\n\n")[0].replace("\n", " "),
         "type": "object",
         "properties": {name: _schema(hints[name], definitions) for name in names},
-        "required": names,
+        "required": [field.name for field in dataclasses.fields(kind) if not field.metadata.get("optional")],
         "additionalProperties": False,
     }
     return reference

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from ecology.contracts.policy import AdapterLimits, DataPolicy, Policy, Rule, SignaturePolicy, TrustedKey, Waiver
+from ecology.contracts.policy import AdapterLimits, DataPolicy, Decidable, Policy, Rule, SignaturePolicy, TrustedKey, Waiver
 from ecology.errors import ConfigError, EcologyError, PolicyError
 from ecology.kernel.canonical import digest, plain
 from ecology.policy.metrics import SHIPPED_SUITES, STATIC, known_metrics
@@ -77,6 +77,7 @@ def test_the_schema_is_a_schema_and_knows_exactly_the_fields_of_the_contracts() 
         (Waiver, definitions["waiver"]),
         (AdapterLimits, properties["adapter"]),
         (DataPolicy, properties["data"]),
+        (Decidable, properties["decidable"]),
         (SignaturePolicy, properties["signatures"]),
         (TrustedKey, properties["signatures"]["properties"]["trusted"]["items"]),
     ):
