@@ -79,8 +79,8 @@ def rate_log_e(k: float, n: float, rate: float, side: str) -> float:
 def paired_log_e(n10: float, n01: float, n: float, difference: float, side: str) -> float:
     """Log e-value against "candidate minus comparator is at most (or at least) ``difference``".
 
-    With ``difference = -margin`` and side ``at_most`` this proves non-inferiority; with side ``at_least`` it proves that
-    the candidate is worse by more than the margin.
+    With ``difference = -margin`` and side ``at_most`` this proves non-inferiority; with ``at_least`` it proves that the
+    candidate is worse by more than the margin.
 
     Args:
         n10: Pairs that only the candidate answered right.

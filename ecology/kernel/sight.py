@@ -76,7 +76,7 @@ def sight(rule: Rule, n: int, wanted: Decidable = USUAL) -> Sight:
 
 
 def sees(found: Sight, rule: Rule, wanted: Decidable) -> bool:
-    """Whether a rule sees what is wanted: bad ones are refuted where the rule is a screen, good ones pass either way."""
+    """Whether a rule sees what is wanted: a screen refutes bad ones, and good ones pass."""
     refutes = rule.decide == "proven" or found.denies >= wanted.probability
     return refutes and found.passes >= wanted.probability
 

@@ -111,6 +111,13 @@ def budget_of(settings: Settings) -> Budget:
         latency_tokens=evaluator.latency_tokens,
         batch_size=settings.backend.batch_size,
         threads=settings.backend.threads,
+        race_alpha=evaluator.race.alpha if evaluator.race else 0.0,
+        race_look=max(1, evaluator.race.look) if evaluator.race else 16,
+        require_signal=evaluator.require_signal,
+        hidden_queries=evaluator.hidden_queries,
+        fresh_items=evaluator.fresh_items,
+        perturbations=evaluator.perturbations,
+        contamination=evaluator.contamination,
     )
 
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from ecology.contracts.evidence import Evidence
 from ecology.contracts.identity import Digest, Json
 from ecology.contracts.promotion import CanaryPlan, CanaryResult, Fitness, Promotion
-from ecology.contracts.run import REPORT_SCHEMA, CandidateReport, RunPlan, RunReport, StageTime
+from ecology.contracts.run import REPORT_SCHEMA, CandidateReport, RaceReport, RunPlan, RunReport, StageTime
 from ecology.kernel import canonical
 from ecology.kernel.codec import structure
 from ecology.pipeline.bench import Bench, open_bench
@@ -102,7 +102,19 @@ def _run(settings: Settings, plan: RunPlan, canary: CanaryPlan, fitness: Fitness
     with stages("reference"):
         base_evidence, references = judge.references(judged)
     report = _report(
-        plan, settings, house, bench, judged, ranked, promotion, trial, references, base_evidence, stages, started
+        plan,
+        settings,
+        house,
+        bench,
+        judged,
+        ranked,
+        promotion,
+        trial,
+        references,
+        base_evidence,
+        stages,
+        started,
+        judge.races(),
     )
     return Ran(report, bench.evaluator.restricted())
 
@@ -212,6 +224,7 @@ def _report(
     base_evidence: Evidence,
     stages: Stages,
     started: str,
+    races: tuple[RaceReport, ...],
 ) -> RunReport:
     places = {f.subject: f for f in ranked}
     candidates = tuple(
@@ -248,6 +261,7 @@ def _report(
         seed_commitment=house.seed_commitment,
         config=plan.config,
         checkpoint=house.log.checkpoint(),
+        races=races,
     )
 
 

@@ -12,7 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from ecology.contracts.policy import AdapterLimits, DataPolicy, Decidable, Policy, Rule, SignaturePolicy, TrustedKey, Waiver
+from ecology.contracts.policy import (
+    AdapterLimits,
+    DataPolicy,
+    Decidable,
+    Policy,
+    Rule,
+    SignaturePolicy,
+    TrustedKey,
+    Waiver,
+)
 from ecology.errors import ConfigError, EcologyError, PolicyError
 from ecology.kernel.canonical import digest, plain
 from ecology.policy.metrics import SHIPPED_SUITES, STATIC, known_metrics
