@@ -68,7 +68,7 @@ class Rule:
     owner: str = ""
     controls: tuple[str, ...] = ()
     anytime: bool = dataclasses.field(default=False, metadata=OPTIONAL)
-    """Bounds hold at every sample size at once, so evidence may be gathered until it decides (``kernel.sequential``)."""
+    """Bounds hold at every sample size at once, so evidence may be gathered until it decides."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

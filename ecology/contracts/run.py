@@ -62,8 +62,9 @@ class Budget:
     """Items a suite, seen by nobody before, that confirm the best of several; 0 confirms nobody."""
     perturbations: tuple[str, ...] = ()
     """Kinds of noise in which items are asked again (``evaluator.perturb``)."""
-    contamination: bool = False
-    """Whether finalists are asked twins of the public items and reshuffled options."""
+    thorough: bool = False
+    """Whether finalists are also asked twins of the public items and reshuffled options, and their cells and
+    calibration are looked at."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -109,8 +109,8 @@ def no_signal(ours: Sequence[bool], theirs: Sequence[bool], floor: float) -> str
     if floor <= 0 or any(above):
         return ""
     return (
-        f"no signal: neither it ({sum(ours)} of {len(ours)}) nor what it is compared with ({sum(theirs)}) is shown to be "
-        f"better than guessing ({floor:.0%})"
+        f"no signal: neither it ({sum(ours)} of {len(ours)}) nor what it is compared with ({sum(theirs)}) is shown to "
+        f"be better than guessing ({floor:.0%})"
     )
 
 

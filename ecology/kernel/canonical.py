@@ -17,8 +17,8 @@ from ecology.errors import ConfigError
 def plain(value: object) -> Json:
     """Dataclasses, enums, tuples and mappings as what JSON can hold; other values as they are.
 
-    A field whose metadata say ``optional`` is left out at its default: what was signed before the field was there has the
-    same bytes as it always had.
+    A field whose metadata say ``optional`` is left out at its default: what was signed before the field was there has
+    the same bytes as it always had.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {

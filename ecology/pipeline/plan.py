@@ -117,7 +117,7 @@ def budget_of(settings: Settings) -> Budget:
         hidden_queries=evaluator.hidden_queries,
         fresh_items=evaluator.fresh_items,
         perturbations=evaluator.perturbations,
-        contamination=evaluator.contamination,
+        thorough=evaluator.thorough,
     )
 
 

@@ -80,7 +80,7 @@ class EvaluatorSettings:
     hidden_queries: int = 1000
     fresh_items: int = 0
     perturbations: tuple[str, ...] = ()
-    contamination: bool = False
+    thorough: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
