@@ -31,7 +31,7 @@ FRAMES = (
     "A request. {}",
 )
 DISTRACTORS = (
-    "The bus was late today.", "My cousin paints fences.", "It has been windy since noon.", "The kettle is on the stove.",
+    "The bus was late today.", "My cousin paints fences.", "It has been windy since noon.", "The kettle is hot.",
     "Our neighbors have a new dog.",
 )  # fmt: skip
 

@@ -27,7 +27,7 @@ from ecology.evaluator.suites import items as expand
 from ecology.gate import measured
 from ecology.gate.ladder import Climb, Rung, climb
 from ecology.gate.static import StaticContext, context_for, static_evidence
-from ecology.kernel import canonical, racing
+from ecology.kernel import canonical
 from ecology.kernel.racing import Race
 from ecology.pipeline.bench import Bench
 from ecology.pipeline.house import House
@@ -140,6 +140,12 @@ class Judge:
         source = canonical.digest([suite.digest, [item.id for item in items]])
         return measured.proportions(who, suite.id, split, scores, source)
 
+    def measure(self, member: Member, suite: Suite, split: Split, items: Sequence[Item]) -> Evidence:
+        """Evidence of a member on some items of a suite, compared with the incumbent where any rule asks for that."""
+        found = self._measured(member.digest, member.folder, suite, split, items)
+        paired = any(r.against == "incumbent" and r.metric.startswith(f"{suite.id}.") for r in self.policy.rules)
+        return (*found, *(self._compared(member, suite, split, items) if paired else ()))
+
     def _compared(self, member: Member, suite: Suite, split: Split, items: Sequence[Item]) -> Evidence:
         """Against the incumbent, item by item."""
         ask, rival = self.bench.evaluator.ask, self.incumbent
@@ -160,10 +166,7 @@ class Judge:
             return Lap((), None, {})
 
         def measure(suite: Suite, items: Sequence[Item]) -> Evidence:
-            found = self._measured(member.digest, member.folder, suite, split, items)
-            rules = racing.raced(self.policy.rules, suite.id, split)
-            paired = any(rule.against == "incumbent" for rule in rules)
-            return (*found, *(self._compared(member, suite, split, items) if paired else ()))
+            return self.measure(member, suite, split, items)
 
         field = [(suite, self.items(suite, split)) for suite in self._with(split)]
         return self.track.run(member.digest, field, split, self.house.split_seed(self.policy.digest, "race"), measure)

@@ -22,6 +22,7 @@ from ecology.evaluator.suites import load_corpus
 from ecology.kernel import canonical
 from ecology.pipeline import compose
 from ecology.pipeline.places import subject
+from ecology.pipeline.power import refuse_blind
 from ecology.pipeline.settings import BreederSettings, FounderSettings, Settings
 from ecology.policy.reader import load_policy, tighten
 
@@ -79,6 +80,7 @@ def make_plan(settings: Settings, config: Mapping[str, Json]) -> RunPlan:
     if problems:
         raise ConfigError("\n  ".join(problems), where="configuration", todo="correct these keys")
     policy = load_gate_policy(settings)
+    refuse_blind(policy, budget_of(settings))
     suites = {suite.id: suite.digest for suite in load_suites(settings).values()}
     content = {
         "config": config,

@@ -26,6 +26,7 @@ from ecology.pipeline.judging import Judge, Judged, incumbent_of, judge_all
 from ecology.pipeline.places import subject
 from ecology.pipeline.plan import load_suites, make_plan
 from ecology.pipeline.population import populate
+from ecology.pipeline.rescoring import confirm
 from ecology.pipeline.settings import Settings
 from ecology.pipeline.traffic import server
 from ecology.promotion import archive
@@ -188,6 +189,9 @@ def _try_and_promote(
     house, incumbent = judge.house, judge.incumbent
     winner = next((f.subject for f in ranked if f.score is not None), None)
     trial = None
+    unconfirmed = _unconfirmed(winner, judged, judge)
+    if unconfirmed:
+        winner = None
     if winner is not None and winner != incumbent.digest:
         folder = next(one.member.folder for one in judged if one.digest == winner)
         traffic = load_traffic(subject(settings.evaluator.traffic, "suites"))
@@ -205,10 +209,23 @@ def _try_and_promote(
             )
     unranked = any(one.admitted for one in judged)
     why = "every admitted candidate lacks evidence for its fitness" if unranked else "no candidate was admitted"
+    why = unconfirmed or why
     promotion = decide_promotion(winner, incumbent.digest, trial, alias=settings.alias, why_none=why)
     for event in promotion_events(promotion, trial, house.clock.now()):
         house.record(event.kind, {**event.body, "run": run_plan.digest}, event.at)
     return promotion, trial
+
+
+def _unconfirmed(winner: Digest | None, judged: Sequence[Judged], judge: Judge) -> str:
+    """Why the best of several is not confirmed on fresh items; empty where it is, or where nobody was chosen."""
+    admitted = [one for one in judged if one.admitted]
+    if winner is None or len(admitted) < 2 or not judge.budget.fresh_items:
+        return ""
+    best = next(one for one in admitted if one.digest == winner)
+    _, missed = confirm(judge, best)
+    if not missed:
+        return ""
+    return f"{best.member.name}, the best of {len(admitted)}, did not prove {missed[0].rule} again on fresh items"
 
 
 def _report(
