@@ -37,10 +37,15 @@ class Sight:
     """``rate``, ``paired`` or ``quantile``: what a point is a point of."""
 
     def __str__(self) -> str:
-        unit = "-point" if self.comparison != "quantile" else "-point share of slow requests as a"
+        drop, gain = f"{100 * self.drop:.3g}", f"{100 * self.gain:.3g}"
+        if self.comparison == "quantile":
+            return (
+                f"{self.rule}: n = {self.n}, {drop} points fewer requests within the limit than demanded are refuted with "
+                f"probability {self.denies:.2f}, {gain} points more pass with {self.passes:.2f}"
+            )
         return (
-            f"{self.rule}: n = {self.n}, a {100 * self.drop:.3g}{unit} drop is refuted with probability "
-            f"{self.denies:.2f}, a {100 * self.gain:.3g}-point reserve passes with {self.passes:.2f}"
+            f"{self.rule}: n = {self.n}, a {drop}-point drop is refuted with probability {self.denies:.2f}, "
+            f"a {gain}-point reserve passes with {self.passes:.2f}"
         )
 
 
