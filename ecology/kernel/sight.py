@@ -40,8 +40,8 @@ class Sight:
         drop, gain = f"{100 * self.drop:.3g}", f"{100 * self.gain:.3g}"
         if self.comparison == "quantile":
             return (
-                f"{self.rule}: n = {self.n}, {drop} points fewer requests within the limit than demanded are refuted with "
-                f"probability {self.denies:.2f}, {gain} points more pass with {self.passes:.2f}"
+                f"{self.rule}: n = {self.n}, {drop} points fewer requests within the limit than demanded are refuted "
+                f"with probability {self.denies:.2f}, {gain} points more pass with {self.passes:.2f}"
             )
         return (
             f"{self.rule}: n = {self.n}, a {drop}-point drop is refuted with probability {self.denies:.2f}, "
