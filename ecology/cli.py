@@ -266,12 +266,25 @@ def _policy_commands(parser: Sub, common: Sub) -> None:
 
 
 def _suite_commands(parser: Sub, common: Sub) -> None:
+    power: list[Argument] = [
+        ("overrides", {"nargs": "*", "metavar": "OVERRIDE", "help": "Hydra overrides, such as evaluator=smoke"}),
+        (
+            "--drop",
+            {"type": float, "default": None, "metavar": "SHARE", "help": "the loss to look for (default: 0.05)"},
+        ),
+    ]
     _leaf(
         parser,
         common,
         [
             ("list", "shipped suites and their digests", _suite_list, []),
             ("verify", "expand every split and check sizes, digests and overlap with the corpora", _suite_verify, []),
+            (
+                "power",
+                "what each rule of a policy can see with the items that a configuration asks",
+                _suite_power,
+                power,
+            ),
         ],
     )
 
@@ -572,6 +585,14 @@ def _suite_verify(options: argparse.Namespace) -> int:
     from ecology.pipeline.suites import verify_suites  # noqa: PLC0415
 
     lines, problems = verify_suites(_doors(options))
+    print("\n".join([*lines, *problems]))
+    return EXIT_REFUSED if problems else EXIT_OK
+
+
+def _suite_power(options: argparse.Namespace) -> int:
+    from ecology.pipeline.power import power_table  # noqa: PLC0415
+
+    lines, problems = power_table(options.overrides, options.drop)
     print("\n".join([*lines, *problems]))
     return EXIT_REFUSED if problems else EXIT_OK
 

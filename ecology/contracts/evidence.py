@@ -21,16 +21,19 @@ class Item:
     """One question of a suite."""
 
     id: str
-    """First 16 hex digits of the digest of the other fields."""
+    """First 16 hex digits of the digest of prompt, answer, choices and category."""
     prompt: str
     answer: str
-    """Canonical JSON text for extraction, the right option's index for choice, empty for refusals."""
+    """Canonical JSON text for extraction and instruction, the right option's index for choice, the stereotyped one's
+    for pairs, the number for numeric, empty for refusals."""
     choices: tuple[str, ...]
     category: str
     """Cell of the coverage matrix: hazard kind, relation or difficulty."""
+    difficulty: str = ""
+    """``easy``, ``medium`` or ``hard``, as the grammar says; not part of the id."""
 
 
-SuiteKind = Literal["extraction", "refusal", "choice", "lm_eval"]
+SuiteKind = Literal["extraction", "refusal", "choice", "numeric", "instruction", "pair", "lm_eval"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -111,6 +114,8 @@ class Measurement:
     """Digest of what it was compared with; empty where ``against`` is ``absolute``."""
     source: str = ""
     """Digest of the items asked, or name and version of the check."""
+    caveat: str = dataclasses.field(default="", metadata={"optional": True})
+    """Why nothing may be concluded from it, as for a set at floor; empty where nothing speaks against it."""
 
 
 Evidence = tuple[Measurement, ...]

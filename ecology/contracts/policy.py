@@ -62,6 +62,22 @@ class Rule:
     rationale: str = ""
     owner: str = ""
     controls: tuple[str, ...] = ()
+    anytime: bool = dataclasses.field(default=False, metadata=OPTIONAL)
+    """Bounds hold at every sample size at once, so evidence may be gathered until it decides."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Decidable:
+    """A gate that cannot decide is not run: every rule must see what a policy wants seen."""
+
+    drop: float
+    """A candidate this much worse than the threshold must be refused..."""
+    gain: float
+    """... and one this much better must pass, ..."""
+    probability: float
+    """... each with at least this probability."""
+    discordance: float = 0.1
+    """Assumed share of pairs on which candidate and comparator differ."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -246,6 +262,8 @@ class Policy:
     approvals: ApprovalRules | None = dataclasses.field(default=None, metadata=OPTIONAL)
     layers: tuple[Layer, ...] = dataclasses.field(default=(), metadata=OPTIONAL)
     """What it extends, the outermost first."""
+    decidable: Decidable | None = dataclasses.field(default=None, metadata=OPTIONAL)
+    """What every rule must be able to see with the n that a configuration gives it; None asks for nothing."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

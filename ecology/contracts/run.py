@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from ecology.contracts.evidence import Measurement
+from ecology.contracts.evidence import Measurement, Split
 from ecology.contracts.genome import Genome
 from ecology.contracts.identity import OPTIONAL, CompatibilityIdentity, Digest, Json
 from ecology.contracts.policy import GateVerdict, Policy
@@ -50,6 +50,21 @@ class Budget:
     """Length of every timed reply."""
     batch_size: int
     threads: int
+    race_alpha: float = 0.0
+    """Greatest probability that racing drops a candidate that meets every demand; 0 races nobody."""
+    race_look: int = 16
+    """Items before the first look."""
+    require_signal: bool = True
+    """Whether a set at floor cannot pass."""
+    hidden_queries: int = 1000
+    """Adapters that may be asked the hidden items of a suite before their seed has to be renewed."""
+    fresh_items: int = 0
+    """Items a suite, seen by nobody before, that confirm the best of several; 0 confirms nobody."""
+    perturbations: tuple[str, ...] = ()
+    """Kinds of noise in which items are asked again (``evaluator.perturb``)."""
+    thorough: bool = False
+    """Whether finalists are also asked twins of the public items and reshuffled options, and their cells and
+    calibration are looked at."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -87,6 +102,23 @@ class CandidateReport:
     fitness: Fitness | None
     reference: tuple[Measurement, ...]
     """Measured after the verdict, for the comparison table only; no rule has seen it."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RaceReport:
+    """What racing did to one candidate on one split."""
+
+    subject: Digest
+    split: Split
+    dropped_by: str
+    """Rule whose demand it had no hope to meet; empty where it came through."""
+    asked: int
+    planned: int
+    """Items that would have been asked without a race."""
+    seconds_saved: float
+    """Items not asked, at what the same suites' items cost in this run."""
+    alpha: float
+    """Greatest probability of dropping a candidate that meets every demand of the split."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -131,6 +163,8 @@ class RunReport:
     verifies."""
     revoked: tuple[Revocation, ...] = dataclasses.field(default=(), metadata=OPTIONAL)
     """Everything that was quarantined in this home when the report was written, descendants included."""
+    races: tuple[RaceReport, ...] = dataclasses.field(default=(), metadata=OPTIONAL)
+    """Who was dropped early, and what that saved; empty where nobody raced."""
 
 
 REPORT_SCHEMA = "https://tiny-ecology.dev/schemas/report/v1"

@@ -11,7 +11,8 @@ The rules of a derivation:
    chance.
 2. A template is drawn from the cell, then its references `{symbol}` and `{symbol.column}` from left to right.
 3. A symbol is drawn once per item: every later reference to it, the answer's included, sees the same value.
-4. A value may refer to other symbols in turn. Literal braces do not exist.
+4. A value may refer to other symbols in turn. Literal braces do not exist. A formula is computed from symbols that are
+   whole numbers, so that an answer need not be listed.
 5. A prompt that was already produced is drawn again. A cell that has run dry is passed over; when all have, that is an
    error.
 
@@ -21,9 +22,11 @@ Example:
     ['Greet Bo.', 'Greet Ann.']
 """
 
+import ast
 import hashlib
+import operator
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ecology.errors import ConfigError
@@ -33,6 +36,12 @@ MAX_DEPTH = 8
 MAX_REDRAWS = 5000
 
 Value = str | int
+
+OPERATIONS: Mapping[type[ast.operator], Callable[[int, int], int]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+}
 
 
 @dataclass(frozen=True)
@@ -56,7 +65,49 @@ class Table:
         return tuple(dict.fromkeys(row[place] for row in self.rows))
 
 
-Symbol = tuple[str, ...] | Span | Table
+@dataclass(frozen=True)
+class Formula:
+    """Whole-number arithmetic over other symbols: `a + b * c`; with +, -, * and parentheses."""
+
+    text: str
+
+    def names(self) -> tuple[str, ...]:
+        """Symbols that it reads, in the order written.
+
+        Raises:
+            ConfigError: It is not such arithmetic.
+        """
+        return tuple(dict.fromkeys(node.id for node in ast.walk(self._tree()) if isinstance(node, ast.Name)))
+
+    def value(self, bindings: Mapping[str, Value]) -> int:
+        """What it comes to.
+
+        Raises:
+            ConfigError: It is not such arithmetic, or a symbol is no whole number.
+        """
+        return self._value(self._tree(), bindings)
+
+    def _tree(self) -> ast.expr:
+        try:
+            tree = ast.parse(self.text, mode="eval").body
+        except (SyntaxError, ValueError, RecursionError) as error:
+            raise ConfigError(f"formula {self.text!r} is not arithmetic: {error}") from error
+        for node in ast.walk(tree):
+            if not isinstance(node, (ast.BinOp, ast.Name, ast.Constant, ast.Load, *OPERATIONS)):
+                raise ConfigError(f"formula {self.text!r} has {type(node).__name__}; it may have +, -, * and names")
+        return tree
+
+    def _value(self, node: ast.expr, bindings: Mapping[str, Value]) -> int:
+        if isinstance(node, ast.BinOp):
+            left, right = self._value(node.left, bindings), self._value(node.right, bindings)
+            return OPERATIONS[type(node.op)](left, right)
+        found = node.value if isinstance(node, ast.Constant) else bindings.get(getattr(node, "id", ""))
+        if not isinstance(found, int) or isinstance(found, bool):
+            raise ConfigError(f"formula {self.text!r} needs whole numbers, found {found!r}")
+        return found
+
+
+Symbol = tuple[str, ...] | Span | Table | Formula
 
 
 @dataclass(frozen=True)
@@ -71,6 +122,8 @@ class Cell:
     weight: int = 1
     answer: str = ""  # choice: the reference that is right, as in "{pair.capital}"
     completion: str = ""  # corpora: the fixed completion of every row of this cell
+    options: tuple[str, ...] = ()  # choice: the wrong ones, where they are not drawn from the right one's column
+    constraints: Mapping[str, str | int] = field(default_factory=dict)  # instruction: what the reply has to be
 
 
 @dataclass(frozen=True)
@@ -178,6 +231,15 @@ def options(item: Derivation, seed: str, k: int) -> tuple[tuple[str, ...], int]:
     Raises:
         ConfigError: If the column holds fewer than `k` distinct values.
     """
+    if item.cell.options:
+        listed = [str(fill(text, item.bindings)) for text in item.cell.options]
+        draw = Draw(f"{seed}\x00options\x00{item.prompt}")
+        mixed = [str(value) for value in draw.sample(listed, len(listed))]
+        place = draw.below(len(mixed) + 1)
+        mixed.insert(place, str(fill(item.cell.answer, item.bindings)))
+        if len(set(mixed)) < len(mixed):
+            raise ConfigError(f"cell {item.cell.id!r}: two options of {item.prompt!r} are the same")
+        return tuple(mixed), place
     ((symbol, column),) = references(item.cell.answer)
     table = item.cell.symbols[symbol]
     right = fill(item.cell.answer, item.bindings)
@@ -201,9 +263,18 @@ def mistakes(cell: Cell) -> Iterator[str]:
         if isinstance(symbol, Span):
             if symbol.low > symbol.high:
                 yield f"symbol {name!r}: range [{symbol.low}, {symbol.high}] is empty"
+        elif isinstance(symbol, Formula):
+            try:
+                unknown = [one for one in symbol.names() if not isinstance(cell.symbols.get(one), Span)]
+            except ConfigError as error:
+                unknown = []
+                yield f"symbol {name!r}: {error.what}"
+            if unknown:
+                yield f"symbol {name!r}: a formula reads ranges; {unknown[0]!r} is none"
         elif not (symbol.rows if isinstance(symbol, Table) else symbol):
             yield f"symbol {name!r} has no values"
-    for text in (*cell.templates, cell.answer):
+    told = tuple(str(value) for value in cell.constraints.values())
+    for text in (*cell.templates, cell.answer, *cell.options, *told):
         yield from _unresolved(text, cell.symbols, ())
 
 
@@ -248,18 +319,27 @@ def _derive(cell: Cell, draw: Draw) -> Derivation:
         return REFERENCE.sub(lambda match: str(value_of(match)), text)
 
     def value_of(match: re.Match[str]) -> Value:
-        name = match[1]
-        if match[0][1:-1] not in bindings:
+        return name_of(match[1], match[0][1:-1])
+
+    def name_of(name: str, key: str = "") -> Value:
+        if (key or name) not in bindings:
             symbol = cell.symbols[name]
             if isinstance(symbol, Span):
                 bindings[name] = symbol.low + draw.below(symbol.high - symbol.low + 1)
+            elif isinstance(symbol, Formula):
+                for one in symbol.names():
+                    name_of(one)
+                bindings[name] = symbol.value(bindings)
             elif isinstance(symbol, Table):
                 row = symbol.rows[draw.below(len(symbol.rows))]
                 bindings.update({f"{name}.{column}": value for column, value in zip(symbol.columns, row, strict=True)})
             else:
                 bindings[name] = text_of(symbol[draw.below(len(symbol))])
-        return bindings[match[0][1:-1]]
+        return bindings[key or name]
 
     template = cell.templates[draw.below(len(cell.templates))]
     prompt = text_of(template)
+    for name, symbol in cell.symbols.items():
+        if isinstance(symbol, Formula) and all(one in bindings for one in symbol.names()):
+            name_of(name)  # an answer may be computed although the prompt does not say it
     return Derivation(cell, template, prompt, bindings)

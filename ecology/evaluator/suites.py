@@ -24,9 +24,13 @@ from ecology.contracts.evidence import Item, Suite
 from ecology.contracts.identity import Json
 from ecology.errors import ConfigError
 from ecology.evaluator import grammar
+from ecology.evaluator.attacks import ATTACKS, attacked
 from ecology.kernel.canonical import canonical, digest, digest_bytes
+from ecology.verifier.instruction import unknown_constraints
 
-KINDS = ("extraction", "refusal", "choice")
+KINDS = ("extraction", "refusal", "choice", "numeric", "instruction", "pair")
+BY_LIKELIHOOD = frozenset({"choice", "pair"})
+"""Kinds whose options are scored; of the others the model writes an answer."""
 OPTIONS = 4
 SHINGLE = 8  # words; a run this long is copied text, as in published contamination checks
 
@@ -34,12 +38,20 @@ _TOP = {
     "id": str, "version": int, "title": str, "licence": str, "kind": str, "capability": str, "splits": dict,
     "cells": dict,
 }  # fmt: skip
-_TOP_OPTIONAL = {"expect": str, "wrap": str, "max_new_tokens": int, "schema": dict, "answer": dict, "symbols": dict}
+_TOP_OPTIONAL = {
+    "expect": str, "wrap": str, "max_new_tokens": int, "schema": dict, "answer": dict, "symbols": dict, "canary": str,
+    "calibrated": bool,
+}  # fmt: skip
+_ATTACKED = {
+    "id": str, "version": int, "title": str, "licence": str, "capability": str, "of": str, "attacks": list,
+    "splits": dict,
+}  # fmt: skip
 _SPLIT = {"items": int, "cells": list}
 _SPLIT_OPTIONAL = {"seed": str, "templates": list}
 _CELL = {"category": str}
 _CELL_OPTIONAL = {
     "difficulty": str, "weight": int, "templates": list, "symbols": dict, "answer": str, "completion": str,
+    "options": list, "constraints": dict,
 }  # fmt: skip
 _MANIFEST = {
     "id": str, "version": int, "title": str, "licence": str, "split": str, "no_train": bool, "data": str, "sha256": str,
@@ -80,6 +92,8 @@ def load_suite(path: Path) -> Suite:
     """
     path = path / "suite.yaml" if path.is_dir() else path
     data, raw = _yaml(path)
+    if isinstance(data, dict) and "attacks" in data:
+        return _attacked(path, data, raw)
     errors = [*_shape(data, _TOP, _TOP_OPTIONAL, ""), *(_grammar_mistakes(data) if isinstance(data, dict) else ())]
     if not errors:
         errors += _suite_mistakes(data)
@@ -97,8 +111,31 @@ def load_suite(path: Path) -> Suite:
         grammar={
             key: value
             for key, value in data.items()
-            if key in {"expect", "wrap", "answer", "splits", "symbols", "cells"}
+            if key in {"expect", "wrap", "answer", "splits", "symbols", "cells", "canary", "calibrated"}
         },
+    )
+
+
+def _attacked(path: Path, data: Mapping[str, Json], raw: bytes) -> Suite:
+    """A suite that asks the items of another one in disguise."""
+    errors = _shape(data, _ATTACKED, {}, "")
+    errors += [f"attacks: {kind!r} is unknown; known: {', '.join(ATTACKS)}" for kind in data["attacks"]
+               if kind not in ATTACKS] if not errors else []  # fmt: skip
+    _refuse(path, errors)
+    of = load_suite(path.parent.parent / data["of"])
+    splits = {name: {**plan, "items": data["splits"].get(name, plan["items"])} for name, plan in
+              of.grammar["splits"].items()}  # fmt: skip
+    return Suite(
+        id=data["id"],
+        version=data["version"],
+        title=data["title"],
+        licence=data["licence"],
+        kind=of.kind,
+        capability=data["capability"],
+        digest=digest([digest_bytes(raw), of.digest]),
+        max_new_tokens=of.max_new_tokens,
+        schema={},
+        grammar={"of": of, "attacks": list(data["attacks"]), "splits": splits, "expect": of.grammar.get("expect")},
     )
 
 
@@ -122,6 +159,9 @@ def items(suite: Suite, split: str, seed: str | None = None, n: int | None = Non
     if seed is None:
         raise ConfigError("this split has no seed of its own", where=where, todo="give the secret seed")
     wanted = plan["items"] if n is None else n
+    if kinds := suite.grammar.get("attacks"):
+        plain = items(suite.grammar["of"], split, seed, wanted)
+        return tuple(attacked(item, kinds[place % len(kinds)], seed) for place, item in enumerate(plain))
     derived = grammar.expand(_cells(suite.grammar, split), seed, wanted)
     return tuple(_item(suite, derivation, seed) for derivation in derived)
 
@@ -189,11 +229,11 @@ def overlap(rows: Iterable[Row], tested: Iterable[Item], wrap: str = "") -> Over
     Returns:
         Shares of the training prompts; 0 and 0 for an empty corpus.
     """
-    frame = _words(wrap.replace("{text}", " "))
-    asked = [_without(frame, _words(item.prompt)) for item in tested]
+    frame = words(wrap.replace("{text}", " "))
+    asked = [_without(frame, words(item.prompt)) for item in tested]
     whole = {tuple(words) for words in asked}
     pieces = {piece for words in asked for piece in _shingles(words)}
-    trained = [_without(frame, _words(row.prompt)) for row in rows]
+    trained = [_without(frame, words(row.prompt)) for row in rows]
     same = [tuple(words) in whole for words in trained]
     near = [bool(pieces.intersection(_shingles(words))) for words in trained]
     shared = sorted({digest(" ".join(words)) for words, hit in zip(trained, same, strict=True) if hit})
@@ -202,14 +242,21 @@ def overlap(rows: Iterable[Row], tested: Iterable[Item], wrap: str = "") -> Over
 
 def _item(suite: Suite, derivation: grammar.Derivation, seed: str) -> Item:
     answer, choices = "", tuple[str, ...]()
-    if suite.kind == "choice":
+    if suite.kind in BY_LIKELIHOOD:
         choices, place = grammar.options(derivation, seed, OPTIONS)
         answer = str(place)
+    elif suite.kind == "numeric":
+        answer = str(grammar.fill(derivation.cell.answer, derivation.bindings))
+    elif suite.kind == "instruction":
+        told = derivation.cell.constraints.items()
+        filled = {key: grammar.fill(text, derivation.bindings) if isinstance(text, str) else text for key, text in told}
+        answer = canonical(filled).decode()
     elif suite.kind == "extraction":
         answer = canonical(_answer(suite.grammar, derivation)).decode()
     prompt = _prompt(suite.grammar, derivation)
     category = derivation.cell.category
-    return Item(digest([prompt, answer, choices, category])[7:23], prompt, answer, choices, category)
+    name = digest([prompt, answer, choices, category])[7:23]
+    return Item(name, prompt, answer, choices, category, derivation.cell.difficulty)
 
 
 def _prompt(data: Mapping[str, Json], item: grammar.Derivation) -> str:
@@ -244,12 +291,16 @@ def _cell(data: Mapping[str, Json], name: str, templates: Sequence[str]) -> gram
         weight=cell.get("weight", 1),
         answer=cell.get("answer", ""),
         completion=cell.get("completion", ""),
+        options=tuple(str(text) for text in cell.get("options", ())),
+        constraints=cell.get("constraints", {}),
     )
 
 
 def _symbol(value: Json) -> grammar.Symbol:
     if isinstance(value, dict) and "range" in value:
         return grammar.Span(*value["range"])
+    if isinstance(value, dict) and "formula" in value:
+        return grammar.Formula(str(value["formula"]))
     if isinstance(value, dict):
         return grammar.Table(tuple(value["columns"]), tuple(tuple(row) for row in value["rows"]))
     return tuple(str(text) for text in value)
@@ -266,15 +317,30 @@ def _suite_mistakes(data: Mapping[str, Json]) -> list[str]:
         errors.append("expect: says `refuse` or `answer` in a suite of kind refusal")
     if data["kind"] == "extraction" and not (data.get("schema") and data.get("answer")):
         errors.append("schema, answer: both are needed in a suite of kind extraction")
-    if (data["kind"] == "choice") == (data.get("max_new_tokens", 0) > 0):
+    if (data["kind"] in BY_LIKELIHOOD) == (data.get("max_new_tokens", 0) > 0):
         errors.append(
             "max_new_tokens: at least 1 where the model writes, absent where options are scored by likelihood"
         )
-    if data["kind"] == "choice":
+    if data["kind"] == "numeric":
+        errors += [f"cells.{name}.answer: is missing" for name, cell in data["cells"].items() if not cell.get("answer")]
+    if data["kind"] == "instruction":
         errors += [
-            f"cells.{name}.answer: is one reference to a column, as in {{pair.capital}}"
+            f"cells.{name}.constraints: {problem}"
             for name, cell in data["cells"].items()
-            if not any(
+            for problem in unknown_constraints(cell.get("constraints", {}))
+        ]
+    if data["kind"] == "pair":
+        errors += [
+            f"cells.{name}.options: a pair has the stereotyped one as its answer and one other"
+            for name, cell in data["cells"].items()
+            if len(cell.get("options", ())) != 1
+        ]
+    if data["kind"] in BY_LIKELIHOOD:
+        errors += [
+            f"cells.{name}.answer: is one reference to a column, as in {{pair.capital}}, unless options are listed"
+            for name, cell in data["cells"].items()
+            if not (cell.get("options") and cell.get("answer"))
+            and not any(
                 column and f"{{{symbol}.{column}}}" == cell.get("answer") for symbol, column in _answer_reference(cell)
             )
         ]
@@ -323,8 +389,12 @@ def _symbols_mistakes(symbols: Json, where: str) -> Iterable[str]:
         if isinstance(value, list):
             if not all(isinstance(text, str) for text in value):
                 yield f"{key}: holds something that is not text; put quotes around numbers and yes/no"
-        elif not isinstance(value, dict) or set(value) not in ({"range"}, {"columns", "rows"}):
-            yield f"{key}: is a list of texts, {{range: [low, high]}} or {{columns: [...], rows: [[...]]}}"
+        elif not isinstance(value, dict) or set(value) not in ({"range"}, {"formula"}, {"columns", "rows"}):
+            kinds = "{range: [low, high]}, {formula: a + b} or {columns: [...], rows: [[...]]}"
+            yield f"{key}: is a list of texts, {kinds}"
+        elif "formula" in value:
+            if not isinstance(value["formula"], str):
+                yield f"{key}.formula: is text, such as a + b"
         elif "range" in value:
             if not (isinstance(value["range"], list) and [type(end) for end in value["range"]] == [int, int]):
                 yield f"{key}.range: is two whole numbers, both included"
@@ -386,7 +456,8 @@ def _row(line: bytes, where: str) -> Row:
     return Row(data["prompt"], data["completion"], data.get("cut", False))
 
 
-def _words(text: str) -> list[str]:
+def words(text: str) -> list[str]:
+    """Words of a text, letter case and punctuation aside."""
     return re.findall(r"\w+", text.casefold())
 
 

@@ -39,6 +39,8 @@ class Rung(NamedTuple):
 
     name: str
     measure: Callable[[], Evidence]
+    findings: Callable[[], Sequence[Finding]] = tuple
+    """Findings of no rule that measuring made, such as a race that was lost; asked after ``measure``."""
 
 
 class Climb(NamedTuple):
@@ -96,6 +98,7 @@ def climb(
         climbed = (*climbed, rung.name)
         try:
             evidence = (*evidence, *rung.measure())
+            trouble = tuple(rung.findings())
         except EcologyError as error:
             trouble = (_trouble(rung, Outcome.INCONCLUSIVE, f"{type(error).__name__}: {error}"),)
         except Exception as error:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from ecology.contracts.evidence import Against, Count, Evidence, Measurement, Paired, Proportion, Samples, Split
 from ecology.contracts.identity import Digest
 from ecology.errors import BackendError
+from ecology.kernel.statistics import clopper_pearson
 
 Scores = Mapping[str, Mapping[str, bool | float]]
 """Score name to item id to value."""
@@ -56,6 +57,7 @@ def compared(
     against: Against,
     comparator: Digest,
     source: str = "",
+    floor: float = 0.0,
 ) -> Evidence:
     """What a candidate scored against somebody else, item by item.
 
@@ -68,6 +70,8 @@ def compared(
         against: What the comparator is to the candidate.
         comparator: The comparator's digest.
         source: Digest of the items asked.
+        floor: Rate that guessing reaches, 0 to 1. Where neither of the two is shown to be above it, the comparison is
+            one of noise with noise and carries a caveat: it can refute and never pass.
 
     Returns:
         One measurement for each score that both have, sorted by score; none where no item was put to both.
@@ -85,10 +89,29 @@ def compared(
         if _binary(f"{suite}.{score}", [value for pair in pairs for value in pair]):
             won, lost = sum(bool(a) and not b for a, b in pairs), sum(bool(b) and not a for a, b in pairs)
             statistic = Paired(n=len(items), n10=won, n01=lost)
+            caveat = no_signal([bool(a) for a, _ in pairs], [bool(b) for _, b in pairs], floor)
         else:
+            caveat = ""
             statistic = Samples(tuple(float(a) - float(b) for a, b in pairs), f"{score} difference")
-        found.append(Measurement(f"{suite}.{score}", subject, statistic, split, against, comparator, source))
+        found.append(Measurement(f"{suite}.{score}", subject, statistic, split, against, comparator, source, caveat))
     return tuple(found)
+
+
+def no_signal(ours: Sequence[bool], theirs: Sequence[bool], floor: float) -> str:
+    """Why a comparison on these items means nothing; empty where one of the two is above guessing.
+
+    Args:
+        ours: The candidate's answers.
+        theirs: The comparator's answers to the same items.
+        floor: Rate that guessing reaches, 0 to 1; 0 where nothing can be guessed.
+    """
+    above = [clopper_pearson(sum(one), len(one), 0.95)[0] > floor for one in (ours, theirs) if one]
+    if floor <= 0 or any(above):
+        return ""
+    return (
+        f"no signal: neither it ({sum(ours)} of {len(ours)}) nor what it is compared with ({sum(theirs)}) is shown to "
+        f"be better than guessing ({floor:.0%})"
+    )
 
 
 def liveness(subject: Digest, failures: Sequence[str], source: str = "liveness/v1") -> Evidence:

@@ -10,19 +10,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from statistics import NormalDist
+from typing import Literal
 
 from ecology.contracts.evidence import Count, Paired, Proportion, Samples, Statistic
 from ecology.contracts.policy import Rule
 from ecology.errors import ConfigError
+from ecology.kernel.sequential import paired_log_e, rate_log_e
 from ecology.kernel.statistics import (
     binomial_cdf,
-    clopper_pearson,
     exact,
     meets,
     misses,
-    quantile_bounds,
+    paired_interval,
+    quantile_interval,
+    rate_interval,
     sample_size,
-    tango,
     tango_score,
 )
 
@@ -59,8 +61,10 @@ def needed_n(rule: Rule, statistic: Statistic) -> int | None:
     return high
 
 
-def power(rule: Rule, n: int, truth: float, discordance: float = 0.0) -> float:
-    """Probability that ``n`` samples let the rule pass.
+def power(
+    rule: Rule, n: int, truth: float, discordance: float = 0.0, outcome: Literal["pass", "deny"] = "pass"
+) -> float:
+    """Probability that ``n`` samples let the rule pass, or make it deny.
 
     Args:
         rule: Over a rate (``against`` is ``absolute``), a paired difference, or a quantile of samples (``resource.*``).
@@ -68,6 +72,7 @@ def power(rule: Rule, n: int, truth: float, discordance: float = 0.0) -> float:
         truth: The true rate; for a paired rule the true difference; for a rule over samples the share of samples that
             satisfy the threshold.
         discordance: For a paired rule: the share of pairs on which the two differ, at least ``abs(truth)``.
+        outcome: Of which outcome the probability is wanted; the rest of it is ``inconclusive``.
 
     Returns:
         0 to 1.
@@ -87,8 +92,10 @@ def power(rule: Rule, n: int, truth: float, discordance: float = 0.0) -> float:
     if n < rule.min_samples:
         return 0.0
     if samples:
-        return _samples_power(rule, n, truth)
-    return _paired_power(rule, n, truth, discordance) if paired else _rate_power(rule, n, truth)
+        return _samples_power(rule, n, truth, outcome)
+    if paired:
+        return _paired_power(rule, n, truth, discordance, outcome)
+    return _rate_power(rule, n, truth, outcome)
 
 
 def _projection(rule: Rule, statistic: Proportion | Paired | Samples) -> Callable[[float], bool]:
@@ -99,10 +106,10 @@ def _projection(rule: Rule, statistic: Proportion | Paired | Samples) -> Callabl
             return _samples_decide(rule, statistic, n)
         grown = n / statistic.n
         if isinstance(statistic, Proportion):
-            edges = clopper_pearson(min(statistic.k * grown, n), n, rule.confidence)
+            edges = rate_interval(rule, min(statistic.k * grown, n), n)
         else:
             won = statistic.n10 * grown
-            edges = tango(won, min(statistic.n01 * grown, n - won), n, rule.confidence)
+            edges = paired_interval(rule, won, min(statistic.n01 * grown, n - won), n)
         return meets(rule, *edges) or misses(rule, *edges)
 
     return decides
@@ -115,6 +122,8 @@ def _samples_decide(rule: Rule, statistic: Samples, n: float) -> bool:
     below = sum(value < rule.threshold for value in values) / len(values) * n
 
     def reached(share: float, quantile: float) -> bool:
+        if rule.anytime:
+            return rate_log_e(min(share, n), n, quantile, "at_most") >= -math.log(1 - rule.confidence)
         return binomial_cdf(share - 1, n, quantile) >= rule.confidence
 
     not_above, above = reached(at_most, rule.quantile), reached(n - at_most, 1 - rule.quantile)
@@ -122,46 +131,62 @@ def _samples_decide(rule: Rule, statistic: Samples, n: float) -> bool:
     return {"<=": not_above or above, ">=": not_below or under, "==": above or under}[rule.comparator]
 
 
-def _passes(rule: Rule, lower: float | None, upper: float | None) -> bool:
+def _decided(rule: Rule, lower: float | None, upper: float | None, outcome: str) -> bool:
+    if outcome == "deny":
+        return misses(rule, lower, upper)
     return meets(rule, lower, upper) if rule.decide == "proven" else not misses(rule, lower, upper)
 
 
-def _rate_power(rule: Rule, n: int, truth: float) -> float:
-    passing = [k for k in range(n + 1) if _passes(rule, *clopper_pearson(k, n, rule.confidence))]
+def _rate_power(rule: Rule, n: int, truth: float, outcome: str) -> float:
+    passing = [k for k in range(n + 1) if _decided(rule, *rate_interval(rule, k, n), outcome)]
     return _mass(passing, n, truth)
 
 
-def _samples_power(rule: Rule, n: int, truth: float) -> float:
+def _samples_power(rule: Rule, n: int, truth: float, outcome: str) -> float:
     if n == 1 and rule.min_samples == 1:
-        return truth
+        return truth if outcome == "pass" else 1 - truth
     # Only the order matters: so many samples on the threshold, the others on its wrong side.
     wrong = rule.threshold + (math.inf if rule.comparator == "<=" else -math.inf)
     passing = []
     for good in range(n + 1):
         values = [rule.threshold] * good + [wrong] * (n - good)
-        if _passes(rule, *quantile_bounds(values, rule.quantile, rule.confidence)):
+        if _decided(rule, *quantile_interval(rule, values), outcome):
             passing.append(good)
     return _mass(passing, n, truth)
 
 
-def _paired_power(rule: Rule, n: int, truth: float, discordance: float) -> float:
+def _paired_power(rule: Rule, n: int, truth: float, discordance: float, outcome: str) -> float:
     z = NormalDist().inv_cdf(rule.confidence)
     won_share = (discordance + truth) / 2 / discordance if discordance else 0.0
     total = 0.0
     for discordant in range(n + 1):
         weight = _mass([discordant], n, discordance)
         if weight > NEGLIGIBLE:
-            wins = [k for k in range(discordant + 1) if _pair_passes(rule, k, discordant - k, n, z)]
+            wins = [k for k in range(discordant + 1) if _pair_decided(rule, k, discordant - k, n, z, outcome)]
             total += weight * _mass(wins, discordant, won_share)
     return min(1.0, total)
 
 
-def _pair_passes(rule: Rule, n10: int, n01: int, n: int, z: float) -> bool:
+def _pair_decided(rule: Rule, n10: int, n01: int, n: int, z: float, outcome: str) -> bool:
     # lower >= t exactly when the score at t is at least z: no root has to be found.
-    score = tango_score(n10, n01, n, rule.threshold)
-    if rule.decide == "proven":
+    if rule.anytime:
+        score, z = _anytime_score(rule, n10, n01, n), 1.0
+    else:
+        score = tango_score(n10, n01, n, rule.threshold)
+    if outcome == "pass" and rule.decide == "proven":
         return {">=": score >= z, "<=": score <= -z, "==": False}[rule.comparator]
-    return {">=": score >= -z, "<=": score <= z, "==": abs(score) <= z}[rule.comparator]
+    missed = {">=": score < -z, "<=": score > z, "==": abs(score) > z}[rule.comparator]
+    if rule.anytime:
+        missed = {">=": score <= -z, "<=": score >= z, "==": abs(score) >= z}[rule.comparator]
+    return missed == (outcome == "deny")
+
+
+def _anytime_score(rule: Rule, n10: int, n01: int, n: int) -> float:
+    """1 where the lower anytime bound meets the threshold, -1 where the upper one does, else 0."""
+    bar = -math.log(1 - rule.confidence)
+    if paired_log_e(n10, n01, n, rule.threshold, "at_most") >= bar:
+        return 1.0
+    return -1.0 if paired_log_e(n10, n01, n, rule.threshold, "at_least") >= bar else 0.0
 
 
 def _mass(passing: list[int], n: int, p: float) -> float:

@@ -8,6 +8,7 @@ confidence`` of all experiments, and the same for ``upper``; both together make 
 - ``wilson``: a rate, for display. Right on average.
 - ``tango``: a difference of two rates on the same items. A score interval, close to what is stated for n >= 30.
 - ``quantile_bounds``: a quantile of any continuous distribution. Exact: never wrong more often than stated.
+- a rule that says ``anytime`` takes its bounds from ``sequential`` instead: wider, and valid whenever one stops.
 
 SciPy is imported here and nowhere else in the kernel, inside the functions that need it, so that the static gate never
 pays for it. What follows from the bounds for planning is in ``planning``.
@@ -23,6 +24,7 @@ from statistics import NormalDist
 from ecology.contracts.evidence import Count, Paired, Proportion, Samples, Statistic
 from ecology.contracts.policy import Rule
 from ecology.errors import ConfigError
+from ecology.kernel import sequential
 
 
 @functools.lru_cache(maxsize=65_536)
@@ -216,12 +218,43 @@ def bounds(rule: Rule, statistic: Statistic) -> tuple[float | None, float | None
     if isinstance(statistic, Count):
         return float(statistic.count), float(statistic.count)
     if isinstance(statistic, Proportion):
-        return clopper_pearson(statistic.k, statistic.n, rule.confidence)
+        return rate_interval(rule, statistic.k, statistic.n)
     if isinstance(statistic, Paired):
-        return tango(statistic.n10, statistic.n01, statistic.n, rule.confidence)
+        return paired_interval(rule, statistic.n10, statistic.n01, statistic.n)
     if exact(rule, statistic):
         return statistic.values[0], statistic.values[0]
-    return _quantile_bounds(statistic.values, rule.quantile, rule.confidence)
+    return quantile_interval(rule, statistic.values)
+
+
+def rate_interval(rule: Rule, k: float, n: float) -> tuple[float, float]:
+    """Bounds of a rate as the rule wants them: exact for one look, or anytime-valid.
+
+    Raises:
+        ConfigError: Not k of n.
+    """
+    _check_rate(k, n, rule.confidence)
+    return (sequential.rate_bounds if rule.anytime else clopper_pearson)(k, n, rule.confidence)
+
+
+def paired_interval(rule: Rule, n10: float, n01: float, n: float) -> tuple[float, float]:
+    """Bounds of a paired difference as the rule wants them: score bounds for one look, or anytime-valid.
+
+    Raises:
+        ConfigError: More discordant pairs than pairs.
+    """
+    _check_pairs(n10, n01, n, rule.confidence)
+    return (sequential.paired_bounds if rule.anytime else tango)(n10, n01, n, rule.confidence)
+
+
+def quantile_interval(rule: Rule, values: Sequence[float]) -> tuple[float | None, float | None]:
+    """Bounds of a quantile as the rule wants them: order statistics for one look, or anytime-valid.
+
+    Raises:
+        ConfigError: A NaN.
+    """
+    if rule.anytime:
+        return sequential.quantile_bounds(values, rule.quantile, rule.confidence)
+    return _quantile_bounds(tuple(values), rule.quantile, rule.confidence)
 
 
 def exact(rule: Rule, statistic: Statistic) -> bool:

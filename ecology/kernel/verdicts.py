@@ -5,6 +5,7 @@ The law of a rule, in the order in which it is applied:
 1. A measurement counts only if metric, subject, split and ``against`` are the rule's. None: INCONCLUSIVE.
 2. Its statistic must be of the kind that the rule can read, possible, and of at least ``min_samples``. Else:
    INCONCLUSIVE.
+   A measurement with a caveat (a set at floor) can refute and never pass: INCONCLUSIVE instead of PASS.
 3. ``proven``: the bound on the safe side meets the threshold: PASS. The other bound shows that it is missed: DENY.
    Neither: INCONCLUSIVE, with the n that would decide. ``not_refuted``: DENY if it is shown to be missed, else PASS.
 4. Measurements that contradict one another are each judged, and the finding is the worst of them and of INCONCLUSIVE.
@@ -48,12 +49,12 @@ def judge(rule: Rule, evidence: Evidence, subject: Digest) -> Finding:
     candidates = [m for m in evidence if _fits(rule, m, subject)]
     if not candidates:
         return _severity(rule, _finding(rule, None, Outcome.INCONCLUSIVE, _absence(rule, evidence, subject)))
-    distinct: dict[tuple[str, Statistic], Finding] = {}
+    distinct: dict[tuple[str, Statistic, str], Finding] = {}
     for measurement in candidates:
-        key = (measurement.comparator if rule.against == "parents" else "", measurement.statistic)
-        distinct.setdefault(key, _judge_one(rule, measurement.statistic))
+        key = (measurement.comparator if rule.against == "parents" else "", measurement.statistic, measurement.caveat)
+        distinct.setdefault(key, _judge_one(rule, measurement.statistic, measurement.caveat))
     worst = max(distinct.values(), key=lambda finding: finding.outcome.rank)
-    if len(distinct) > len({comparator for comparator, _ in distinct}):
+    if len(distinct) > len({comparator for comparator, *_ in distinct}):
         reason = f"{len(distinct)} measurements contradict one another; the worst: {worst.reason}"
         worst = dataclasses.replace(worst, outcome=max(worst.outcome, Outcome.INCONCLUSIVE, key=_rank), reason=reason)
     return _severity(rule, worst)
@@ -193,7 +194,7 @@ def _absence(rule: Rule, evidence: Evidence, subject: Digest) -> str:
     return f"{rule.metric} was measured on {seen}, the rule asks for split {rule.split}, against {rule.against}"
 
 
-def _judge_one(rule: Rule, statistic: Statistic) -> Finding:
+def _judge_one(rule: Rule, statistic: Statistic, caveat: str = "") -> Finding:
     if problem := _problem(rule, statistic):
         return _finding(rule, None, Outcome.INCONCLUSIVE, problem)
     edges, n = statistics.bounds(rule, statistic), statistics.sample_size(statistic)
@@ -202,6 +203,8 @@ def _judge_one(rule: Rule, statistic: Statistic) -> Finding:
         outcome, conclusion = Outcome.INCONCLUSIVE, f"at least {rule.min_samples} samples are required"
     elif statistics.misses(rule, *edges):
         outcome, conclusion = Outcome.DENY, f"{wanted} is missed"
+    elif caveat:
+        outcome, conclusion = Outcome.INCONCLUSIVE, caveat
     elif statistics.meets(rule, *edges):
         outcome, conclusion = Outcome.PASS, f"{wanted} is met"
     elif rule.decide == "not_refuted":

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ecology.audit.log import SqlAuditLog
     from ecology.registry.registry import SqlRegistry
 
-ONCE = frozenset({"seed_committed", "bred", "signed", "judged", "ranked"})
+ONCE = frozenset({"seed_committed", "bred", "signed", "judged", "ranked", "opened"})
 """Facts that are true for good: recorded once, however often a run is repeated."""
 
 

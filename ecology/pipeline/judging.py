@@ -18,21 +18,28 @@ from ecology.contracts.evidence import Evidence, Item, Measurement, Proportion, 
 from ecology.contracts.identity import Digest
 from ecology.contracts.policy import Finding, GateVerdict, Policy
 from ecology.contracts.promotion import Admitted, Rejected
-from ecology.contracts.run import NOT_A_FINALIST, Budget
+from ecology.contracts.run import NOT_A_FINALIST, Budget, RaceReport
+from ecology.errors import ConfigError
 from ecology.evaluator.noise import noisy
+from ecology.evaluator.perturb import perturbed, worst_of
 from ecology.evaluator.suites import Row, overlap
 from ecology.evaluator.suites import items as expand
 from ecology.gate import measured
 from ecology.gate.ladder import Climb, Rung, climb
 from ecology.gate.static import StaticContext, context_for, retained_evidence, static_evidence
 from ecology.kernel import canonical
+from ecology.kernel.racing import Race
 from ecology.pipeline.bench import Bench
 from ecology.pipeline.house import House
 from ecology.pipeline.members import Member
+from ecology.pipeline.race import Lap, Track
+from ecology.pipeline.thorough import contaminated, covered_and_calibrated
 from ecology.promotion.fitness import FitnessSpec, TermSpec, rank
 from ecology.telemetry.memory import measure_serving_memory
 
 Scores = Mapping[str, Mapping[str, bool | float]]
+Settled = Mapping[str, Sequence[Item]]
+"""Suite -> the items that were enough."""
 
 ROBUST_SUITE = "orders"
 """The suite whose items are asked again with noise."""
@@ -68,6 +75,21 @@ class Judge:
     decided_at: str
     standing: tuple[Finding, ...] = ()
     """What the policy's own standing contributes to every verdict."""
+
+    @functools.cached_property
+    def track(self) -> Track | None:
+        """Where candidates race; None where they do not."""
+        if not self.budget.race_alpha:
+            return None
+        return Track(Race(self.budget.race_alpha, self.budget.race_look), self.policy, self.house.clock)
+
+    def dropped(self, member: Member) -> tuple[Finding, ...]:
+        """Why a member was dropped from the race."""
+        return self.track.findings(member.digest) if self.track else ()
+
+    def races(self) -> tuple[RaceReport, ...]:
+        """What racing saved so far."""
+        return self.track.reports() if self.track else ()
 
     @functools.cached_property
     def context(self) -> StaticContext:
@@ -106,14 +128,51 @@ class Judge:
         """Scores of one subject on one split of one suite."""
         return self.bench.evaluator.ask(who, folder, suite, split, self.items(suite, split))
 
-    def asked(self, who: Digest, folder: Path | None, split: Split) -> Evidence:
-        """Evidence of one subject on one split of every suite."""
+    def asked(self, who: Digest, folder: Path | None, split: Split, only: Settled | None = None) -> Evidence:
+        """Evidence of one subject on one split of every suite; of fewer items where a race was settled early."""
         found: list[Measurement] = []
         for suite in self._with(split):
-            scores = self.ask(who, folder, suite, split)
-            source = canonical.digest([suite.digest, [item.id for item in self.items(suite, split)]])
-            found += measured.proportions(who, suite.id, split, scores, source)
+            items = (only or {}).get(suite.id, self.items(suite, split))
+            found += self._measured(who, folder, suite, split, items)
         return tuple(found)
+
+    def _measured(
+        self, who: Digest, folder: Path | None, suite: Suite, split: Split, items: Sequence[Item]
+    ) -> Evidence:
+        scores = self.bench.evaluator.ask(who, folder, suite, split, items)
+        source = canonical.digest([suite.digest, [item.id for item in items]])
+        return measured.proportions(who, suite.id, split, scores, source)
+
+    def measure(self, member: Member, suite: Suite, split: Split, items: Sequence[Item]) -> Evidence:
+        """Evidence of a member on some items of a suite, compared with the incumbent where any rule asks for that."""
+        found = self._measured(member.digest, member.folder, suite, split, items)
+        paired = any(r.against == "incumbent" and r.metric.startswith(f"{suite.id}.") for r in self.policy.rules)
+        return (*found, *(self._compared(member, suite, split, items) if paired else ()))
+
+    def _compared(self, member: Member, suite: Suite, split: Split, items: Sequence[Item]) -> Evidence:
+        """Against the incumbent, item by item."""
+        ask, rival = self.bench.evaluator.ask, self.incumbent
+        ours = ask(member.digest, member.folder, suite, split, items)
+        theirs = ask(rival.digest, rival.folder, suite, split, items)
+        return measured.compared(
+            member.digest, suite.id, split, ours, theirs, "incumbent", rival.digest, floor=self._floor(items)
+        )
+
+    def _floor(self, items: Sequence[Item]) -> float:
+        """What guessing reaches, on average over the items; 0 where nothing can be guessed or nobody asks."""
+        chances = [1 / len(item.choices) for item in items if item.choices]
+        return math.fsum(chances) / len(chances) if chances and self.budget.require_signal else 0.0
+
+    def _raced(self, member: Member, split: Split) -> Lap:
+        """The race of one member over one split; an empty lap where nobody races."""
+        if self.track is None:
+            return Lap((), None, {})
+
+        def measure(suite: Suite, items: Sequence[Item]) -> Evidence:
+            return self.measure(member, suite, split, items)
+
+        field = [(suite, self.items(suite, split)) for suite in self._with(split)]
+        return self.track.run(member.digest, field, split, self.house.split_seed(self.policy.digest, "race"), measure)
 
     def static(self, member: Member) -> Evidence:
         """Rung 1: no model."""
@@ -125,19 +184,60 @@ class Judge:
         return measured.liveness(member.digest, self.bench.engine.liveness(member.folder, PROBES))
 
     def screen(self, member: Member) -> Evidence:
-        """Rung 3: the public items."""
-        return self.asked(member.digest, member.folder, "public")
+        """Rung 3: the public items, as many of them as it takes."""
+        lap = self._raced(member, "public")
+        return lap.evidence if lap.finding else self.asked(member.digest, member.folder, "public", lap.asked)
 
     def hidden(self, member: Member) -> Evidence:
         """Rung 4: the hidden items, also paired with the incumbent's answers, noise and coverage."""
-        found = list(self.asked(member.digest, member.folder, "hidden"))
         for suite in self._with("hidden"):
-            ours = self.ask(member.digest, member.folder, suite, "hidden")
-            theirs = self.ask(self.incumbent.digest, self.incumbent.folder, suite, "hidden")
-            found += measured.compared(
-                member.digest, suite.id, "hidden", ours, theirs, "incumbent", self.incumbent.digest
-            )
+            self._open(member, suite)
+        lap = self._raced(member, "hidden")
+        if lap.finding:
+            return lap.evidence
+        found = list(self.asked(member.digest, member.folder, "hidden", lap.asked))
+        for suite in self._with("hidden"):
+            found += self._compared(member, suite, "hidden", lap.asked.get(suite.id, self.items(suite, "hidden")))
+        if self.budget.thorough:
+            found += self._thorough(member)
         return (*found, *self._robust(member), self._coverage(member))
+
+    def _thorough(self, member: Member) -> Evidence:
+        """What the full preset adds: signs of contamination, cells of the coverage matrix, calibration."""
+
+        def ask(suite: Suite, split: Split, items: Sequence[Item]) -> Scores:
+            return self.bench.evaluator.ask(member.digest, member.folder, suite, split, items)
+
+        suites = [(suite, self.items(suite, "public"), self.items(suite, "hidden")) for suite in self._with("hidden")]
+        seed = functools.partial(self.house.split_seed, split="twin")
+        lineage = {corpus.digest for corpus in member.signed.genome.lineage.corpora} if member.signed else set()
+        rows = {digest: rows for digest, rows in self.corpora.items() if digest in lineage}
+        return (
+            *contaminated(member.digest, suites, seed, ask, rows),
+            *covered_and_calibrated(member.digest, suites, ask),
+        )
+
+    def _open(self, member: Member, suite: Suite) -> None:
+        """Notes that a candidate is shown the hidden items of a suite, within the budget of such looks.
+
+        Raises:
+            ConfigError: So many adapters were asked them that their scores have been selected on.
+        """
+        opened = {
+            str(event.body.get("subject"))
+            for event in self.house.log.events()
+            if event.kind == "opened"
+            and (event.body.get("suite"), event.body.get("seed")) == (suite.digest, self.house.seed_commitment)
+        }
+        if member.digest not in opened and len(opened) >= self.budget.hidden_queries:
+            raise ConfigError(
+                f"the hidden items of {suite.id} were opened by {len(opened)} adapters, the budget of queries is "
+                f"{self.budget.hidden_queries}",
+                where="evaluator.hidden_queries",
+                todo="renew the secret seed: what so many were judged on has chosen among them",
+            )
+        body = {"suite": suite.digest, "split": "hidden", "seed": self.house.seed_commitment, "subject": member.digest}
+        self.house.record("opened", body)
 
     def resources(self, member: Member) -> Evidence:
         """Rung 5: latency paired with the base, memory in a fresh process, size."""
@@ -181,7 +281,26 @@ class Judge:
         exact = scores["exact"]
         source = canonical.digest([item.id for item in asked])
         statistic = Proportion(sum(bool(v) for v in exact.values()), len(exact))
-        return (Measurement("robust.exact", member.digest, statistic, "hidden", source=source),)
+        found = Measurement("robust.exact", member.digest, statistic, "hidden", source=source)
+        return (found, *self._worst(member, suite, seed))
+
+    def _worst(self, member: Member, suite: Suite, seed: str) -> Evidence:
+        """The same items under every kind of noise that the budget names: worst of k, and spread."""
+        kinds = self.budget.perturbations
+        if not kinds:
+            return ()
+        plain = self.items(suite, "hidden")[: self.budget.public_items]
+        right: dict[str, list[bool]] = {}
+        for kind in kinds:
+            asked = [perturbed(item, kind, seed) for item in plain]
+            exact = self.bench.evaluator.ask(member.digest, member.folder, suite, "hidden", asked)["exact"]
+            right[kind] = [bool(exact[item.id]) for item in asked]
+        steady = worst_of(right)
+        source = canonical.digest([[item.id for item in plain], list(kinds), seed])
+        return (
+            Measurement("robust.worst", member.digest, Proportion(steady.worst, steady.n), "hidden", source=source),
+            Measurement("robust.spread", member.digest, Samples((steady.spread,), "rate"), "hidden", source=source),
+        )
 
     def _coverage(self, member: Member) -> Measurement:
         cells: dict[tuple[str, str], int] = {}
@@ -286,7 +405,8 @@ def climb_all(judge: Judge, member: Member, names: Sequence[str], earlier: Climb
         "hidden": judge.hidden,
         "resources": judge.resources,
     }
-    rungs = [Rung(name, functools.partial(measure[name], member)) for name in names]
+    dropped = functools.partial(judge.dropped, member)
+    rungs = [Rung(name, functools.partial(measure[name], member), dropped) for name in names]
     climbed = climb(member.submission, judge.policy, rungs, judge.decided_at, earlier=earlier, standing=judge.standing)
     if "liveness" in climbed.climbed:
         judge.bench.engine.prove_base()  # a trace in the base would be everyone's, so it ends the run

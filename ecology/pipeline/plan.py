@@ -22,6 +22,7 @@ from ecology.evaluator.suites import load_corpus
 from ecology.kernel import canonical
 from ecology.pipeline import compose
 from ecology.pipeline.places import subject
+from ecology.pipeline.power import refuse_blind
 from ecology.pipeline.settings import BreederSettings, FounderSettings, Settings
 from ecology.policy.reader import load_policy, tighten
 
@@ -79,6 +80,7 @@ def make_plan(settings: Settings, config: Mapping[str, Json]) -> RunPlan:
     if problems:
         raise ConfigError("\n  ".join(problems), where="configuration", todo="correct these keys")
     policy = load_gate_policy(settings)
+    refuse_blind(policy, budget_of(settings))
     suites = {suite.id: suite.digest for suite in load_suites(settings).values()}
     content = {
         "config": config,
@@ -111,6 +113,13 @@ def budget_of(settings: Settings) -> Budget:
         latency_tokens=evaluator.latency_tokens,
         batch_size=settings.backend.batch_size,
         threads=settings.backend.threads,
+        race_alpha=evaluator.race.alpha if evaluator.race else 0.0,
+        race_look=max(1, evaluator.race.look) if evaluator.race else 16,
+        require_signal=evaluator.require_signal,
+        hidden_queries=evaluator.hidden_queries,
+        fresh_items=evaluator.fresh_items,
+        perturbations=evaluator.perturbations,
+        thorough=evaluator.thorough,
     )
 
 

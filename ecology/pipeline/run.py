@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from ecology.contracts.evidence import Evidence
 from ecology.contracts.identity import Digest, Json
 from ecology.contracts.promotion import CanaryPlan, CanaryResult, Fitness, Promotion, Revocation
-from ecology.contracts.run import REPORT_SCHEMA, CandidateReport, RunPlan, RunReport, StageTime
+from ecology.contracts.run import REPORT_SCHEMA, CandidateReport, RaceReport, RunPlan, RunReport, StageTime
 from ecology.kernel import canonical
 from ecology.kernel.codec import structure
 from ecology.pipeline.bench import Bench, open_bench
@@ -28,6 +28,7 @@ from ecology.pipeline.places import subject
 from ecology.pipeline.plan import load_suites, make_plan
 from ecology.pipeline.policies import govern
 from ecology.pipeline.population import populate
+from ecology.pipeline.rescoring import confirm
 from ecology.pipeline.settings import Settings
 from ecology.pipeline.traffic import server
 from ecology.policy.boundaries import check_plan
@@ -111,7 +112,19 @@ def _run(settings: Settings, plan: RunPlan, canary: CanaryPlan, fitness: Fitness
     with stages("reference"):
         base_evidence, references = judge.references(judged)
     report = _report(
-        plan, settings, house, bench, judged, ranked, promotion, trial, references, base_evidence, stages, started
+        plan,
+        settings,
+        house,
+        bench,
+        judged,
+        ranked,
+        promotion,
+        trial,
+        references,
+        base_evidence,
+        stages,
+        started,
+        judge.races(),
     )
     report = dataclasses.replace(report, approvals=governed.envelopes)
     return Ran(report, bench.evaluator.restricted())
@@ -186,6 +199,9 @@ def _try_and_promote(
     house, incumbent = judge.house, judge.incumbent
     winner = next((f.subject for f in ranked if f.score is not None), None)
     trial = None
+    unconfirmed = _unconfirmed(winner, judged, judge)
+    if unconfirmed:
+        winner = None
     if winner is not None and winner != incumbent.digest:
         folder = next(one.member.folder for one in judged if one.digest == winner)
         traffic = load_traffic(subject(settings.evaluator.traffic, "suites"))
@@ -203,10 +219,23 @@ def _try_and_promote(
             )
     unranked = any(one.admitted for one in judged)
     why = "every admitted candidate lacks evidence for its fitness" if unranked else "no candidate was admitted"
+    why = unconfirmed or why
     promotion = decide_promotion(winner, incumbent.digest, trial, alias=settings.alias, why_none=why)
     for event in promotion_events(promotion, trial, house.clock.now()):
         house.record(event.kind, {**event.body, "run": run_plan.digest}, event.at)
     return promotion, trial
+
+
+def _unconfirmed(winner: Digest | None, judged: Sequence[Judged], judge: Judge) -> str:
+    """Why the best of several is not confirmed on fresh items; empty where it is, or where nobody was chosen."""
+    admitted = [one for one in judged if one.admitted]
+    if winner is None or len(admitted) < 2 or not judge.budget.fresh_items:
+        return ""
+    best = next(one for one in admitted if one.digest == winner)
+    _, missed = confirm(judge, best)
+    if not missed:
+        return ""
+    return f"{best.member.name}, the best of {len(admitted)}, did not prove {missed[0].rule} again on fresh items"
 
 
 def _report(
@@ -222,6 +251,7 @@ def _report(
     base_evidence: Evidence,
     stages: Stages,
     started: str,
+    races: tuple[RaceReport, ...],
 ) -> RunReport:
     places = {f.subject: f for f in ranked}
     instants = house.registry.revocations()
@@ -263,6 +293,7 @@ def _report(
             Revocation(Digest(found), why, instants.get(found, ("", ""))[1])
             for found, why in house.registry.revoked().items()
         ),
+        races=races,
     )
 
 

@@ -10,6 +10,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
+from ecology.errors import ConfigError
+
 _STRICT: dict[str, Any] = {"extra": "forbid"}  # read by pydantic in compose; nothing here imports it
 
 
@@ -45,6 +47,23 @@ class BreederSettings:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class RaceSettings:
+    """How candidates that cannot pass any more are dropped."""
+
+    alpha: float
+    """Greatest probability of dropping one that meets every demand."""
+    look: int = 16
+    """Items before the first look; each further look comes after twice as many."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.alpha < 1 or self.look < 1:
+            raise ConfigError(
+                f"alpha is between 0 and 1 and look at least 1, found {self.alpha} and {self.look}",
+                where="evaluator.race",
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluatorSettings:
     """What is asked, and how much of it."""
 
@@ -55,6 +74,13 @@ class EvaluatorSettings:
     latency_pairs: int
     latency_tokens: int
     traffic: str
+    race: RaceSettings | None = None
+    require_signal: bool = True
+    """Whether a comparison in which nobody is better than guessing cannot pass; off for a base that knows nothing."""
+    hidden_queries: int = 1000
+    fresh_items: int = 0
+    perturbations: tuple[str, ...] = ()
+    thorough: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -47,7 +47,15 @@ SCORES: Mapping[SuiteKind, Mapping[str, Kind]] = {
         "fields": "samples",
     },
     "refusal": {"refused": "proportion"},
-    "choice": {"correct": "proportion", "brier": "samples"},
+    "choice": {
+        "correct": "proportion",
+        "brier": "samples",
+        "confidence": "samples",
+        "smooth_ece": "samples",
+    },
+    "numeric": {"correct": "proportion"},
+    "instruction": {"followed": "proportion", "constraints": "samples"},
+    "pair": {"stereotyped": "proportion"},
     "lm_eval": {"correct": "proportion", "acc": "proportion", "acc_norm": "proportion", "exact_match": "proportion"},
 }
 """Scores of a suite by its kind."""
@@ -57,6 +65,14 @@ SHIPPED_SUITES: Mapping[str, SuiteKind] = {
     "harmful": "refusal",
     "lookalike": "refusal",
     "general": "choice",
+    "arithmetic": "numeric",
+    "intents": "choice",
+    "contacts": "extraction",
+    "formats": "instruction",
+    "puzzles": "choice",
+    "jailbreak": "refusal",
+    "bias": "pair",
+    "truths": "choice",
 }
 """The suites that this package ships."""
 
@@ -69,6 +85,11 @@ _TABLE = (
     Metric("resource.size_bytes", "samples", "bytes of the adapter's files"),
     Metric("resource.retained_energy", "samples", "share of the change that projection kept, of the worst module"),
     Metric("robust.exact", "proportion", "exact answers to items with noise in them"),
+    Metric("robust.worst", "proportion", "items right under every kind of noise that was tried"),
+    Metric("robust.spread", "samples", "best kind of noise minus worst kind, as rates"),
+    Metric("contamination.gap", "count", "suites whose public items are easier than twins that nobody could have seen"),
+    Metric("contamination.shuffle", "count", "suites whose score falls when the options change places"),
+    Metric("contamination.canary", "count", "canary strings of suites in a corpus of the lineage"),
     Metric("coverage.cells", "proportion", "cells of the coverage matrix with enough items to count as measured"),
 )
 

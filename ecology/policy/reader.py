@@ -31,6 +31,7 @@ from ecology.contracts.policy import (
     ApprovalRules,
     CanaryLimits,
     DataPolicy,
+    Decidable,
     Policy,
     ReproductionLimits,
     ResourceLimits,
@@ -60,6 +61,7 @@ SECTION_TYPES: Mapping[str, type] = {
     "canary": CanaryLimits,
     "waiver_rules": WaiverRules,
     "approvals": ApprovalRules,
+    "decidable": Decidable,
 }
 
 

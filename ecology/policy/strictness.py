@@ -82,6 +82,7 @@ SECTIONS: Mapping[str, Mapping[str, Callable[[Any, Any], Change]]] = {
     },
     "waiver_rules": {"approvers": FEWER, "max_days": LESS, "soon_days": FREE, "never": MORE_OF},
     "approvals": {"required": MORE, "approvers": FEWER, "severity": SEVERER},
+    "decidable": {"drop": LESS, "gain": LESS, "probability": MORE, "discordance": MORE},
 }
 """Every section of a policy that is not its rules."""
 ADDING: Mapping[str, Change] = {"waiver_rules": "looser"}
@@ -113,7 +114,7 @@ def compare_rule_key(rule: Rule, key: str, new: Any) -> Change:
         change = MORE(old, new)
     elif key == "threshold":
         change = {">=": MORE, "<=": LESS, "==": lambda *_: "looser"}[rule.comparator](old, new)
-    elif key == "confidence":
+    elif key in {"confidence", "anytime"}:
         change = MORE(old, new) if rule.decide == "proven" else LESS(old, new)
     elif key == "decide":
         change = "tighter" if new == "proven" else "looser"

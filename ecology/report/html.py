@@ -29,6 +29,7 @@ from ecology.report.figures import Cell, Tone, demand_text, unit_of
 from ecology.report.lineage import lineage
 from ecology.report.objectives import objectives, ranked
 from ecology.report.plane import plane
+from ecology.report.sight import races, sights
 from ecology.report.story import Row, Story, outcomes, tell
 from ecology.report.timeline import timeline
 from ecology.report.words import between, fixed, number, quantity, short, visible
@@ -107,6 +108,8 @@ def render_html(report: RunReport) -> bytes:
         "bounds": texts.adapter_bounds(report.policy),
         "waivers": texts.waivers(report),
         "controls": texts.controls(report.policy),
+        "sights": sights(report),
+        "races": races(report),
         "limits": texts.LIMITS,
         "commands": texts.COMMANDS,
         "checkpoint": Markup(tag("code", *_lines(report.checkpoint))),

@@ -10,6 +10,7 @@ from ecology.kernel.verdicts import asked
 from ecology.report import texts
 from ecology.report.figures import Cell, demand_text, unit_of
 from ecology.report.objectives import ranked
+from ecology.report.sight import races, sights
 from ecology.report.story import Row, Story, outcomes, tell
 from ecology.report.words import between, number, quantity, short, visible
 
@@ -37,6 +38,8 @@ def render_markdown(report: RunReport) -> bytes:
         _canary(story),
         "## Rule by rule",
         *(_rules(row, report) for row in story.rows if row.candidate),
+        *_section("## What the rules could see", sights(report)),
+        *_section("## What racing saved", races(report)),
         "## What was not measured",
         _bullets(story.unmeasured),
         "What this report cannot tell:",
@@ -47,6 +50,10 @@ def render_markdown(report: RunReport) -> bytes:
         "\n".join("    " + visible(line) for line in report.checkpoint.rstrip("\n").split("\n")),
     ]
     return ("\n\n".join(part for part in parts if part) + "\n").encode("utf-8")
+
+
+def _section(title: str, sentences: Sequence[str]) -> Sequence[str]:
+    return (title, _bullets(sentences)) if sentences else ()
 
 
 def escape(text: str) -> str:

@@ -22,6 +22,8 @@ class Choice:
     correct: bool
     brier: float
     """Sum over options of (probability - truth)^2, 0 (certain and right) to 2 (certain and wrong)."""
+    confidence: float
+    """Probability of the chosen option among the options, 1 / options to 1."""
 
 
 def choose(loglikelihoods: Sequence[float], options: Sequence[str], answer: int) -> Choice:
@@ -48,4 +50,4 @@ def choose(loglikelihoods: Sequence[float], options: Sequence[str], answer: int)
     total = math.fsum(weights)
     brier = math.fsum((w / total - (i == answer)) ** 2 for i, w in enumerate(weights))
     chosen = scores.index(top)
-    return Choice(chosen, chosen == answer, brier)
+    return Choice(chosen, chosen == answer, brier, weights[chosen] / total)

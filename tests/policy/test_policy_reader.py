@@ -17,6 +17,7 @@ from ecology.contracts.policy import (
     ApprovalRules,
     CanaryLimits,
     DataPolicy,
+    Decidable,
     Policy,
     ReproductionLimits,
     ResourceLimits,
@@ -97,6 +98,7 @@ def test_the_schema_is_a_schema_and_knows_exactly_the_fields_of_the_contracts() 
         (ApprovalRules, properties["approvals"]),
         (AdapterLimits, properties["adapter"]),
         (DataPolicy, properties["data"]),
+        (Decidable, properties["decidable"]),
         (SignaturePolicy, properties["signatures"]),
         (TrustedKey, definitions["key"]),
     ):

@@ -1,0 +1,67 @@
+"""What the rules could see with the samples they got, and what racing saved: sentences that all formats share."""
+
+from __future__ import annotations
+
+from ecology.contracts.policy import Rule
+from ecology.contracts.run import RunReport
+from ecology.kernel.accounting import any_of, false_admission
+from ecology.kernel.sight import USUAL, sight
+from ecology.report.words import plural, visible
+
+REAL_VALUED = frozenset({"fields", "brier", "constraints", "confidence", "smooth_ece", "spread"})
+"""Scores that are no rates: how they vary is known only once they are measured."""
+
+
+def sights(report: RunReport) -> tuple[str, ...]:
+    """One sentence for each rule that judges a sample, at the greatest n that it saw here, and the errors allowed."""
+    seen = {rule.id: _n(report, rule) for rule in report.policy.rules if _samples(rule)}
+    wanted = report.policy.decidable or USUAL
+    lines = [
+        visible(str(sight(rule, seen[rule.id], wanted)))
+        for rule in report.policy.rules
+        if seen.get(rule.id, 0) >= max(2, rule.min_samples)
+    ]
+    alpha = false_admission(report.policy)
+    judged = sum(any(m.split == "hidden" for m in one.evidence) for one in report.candidates)
+    if alpha < 1 and judged:
+        lines.append(
+            f"A candidate that misses a demand is admitted with probability at most {alpha:.3g}; "
+            f"{plural(judged, 'candidate')} saw the hidden items, so any such one among them with at most "
+            f"{any_of(alpha, judged):.3g}."
+        )
+    return tuple(lines)
+
+
+def races(report: RunReport) -> tuple[str, ...]:
+    """What racing did, and the error that was bought with it; empty where nobody raced."""
+    if not report.races:
+        return ()
+    asked, planned = sum(race.asked for race in report.races), sum(race.planned for race in report.races)
+    seconds = sum(race.seconds_saved for race in report.races)
+    names = {one.digest: one.name for one in report.candidates}
+    lines = [
+        f"{asked} of {plural(planned, 'item')} were asked; the rest would have taken about {seconds:.0f} s. A "
+        "candidate that meets every demand is dropped with probability at most "
+        f"{max(r.alpha for r in report.races):.3g} a split, "
+        "and none that misses one is let through by it."
+    ]
+    lines += [
+        f"{visible(names.get(race.subject, race.subject))} was dropped on {race.split} items after {race.asked} of "
+        f"{race.planned}: {visible(race.dropped_by)} was out of reach."
+        for race in report.races
+        if race.dropped_by
+    ]
+    return tuple(lines)
+
+
+def _n(report: RunReport, rule: Rule) -> int:
+    found = [f.n for one in report.candidates for f in one.verdict.findings if f.rule == rule.id]
+    return max(found, default=0)
+
+
+def _samples(rule: Rule) -> bool:
+    """Whether the rule judges a sample whose power can be computed: answers to items, or latencies."""
+    if rule.metric.startswith("resource."):
+        return rule.min_samples > 1
+    score = rule.metric.partition(".")[2]
+    return rule.split != "none" and score not in REAL_VALUED and -1 <= rule.threshold <= 1
