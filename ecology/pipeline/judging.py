@@ -118,7 +118,13 @@ class Judge:
 
     def liveness(self, member: Member) -> Evidence:
         """Rung 2: does it apply, exactly, and leave the base alone?"""
-        return measured.liveness(member.digest, self.bench.engine.liveness(member.folder, PROBES))
+        engine = self.bench.engine
+        note = canonical.digest(["liveness", member.digest, engine.identity, engine.fingerprint, PROBES])
+        kept = self.house.recall("liveness", note)
+        if kept is None:
+            self.house.remember("liveness", note, engine.liveness(member.folder, PROBES))
+            kept = self.house.recall("liveness", note) or b"[]"
+        return measured.liveness(member.digest, json.loads(kept))
 
     def screen(self, member: Member) -> Evidence:
         """Rung 3: the public items."""
@@ -236,10 +242,18 @@ def incumbent_of(house: House, bench: Bench, alias: str) -> tuple[Comparator, Co
         IntegrityError: The alias names an adapter that the store does not hold.
     """
     base = Comparator("base", bench.identity.base_weights, None)
-    champion = house.registry.alias(alias)
-    if champion is None or champion == base.digest:
-        return base, base
-    return base, Comparator("champion", Digest(champion), house.store.folder(Digest(champion)))
+    return base, comparator(house, bench, house.registry.alias(alias) or base.digest)
+
+
+def comparator(house: House, bench: Bench, digest: str) -> Comparator:
+    """An incumbent by its digest.
+
+    Raises:
+        IntegrityError: The store does not hold it.
+    """
+    if digest == bench.identity.base_weights:
+        return Comparator("base", bench.identity.base_weights, None)
+    return Comparator("champion", Digest(digest), house.store.folder(Digest(digest)))
 
 
 def judge_all(judge: Judge, members: Sequence[Member], fitness: FitnessSpec) -> tuple[Judged, ...]:

@@ -13,7 +13,8 @@ from pathlib import Path
 from ecology.contracts.run import RunReport
 from ecology.errors import EXIT_BACKEND, EXIT_BUG, EXIT_INTEGRITY, EXIT_OK, EXIT_REFUSED, EXIT_USAGE, EcologyError
 from ecology.pipeline import compose
-from ecology.pipeline.house import House, open_house
+from ecology.pipeline.attempt import end
+from ecology.pipeline.house import ATTEMPT, House, open_house
 from ecology.pipeline.run import exit_code, run
 from ecology.report.bundle import write_report
 from ecology.report.texts import summary_table
@@ -60,7 +61,9 @@ def one(job: compose.Job, house: House) -> RunReport:
     """One composed job: run, report on disk, summary on stdout."""
     ran = run(job.settings, job.config, house)
     digests = write_report(ran.report, job.folder, house.signer.sign, ran.restricted)
-    house.record("report_written", {"run": ran.report.run, "digest": digests["report.json"], "folder": job.folder.name})
+    told = {"run": ran.report.run, "digest": digests["report.json"], "folder": job.folder.name, ATTEMPT: ran.attempt.id}
+    house.record("report_written", told)
+    end(house, ran.attempt)
     print(summary_table(ran.report))
     print()
     for name in ("report.html", "report.md", "report.json", "junit.xml"):

@@ -10,32 +10,31 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 
 from ecology.contracts.evidence import Evidence
 from ecology.contracts.identity import Digest, Json
+from ecology.contracts.policy import Policy
 from ecology.contracts.promotion import CanaryPlan, CanaryResult, Fitness, Promotion
-from ecology.contracts.run import REPORT_SCHEMA, CandidateReport, RunPlan, RunReport, StageTime
+from ecology.contracts.run import REPORT_SCHEMA, CandidateReport, RunPlan, RunReport
 from ecology.kernel import canonical
 from ecology.kernel.codec import structure
+from ecology.pipeline.attempt import Attempt, begin
 from ecology.pipeline.bench import Bench, open_bench
 from ecology.pipeline.corpora import corpora_of
-from ecology.pipeline.house import House
-from ecology.pipeline.judging import Judge, Judged, incumbent_of, judge_all
+from ecology.pipeline.house import ATTEMPT, House
+from ecology.pipeline.judging import Comparator, Judge, Judged, comparator, judge_all
 from ecology.pipeline.places import subject
 from ecology.pipeline.plan import load_suites, make_plan
 from ecology.pipeline.population import populate
 from ecology.pipeline.settings import Settings
-from ecology.pipeline.traffic import server
+from ecology.pipeline.trial import Trial, settle
 from ecology.promotion import archive
 from ecology.promotion.canary import canary_plan
-from ecology.promotion.canary import run as run_canary
 from ecology.promotion.fitness import FitnessSpec, fitness_spec, rank
-from ecology.promotion.promote import decide_promotion, promotion_events
-from ecology.promotion.traffic import load_traffic
+from ecology.promotion.traffic import Traffic, load_traffic
 from ecology.store.files import write_atomic
-from ecology.telemetry.memory import peak_memory_bytes
+from ecology.telemetry.stages import Stages
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,26 +44,18 @@ class Ran:
     report: RunReport
     restricted: tuple[Mapping[str, Json], ...]
     """Prompts and replies of harmful items, for the separate file."""
+    attempt: Attempt
+    """To be ended when the report is on disk."""
 
 
-class Stages:
-    """Seconds and peak memory of each stage, by the injected clock."""
-
-    def __init__(self, house: House) -> None:
-        self._house = house
-        self.times: list[StageTime] = []
-
-    @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        """Measures the block."""
-        start = self._house.clock.monotonic()
-        yield
-        seconds = round(self._house.clock.monotonic() - start, 3)
-        self.times.append(StageTime(name, seconds, peak_memory_bytes()))
-
-
-def run(settings: Settings, config: Mapping[str, Json], house: House) -> Ran:
+def run(settings: Settings, config: Mapping[str, Json], house: House, *, promotes: bool = True) -> Ran:
     """One run from configuration to report value.
+
+    Args:
+        settings: Checked configuration.
+        config: The plain data it came from.
+        house: Ports.
+        promotes: False for a job of a sweep, which ends when everybody is judged and ranked: the sweep picks once.
 
     Raises:
         ConfigError: The plan cannot be made.
@@ -74,41 +65,65 @@ def run(settings: Settings, config: Mapping[str, Json], house: House) -> Ran:
         BackendError: The engine cannot start.
     """
     plan = make_plan(settings, config)
-    canary = canary_plan(settings.canary)
-    fitness = fitness_spec(settings.fitness)
+    inputs = Inputs(
+        canary_plan(settings.canary),
+        fitness_spec(settings.fitness),
+        load_traffic(subject(settings.evaluator.traffic, "suites")),
+    )
     with house.lock(f"run-{plan.digest.removeprefix('sha256:')[:16]}"):
-        return _run(settings, plan, canary, fitness, house)
+        house.tidy()
+        return _run(settings, plan, inputs, house, promotes)
 
 
-def _run(settings: Settings, plan: RunPlan, canary: CanaryPlan, fitness: FitnessSpec, house: House) -> Ran:
-    started = house.clock.now()
-    stages = Stages(house)
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """What a run reads besides its plan, each once, before anything is spent."""
+
+    canary: CanaryPlan
+    fitness: FitnessSpec
+    traffic: Traffic
+
+
+def _run(settings: Settings, plan: RunPlan, inputs: Inputs, house: House, promotes: bool) -> Ran:
+    stages = Stages(house.clock, house.journal)
     with stages("base model"):
         bench = open_bench(settings.base, settings.backend, house)
-    house.record("run_started", {"run": plan.digest, "name": plan.name}, started)
+    attempt = begin(house, plan.digest, plan.name, settings.alias, bench.identity.base_weights)
     house.record("seed_committed", {"commitment": house.seed_commitment})
     with stages("population"):
         members = populate(plan, house, bench)
-    judge = _judge(settings, plan, house, bench, started)
+    judge = _judge(settings, plan, house, bench, attempt)
     with stages("gates"):
-        judged = judge_all(judge, members, fitness)
+        judged = judge_all(judge, members, inputs.fitness)
     for one in judged:
-        _record_verdict(one, plan, house)
+        record_verdict(one, plan.policy, house, attempt)
     with stages("fitness"):
-        ranked = rank({one.digest: one.evidence for one in judged if one.admitted}, fitness)
-        _archive(ranked, fitness, plan, house)
-    with stages("canary"):
-        promotion, trial = _try_and_promote(settings, plan, canary, ranked, judged, judge)
+        ranked = rank({one.digest: one.evidence for one in judged if one.admitted}, inputs.fitness)
+        _archive(ranked, inputs.fitness, plan, house)
+    trial = None
+    winner = next((f.subject for f in ranked if f.score is not None), None)
+    if promotes:
+        with stages("canary"):
+            if winner is not None and winner != attempt.incumbent:
+                folder = next(one.member.folder for one in judged if one.digest == winner)
+                trial = Trial(inputs.canary, inputs.traffic, bench, judge.incumbent, plan.digest).of(winner, folder)
+            unranked = any(one.admitted for one in judged)
+            why = "every admitted candidate lacks evidence for its fitness" if unranked else "no candidate was admitted"
+            promotion = settle(house, attempt, winner, trial, alias=settings.alias, why_none=why)
+    else:
+        promotion = Promotion("none", settings.alias, attempt.incumbent, attempt.incumbent, PICKED_LATER)
     with stages("reference"):
         base_evidence, references = judge.references(judged)
-    report = _report(
-        plan, settings, house, bench, judged, ranked, promotion, trial, references, base_evidence, stages, started
+    report = report_of(
+        plan, settings, bench, judged, ranked, promotion, trial, references, base_evidence, stages, attempt
     )
-    return Ran(report, bench.evaluator.restricted())
+    return Ran(report, bench.evaluator.restricted(), attempt)
 
 
-def _judge(settings: Settings, plan: RunPlan, house: House, bench: Bench, decided_at: str) -> Judge:
-    base, incumbent = incumbent_of(house, bench, settings.alias)
+PICKED_LATER = "one job of a sweep: the sweep picks once among all that its jobs admitted"
+
+
+def _judge(settings: Settings, plan: RunPlan, house: House, bench: Bench, attempt: Attempt) -> Judge:
     return Judge(
         policy=plan.policy,
         budget=plan.budget,
@@ -116,13 +131,14 @@ def _judge(settings: Settings, plan: RunPlan, house: House, bench: Bench, decide
         house=house,
         bench=bench,
         suites=load_suites(settings),
-        base=base,
-        incumbent=incumbent,
-        decided_at=decided_at,
+        base=Comparator("base", bench.identity.base_weights, None),
+        incumbent=comparator(house, bench, attempt.incumbent),
+        decided_at=house.now(),
     )
 
 
-def _record_verdict(one: Judged, plan: RunPlan, house: House) -> None:
+def record_verdict(one: Judged, policy: Policy, house: House, attempt: Attempt) -> None:
+    """The verdict as a fact, and signed into the claims of an adapter of ours."""
     from ecology.signer.statements import verdict_statement  # noqa: PLC0415
 
     findings = [{"rule": f.rule, "outcome": f.outcome.value} for f in one.verdict.findings]
@@ -130,19 +146,20 @@ def _record_verdict(one: Judged, plan: RunPlan, house: House) -> None:
         "judged",
         {
             "digest": one.digest,
-            "policy": plan.policy.digest,
+            "policy": policy.digest,
             "outcome": one.verdict.outcome.value,
             "rung": one.rung,
-            "run": plan.digest,
+            "run": attempt.run,
+            ATTEMPT: attempt.id,
             "scope": one.verdict.scope,
             "findings": findings,
         },
     )
     if one.member.signed is None:
         return
-    known = canonical.digest([one.digest, plan.policy.digest, one.evidence, findings, house.signer.keyid])
+    known = canonical.digest([one.digest, policy.digest, one.evidence, findings, house.signer.keyid])
     if house.recall("verdict", known) is None:
-        statement = verdict_statement(one.member.submission.artifact, one.verdict, plan.policy, one.evidence)
+        statement = verdict_statement(one.member.submission.artifact, one.verdict, policy, one.evidence)
         house.store.add_claims(one.digest, [house.signer.sign(statement)])
         house.remember("verdict", known, True)
 
@@ -165,44 +182,9 @@ def _archive(ranked: Sequence[Fitness], spec: FitnessSpec, plan: RunPlan, house:
     )
 
 
-def _try_and_promote(
-    settings: Settings,
-    run_plan: RunPlan,
-    plan: CanaryPlan,
-    ranked: Sequence[Fitness],
-    judged: Sequence[Judged],
-    judge: Judge,
-) -> tuple[Promotion, CanaryResult | None]:
-    house, incumbent = judge.house, judge.incumbent
-    winner = next((f.subject for f in ranked if f.score is not None), None)
-    trial = None
-    if winner is not None and winner != incumbent.digest:
-        folder = next(one.member.folder for one in judged if one.digest == winner)
-        traffic = load_traffic(subject(settings.evaluator.traffic, "suites"))
-        serve = server(judge.bench, {"candidate": folder, "incumbent": incumbent.folder})
-        total = sum(step.min_requests for step in plan.steps)
-        with house.progress.track("canary: replaying requests", total, "request") as step:
-            trial = run_canary(
-                plan,
-                traffic.requests,
-                serve,
-                candidate=winner,
-                incumbent=incumbent.digest,
-                salt=run_plan.digest,
-                progress=step,
-            )
-    unranked = any(one.admitted for one in judged)
-    why = "every admitted candidate lacks evidence for its fitness" if unranked else "no candidate was admitted"
-    promotion = decide_promotion(winner, incumbent.digest, trial, alias=settings.alias, why_none=why)
-    for event in promotion_events(promotion, trial, house.clock.now()):
-        house.record(event.kind, {**event.body, "run": run_plan.digest}, event.at)
-    return promotion, trial
-
-
-def _report(
+def report_of(
     plan: RunPlan,
     settings: Settings,
-    house: House,
     bench: Bench,
     judged: Sequence[Judged],
     ranked: Sequence[Fitness],
@@ -211,8 +193,10 @@ def _report(
     references: Mapping[Digest, Evidence],
     base_evidence: Evidence,
     stages: Stages,
-    started: str,
+    attempt: Attempt,
 ) -> RunReport:
+    """Everything as one value."""
+    house = bench.house
     places = {f.subject: f for f in ranked}
     candidates = tuple(
         CandidateReport(
@@ -231,7 +215,7 @@ def _report(
         schema=REPORT_SCHEMA,
         run=plan.digest,
         name=plan.name,
-        started_at=started,
+        started_at=attempt.started_at,
         finished_at=house.clock.now(),
         decision=promotion,
         identity=bench.identity,
