@@ -66,6 +66,8 @@ class Judge:
     base: Comparator
     incumbent: Comparator
     decided_at: str
+    draw: str = "hidden"
+    """Which secret draw plays the hidden items; any other than ``hidden`` leaves out what the first draw asks."""
 
     @functools.cached_property
     def context(self) -> StaticContext:
@@ -91,9 +93,29 @@ class Judge:
         """A suite's items of one split; the hidden ones follow from this home's secret seed."""
         if suite.kind == "lm_eval":
             return ()  # lm-eval counts its own documents, and they are public
-        if split == "public":
-            return expand(suite, "public", None, self.budget.public_items)
-        return expand(suite, "hidden", self.house.split_seed(suite.digest, split), self.budget.hidden_items)
+        if (suite.id, split) not in self._drawn:
+            public = split == "public"
+            self._drawn[suite.id, split] = (
+                expand(suite, "public", None, self.budget.public_items) if public else self._hidden(suite)
+            )
+        return self._drawn[suite.id, split]
+
+    @functools.cached_property
+    def _drawn(self) -> dict[tuple[str, str], tuple[Item, ...]]:
+        return {}
+
+    def _hidden(self, suite: Suite) -> tuple[Item, ...]:
+        count = wanted = self.budget.hidden_items
+        known = expand(suite, "hidden", self.house.split_seed(suite.digest, "hidden"), count)
+        if self.draw == "hidden":
+            return known
+        seen = {item.id for item in (*known, *self.items(suite, "public"))}
+        while True:  # ends: the grammar gives enough that nobody has seen, or says that it cannot
+            drawn = expand(suite, "hidden", self.house.split_seed(suite.digest, self.draw), wanted)
+            fresh = tuple(item for item in drawn if item.id not in seen)
+            if len(fresh) >= count:
+                return fresh[:count]
+            wanted += count - len(fresh)
 
     def _with(self, split: str) -> list[Suite]:
         """Suites that have this split: a stock lm-eval task has public documents only."""
