@@ -217,6 +217,7 @@ def _audit_commands(parser: Sub, common: Sub) -> None:
         common,
         [
             ("verify", "recompute the tree and check every checkpoint given out", _audit_verify, []),
+            ("clock", "say that the clock was set back on purpose", _audit_clock, []),
             ("prove", "inclusion proof of one event", _audit_prove, [("index", {"type": int, "metavar": "INDEX"})]),
             (
                 "consistency",
@@ -416,6 +417,13 @@ def _audit_verify(options: argparse.Namespace) -> int:
     from ecology.pipeline import facts  # noqa: PLC0415
 
     print(facts.audit_verify(_doors(options)))
+    return EXIT_OK
+
+
+def _audit_clock(options: argparse.Namespace) -> int:
+    from ecology.pipeline import facts  # noqa: PLC0415
+
+    print(facts.accept_clock(_doors(options)))
     return EXIT_OK
 
 

@@ -53,6 +53,7 @@ def compose(overrides: Sequence[str] = (), overlay: Path | None = None) -> tuple
         ConfigError: The configuration does not compose, does not fit or names code.
     """
     with opened(overlay) as engine:
+        single(overrides)
         plain = user_part(composed(engine, overrides, overlay))
     return check(plain), plain
 
@@ -178,17 +179,15 @@ def check(plain: Mapping[str, Json]) -> Settings:
 def sort_out(plain: Mapping[str, Json]) -> tuple[dict[str, Any], list[str]]:
     """The top-level keys that fit their types, as values of those types, and what is wrong with the others."""
     hints = typing.get_type_hints(Settings)
-    groups: dict[str, Any] = {}
-    problems = [f"{key}: no such key{nearest(key, hints)}" for key in plain if key not in hints]
-    problems += out_of_bounds(plain)
-    for key in (field.name for field in dataclasses.fields(Settings)):
-        if key not in plain:
-            problems.append(f"{key}: missing")
-            continue
-        try:
-            groups[key] = pydantic.TypeAdapter(hints[key]).validate_python(plain[key])
-        except pydantic.ValidationError as error:
-            problems += _listed(error, key, hints[key])
+    problems = list(out_of_bounds(plain))
+    wrong: set[str] = set()
+    try:
+        pydantic.TypeAdapter(Settings).validate_python(plain)
+    except pydantic.ValidationError as error:
+        problems += _listed(error, "", Settings)
+        wrong = {str(item["loc"][0]) for item in error.errors() if item["loc"]}
+    good = [key for key in plain if key in hints and key not in wrong]
+    groups = {key: pydantic.TypeAdapter(hints[key]).validate_python(plain[key]) for key in good}
     return groups, list(dict.fromkeys(problems))
 
 
@@ -247,7 +246,7 @@ def user_part(config: DictConfig) -> Mapping[str, Json]:
 def _listed(error: pydantic.ValidationError, where: str, kind: Any) -> list[str]:
     lines = []
     for item in error.errors():
-        path = ".".join([where, *map(str, item["loc"])])
+        path = ".".join([*([where] if where else []), *map(str, item["loc"])])
         if item["type"] == "unexpected_keyword_argument":
             known = _fields(kind, item["loc"][:-1])
             hint = nearest(str(item["loc"][-1]), known) or (f"; known: {', '.join(known)}" if known else "")

@@ -9,7 +9,7 @@ from ecology.contracts.policy import Outcome
 from ecology.contracts.promotion import Promotion
 from ecology.errors import ConfigError
 from ecology.kernel import canonical
-from ecology.pipeline.house import House
+from ecology.pipeline.house import CLOCK_SET_BACK, House
 from ecology.report.json_report import read_report
 
 
@@ -143,3 +143,10 @@ def _moves(house: House, digest: str) -> list[Json]:
         for move in house.registry.history(alias)
         if digest in (move.subject, move.previous)
     ]
+
+
+def accept_clock(house: House) -> str:
+    """Says in the log that the clock was set back and that the earlier time is the right one."""
+    now = house.clock.now()
+    house.record(CLOCK_SET_BACK, {"to": now}, now)
+    return f"the log goes on from {now}"

@@ -92,7 +92,7 @@ def _static(member: Member, policy: Policy, base: str, house: House) -> Gated:
         revoked=house.registry.revoked() if (house.home / "registry.sqlite3").exists() else {},
     )
     rung = Rung("static", lambda: static_evidence(member.submission, context))
-    climbed = climb(member.submission, policy, [rung], house.clock.now(), scope="static")
+    climbed = climb(member.submission, policy, [rung], house.now(), scope="static")
     return Gated(member, climbed.verdict, climbed.evidence, climbed.rung)
 
 
@@ -134,7 +134,7 @@ def _full(member: Member, policy: Policy, base: str, house: House) -> Gated:
         suites={name: suite for name, suite in load_suites(settings).items() if _asked_about(policy, name)},
         base=anchor,
         incumbent=incumbent,
-        decided_at=house.clock.now(),
+        decided_at=house.now(),
     )
     judged = climb_all(judge, member, RUNGS)
     return Gated(member, judged.verdict, judged.evidence, judged.rung)

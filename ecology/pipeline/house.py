@@ -120,8 +120,8 @@ class House:
                 if kind != CLOCK_SET_BACK:
                     _refuse_the_past(event.at, self._seen.latest, str(self.home))
                 self.log.append(event)
+                self.journal.tell("fact", kind=kind, **_told(event.body))
         self.registry.follow(self.log)
-        self.journal.tell("fact", kind=kind, **_told(event.body))
 
     def recorded(self, kind: str, body: Mapping[str, object]) -> bool:
         """Whether this very fact, one that happens once, is in the log."""

@@ -30,6 +30,7 @@ from ecology.contracts.ports import Progress
 from ecology.errors import BackendError, ConfigError
 from ecology.kernel import canonical
 from ecology.pipeline.compose import check, check_overrides, composed, opened, refuse_code, single, user_part
+from ecology.pipeline.plan import mistakes
 from ecology.pipeline.settings import Settings
 
 
@@ -79,7 +80,7 @@ def launch(overrides: Sequence[str], task: Task, overlay: Path | None = None) ->
         single(overrides)
         config = composed(engine, overrides, overlay)
         plain = user_part(config)
-        check(plain)
+        _refuse(plain)
         if "hydra.run.dir" not in check_overrides(overrides, overlay):
             with read_write(config), open_dict(config):
                 config.hydra.run.dir = str(fresh_folder(Path(config.hydra.run.dir)))
@@ -106,7 +107,7 @@ def plan_sweep(overrides: Sequence[str], overlay: Path | None, progress: Progres
             try:
                 with opened(overlay) as engine:
                     plain = user_part(composed(engine, mine, overlay))
-                check(plain)
+                _refuse(plain)
                 jobs.append(Planned(number, tuple(mine), label, plain, ""))
             except ConfigError as error:
                 jobs.append(Planned(number, tuple(mine), label, {}, str(error)))
@@ -198,6 +199,11 @@ def sweep_folder(overrides: Sequence[str], overlay: Path | None) -> Path:
         path.mkdir(parents=True, exist_ok=True)
         return path
     return fresh_folder(path)
+
+
+def _refuse(plain: Mapping[str, Json]) -> None:
+    if problems := mistakes(plain):
+        raise ConfigError("\n  ".join(problems), where="configuration", todo="see conf/ for what each group holds")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from ecology.contracts.artifact import SignedArtifact, Submission
-from ecology.contracts.identity import Digest
+from ecology.contracts.identity import Digest, Json
 from ecology.contracts.promotion import Fitness, Promotion
 from ecology.contracts.run import CandidateReport, RunPlan, RunReport
 from ecology.errors import ConfigError
@@ -56,11 +56,14 @@ class Picked:
     """The winner's own report; None where nobody was picked."""
 
 
-def pick(reports: Mapping[int, RunReport], sweep: Digest, house: House) -> Picked:
+def pick(
+    reports: Mapping[int, RunReport], configs: Mapping[int, Mapping[str, Json]], sweep: Digest, house: House
+) -> Picked:
     """Chooses, asks again, tries and promotes.
 
     Args:
         reports: Of the jobs that have one, by job number; at least one.
+        configs: The configuration of each job as it was composed; a report's is sorted, and founders have an order.
         sweep: Names the sweep.
         house: Ports.
 
@@ -87,7 +90,7 @@ def pick(reports: Mapping[int, RunReport], sweep: Digest, house: House) -> Picke
     best = ranked[0]
     number, candidate = admitted[best.subject]
     with house.lock(f"run-{sweep.removeprefix('sha256:')[:16]}"):
-        ran, fresh = _again(reports[number], candidate, sweep, len(ranked), house)
+        ran, fresh = _again(reports[number], configs[number], candidate, sweep, len(ranked), house)
     score = fresh.score if fresh is not None else None
     return Picked(ran.report.decision, len(ranked), candidate.name, number, best.score, score, ran)
 
@@ -100,10 +103,15 @@ def _differing(reports: Sequence[RunReport]) -> list[str]:
 
 
 def _again(
-    report: RunReport, candidate: CandidateReport, sweep: Digest, compared: int, house: House
+    report: RunReport,
+    config: Mapping[str, Json],
+    candidate: CandidateReport,
+    sweep: Digest,
+    compared: int,
+    house: House,
 ) -> tuple[Ran, Fitness | None]:
-    settings = compose.check(report.config)
-    plan = make_plan(settings, report.config)
+    settings = compose.check(config)
+    plan = make_plan(settings, config)
     if plan.digest != report.run:
         raise ConfigError(
             "policy, suites or corpora changed since the jobs ran", where=f"run {report.run}", todo="sweep again"

@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ecology.contracts.identity import Digest
+from ecology.contracts.identity import Digest, Json
 from ecology.contracts.promotion import Promotion
 from ecology.contracts.run import RunReport
 from ecology.contracts.sweep import SWEEP_SCHEMA, Pick, SweepJob, SweepReport
@@ -71,7 +71,7 @@ def sweep(overrides: Sequence[str], *, home: str | None, overlay: Path | None, v
     reports = _reports(jobs, folder)
     told = tuple(_job(job, folder, reports.get(job.number)) for job in jobs)
     name = canonical.digest({"sweep": sorted(report.run for report in reports.values())})
-    picked, code = _pick(reports, name, folder, house, voice)
+    picked, code = _pick(reports, {job.number: job.config for job in jobs}, name, folder, house, voice)
     codes = [*(job.code for job in told), code]
     report = SweepReport(
         schema=SWEEP_SCHEMA,
@@ -143,12 +143,19 @@ def _job(job: Planned, folder: Path, report: RunReport | None) -> SweepJob:
     )
 
 
-def _pick(reports: Mapping[int, RunReport], name: Digest, folder: Path, house: House, voice: Voice) -> tuple[Pick, int]:
+def _pick(
+    reports: Mapping[int, RunReport],
+    configs: Mapping[int, Mapping[str, Json]],
+    name: Digest,
+    folder: Path,
+    house: House,
+    voice: Voice,
+) -> tuple[Pick, int]:
     nobody = Promotion("none", "", "", "", "no job came to a report")
     if not reports:
         return Pick(nobody, 0, "", None, None, None, ""), EXIT_REFUSED
     try:
-        picked = pick(reports, name, house)
+        picked = pick(reports, configs, name, house)
         report = _publish(picked, folder / "pick", house)
     except Exception as error:  # whatever it is, the jobs are done and their page is owed
         return _failed(error, nobody, voice)

@@ -179,7 +179,7 @@ def render(report: SweepReport) -> bytes:
         "sentence": pick_sentence(report),
         "columns": COLUMNS,
         "operators": bought_by_operator(report),
-        "values": bought_by_value(report),
+        "swept": bought_by_value(report),
         "killed": killed(report),
         "jobs": [_row(job) for job in report.jobs],
     }
