@@ -27,6 +27,7 @@ from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -125,7 +126,7 @@ def check_overrides(overrides: Sequence[str], overlay: Path | None = None) -> tu
     """
     problems, said = [], []
     groups = set(_groups(overlay))
-    for parsed in OverridesParser.create().parse_overrides(list(overrides)):
+    for parsed in parsed_overrides(overrides):
         key, line = parsed.key_or_group or "", str(parsed.input_line)
         top = re.split(r"[/.@]", key)[0]
         if key.startswith("hydra.searchpath"):
@@ -144,13 +145,32 @@ def check_overrides(overrides: Sequence[str], overlay: Path | None = None) -> tu
     return tuple(said)
 
 
+def parsed_overrides(overrides: Sequence[str]) -> list[Override]:
+    """Overrides in Hydra's grammar.
+
+    Raises:
+        ConfigError: All that cannot be read, at once.
+    """
+    parser, found, problems = OverridesParser.create(), [], []
+    for text in overrides:
+        try:
+            found.append(parser.parse_override(text))
+        except (HydraException, RecursionError) as error:
+            why = " ".join(str(error).split("See https")[0].split()) or "nested too deeply"
+            problems.append(f"{text}: no override that can be read: {why}")
+    if problems:
+        todo = "write key=value, and quote what the shell or Hydra would take apart: 'key=\"a b\"'"
+        raise ConfigError("\n  ".join(problems), where="command line", todo=todo)
+    return found
+
+
 def single(overrides: Sequence[str]) -> None:
     """Refuses several values for one key, which only a sweep can take.
 
     Raises:
         ConfigError: Names the first such override.
     """
-    for parsed in OverridesParser.create().parse_overrides(list(overrides)):
+    for parsed in parsed_overrides(overrides):
         if parsed.is_sweep_override():
             raise ConfigError("several values for one key", where=str(parsed.input_line), todo="add -m to sweep")
 

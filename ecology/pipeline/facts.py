@@ -132,7 +132,10 @@ def audit_consistency(house: House, old: Path) -> str:
             f"cannot be read: {error}", where=str(old), todo="--from takes a checkpoint or a report.json"
         ) from error
     checkpoint = read_report(old).checkpoint if text.lstrip().startswith("{") else text
-    found = house.log.consistency(checkpoint)
+    try:
+        found = house.log.consistency(checkpoint)
+    except ConfigError as error:
+        raise ConfigError(error.what, where=error.where or str(old), todo=error.todo) from error
     return f"the log of {found.new.size} events begins with the {found.old.size} of this checkpoint, unchanged"
 
 

@@ -19,7 +19,6 @@ from typing import Any
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import run_job
 from hydra.types import HydraContext, RunMode
@@ -29,7 +28,16 @@ from ecology.contracts.identity import Digest, Json
 from ecology.contracts.ports import Progress
 from ecology.errors import BackendError, ConfigError
 from ecology.kernel import canonical
-from ecology.pipeline.compose import check, check_overrides, composed, opened, refuse_code, single, user_part
+from ecology.pipeline.compose import (
+    check,
+    check_overrides,
+    composed,
+    opened,
+    parsed_overrides,
+    refuse_code,
+    single,
+    user_part,
+)
 from ecology.pipeline.plan import mistakes
 from ecology.pipeline.settings import Settings
 
@@ -98,7 +106,7 @@ def plan_sweep(overrides: Sequence[str], overlay: Path | None, progress: Progres
     jobs = []
     with opened(overlay):
         check_overrides(overrides, overlay)
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        parsed = parsed_overrides(overrides)
         (every,) = BasicSweeper.split_arguments(parsed, None)
         swept = {one.get_key_element() for one in parsed if one.is_sweep_override()}
     with progress.track("composing jobs", len(every), "job") as step:
@@ -133,7 +141,7 @@ def launch_sweep(
     Raises:
         BackendError: A worker process died; jobs that had no result by then were not run.
     """
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    parsed = parsed_overrides(overrides)
     fixed = [text for text, one in zip(overrides, parsed, strict=True) if not one.is_sweep_override()]
     with opened(overlay) as engine:
         said = check_overrides(overrides, overlay)
@@ -189,7 +197,7 @@ def sweep_folder(overrides: Sequence[str], overlay: Path | None) -> Path:
     Raises:
         ConfigError: It cannot be made.
     """
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    parsed = parsed_overrides(overrides)
     fixed = [text for text, one in zip(overrides, parsed, strict=True) if not one.is_sweep_override()]
     with opened(overlay) as engine:
         config = composed(engine, fixed, overlay, RunMode.MULTIRUN)

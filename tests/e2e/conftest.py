@@ -48,14 +48,14 @@ def order() -> Iterator[Order]:
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        assert json.loads(process.stdout.readline()) == {"ready": True}
+        assert json.loads(process.stdout.readline())["ready"]
 
         def give(cwd: Path, home: Path, arguments: tuple[str, ...] = SMALL, **how: Any) -> Done:
             assert process.stdin is not None
             assert process.stdout is not None
             cwd.mkdir(parents=True, exist_ok=True)
-            said = {"cwd": str(cwd), "home": str(home), "arguments": list(arguments), **how}
-            process.stdin.write(json.dumps(said) + "\n")
+            words = {"cwd": str(cwd), "home": str(home), "arguments": list(arguments), "said": str(cwd / "said"), **how}
+            process.stdin.write(json.dumps(words) + "\n")
             process.stdin.flush()
             return Done(**json.loads(process.stdout.readline()))
 

@@ -9,14 +9,22 @@ the child patches the product before it starts.
 
 from __future__ import annotations
 
+import ctypes
+import importlib
 import json
 import os
+import resource
+import runpy
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+LIBC = ctypes.CDLL(None, use_errno=True)
+CLONE_NEWNS, MS_REC, MS_PRIVATE = 0x20000, 0x4000, 0x40000
 
 
 def die() -> None:
@@ -124,18 +132,62 @@ def child(order: dict[str, Any]) -> None:
     code = 99
     try:
         os.chdir(order["cwd"])
-        out = os.open(Path(order["cwd"]) / "stdout.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        err = os.open(Path(order["cwd"]) / "stderr.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(out, 1)
-        os.dup2(err, 2)
-        if order.get("point"):
-            POINTS[order["point"]]()
-        from ecology.cli import main
-
-        code = main(["--quiet", "--home", order["home"], *order["arguments"]])
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        os.dup2(os.open(f"{order['said']}.stdout", flags), 1)
+        os.dup2(os.open(f"{order['said']}.stderr", flags), 2)
+        prepare(order)
+        sys.argv = ["ecology", "--quiet", "--home", order["home"], *order["arguments"]]
+        try:
+            runpy.run_module("ecology", run_name="__main__", alter_sys=True)  # as ``python -m ecology`` does
+            code = 0
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
         sys.stdout.flush()
+    except BaseException:
+        traceback.print_exc()
     finally:
+        sys.stderr.flush()
         os._exit(code)
+
+
+def prepare(order: dict[str, Any]) -> None:
+    """Makes the process as the order wants it."""
+    if order.get("point"):
+        POINTS[order["point"]]()
+    if order.get("clock"):
+        from ecology.telemetry.clock import SystemClock
+
+        SystemClock.now = lambda self: order["clock"]  # type: ignore[method-assign]
+    if order.get("python"):
+        sys.version_info = tuple(order["python"])  # type: ignore[assignment]
+    if order.get("without"):
+        importlib.import_module(order["without"]).__path__ = []  # as if nothing were installed below this name
+    if order.get("file_bytes"):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (order["file_bytes"], order["file_bytes"]))
+    if order.get("tmpfs"):
+        mount(*order["tmpfs"])
+    if order.get("powerless") and os.geteuid() == 0:
+        drop_powers()
+
+
+def mount(folder: str, size: str) -> None:
+    """A small disk at a folder, in the mount namespace of the zygote; made larger or smaller if it is there."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    remount = 32 if os.path.ismount(folder) else 0  # MS_REMOUNT
+    done = LIBC.mount(b"none", folder.encode(), b"tmpfs", remount, f"size={size}".encode())
+    if done != 0:
+        raise OSError(ctypes.get_errno(), "mount")
+
+
+def drop_powers() -> None:
+    """Gives up CAP_DAC_OVERRIDE (1) and CAP_DAC_READ_SEARCH (2), so that permissions count for root too."""
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    powers = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable; twice 32 bits
+    if LIBC.capget(header, powers) != 0:
+        raise OSError(ctypes.get_errno(), "capget")
+    powers[0] &= ~0b110 & 0xFFFFFFFF
+    if LIBC.capset(header, powers) != 0:
+        raise OSError(ctypes.get_errno(), "capset")
 
 
 def wait(pid: int, after_s: float | None) -> int:
@@ -162,7 +214,8 @@ def serve() -> None:
     import ecology.pipeline.main_job
     import ecology.runtime.engine  # noqa: F401
 
-    print(json.dumps({"ready": True}), flush=True)
+    own = LIBC.unshare(CLONE_NEWNS) == 0 and LIBC.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None) == 0
+    print(json.dumps({"ready": True, "mounts": own}), flush=True)
     for line in sys.stdin:
         order = json.loads(line)
         start = time.monotonic()
@@ -170,7 +223,7 @@ def serve() -> None:
         if pid == 0:
             child(order)
         code = wait(pid, order.get("after_s"))
-        said = {name: (Path(order["cwd"]) / f"{name}.txt").read_text() for name in ("stdout", "stderr")}
+        said = {name: Path(f"{order['said']}.{name}").read_text() for name in ("stdout", "stderr")}
         print(json.dumps({"code": code, "seconds": time.monotonic() - start, **said}), flush=True)
 
 
