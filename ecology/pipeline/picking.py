@@ -28,7 +28,7 @@ from ecology.pipeline.house import House
 from ecology.pipeline.judging import RUNGS, Comparator, Judge, climb_all, comparator
 from ecology.pipeline.members import Member
 from ecology.pipeline.places import subject
-from ecology.pipeline.plan import load_suites, make_plan
+from ecology.pipeline.plan import make_plan, planned_suites
 from ecology.pipeline.run import Ran, record_verdict, report_of
 from ecology.pipeline.settings import Settings
 from ecology.pipeline.trial import Trial, settle
@@ -152,7 +152,7 @@ def _judge(settings: Settings, plan: RunPlan, house: House, bench: Bench, attemp
         corpora=corpora_of(plan),
         house=house,
         bench=bench,
-        suites=load_suites(settings),
+        suites=planned_suites(settings, plan),
         base=Comparator("base", bench.identity.base_weights, None),
         incumbent=comparator(house, bench, attempt.incumbent),
         decided_at=house.now(),

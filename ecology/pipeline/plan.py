@@ -68,6 +68,19 @@ def load_suites(settings: Settings) -> Mapping[str, Suite]:
     return {suite.id: suite for suite in suites}
 
 
+def planned_suites(settings: Settings, plan: RunPlan) -> Mapping[str, Suite]:
+    """The suites that the plan names, read again where they have to be.
+
+    Raises:
+        ConfigError: One is no longer what was planned.
+    """
+    found = load_suites(settings)
+    for name, suite in found.items():
+        if plan.suites.get(name) != suite.digest:
+            raise ConfigError("the suite changed after the run was planned", where=name, todo="start the run again")
+    return found
+
+
 def _suite(name: str) -> Suite:
     path = subject(name, "suites").resolve()
     file = path / "suite.yaml" if path.is_dir() else path

@@ -25,7 +25,7 @@ from ecology.pipeline.corpora import corpora_of
 from ecology.pipeline.house import ATTEMPT, House
 from ecology.pipeline.judging import Comparator, Judge, Judged, comparator, judge_all
 from ecology.pipeline.places import subject
-from ecology.pipeline.plan import load_suites, make_plan
+from ecology.pipeline.plan import make_plan, planned_suites
 from ecology.pipeline.population import populate
 from ecology.pipeline.settings import Settings
 from ecology.pipeline.trial import Trial, settle
@@ -130,7 +130,7 @@ def _judge(settings: Settings, plan: RunPlan, house: House, bench: Bench, attemp
         corpora=corpora_of(plan),
         house=house,
         bench=bench,
-        suites=load_suites(settings),
+        suites=planned_suites(settings, plan),
         base=Comparator("base", bench.identity.base_weights, None),
         incumbent=comparator(house, bench, attempt.incumbent),
         decided_at=house.now(),

@@ -115,7 +115,8 @@ def settle(
         if promotion.decision == "promoted" and not ours and current not in {None, attempt.incumbent}:
             what = f"{alias} came to name {current} while this run compared with {attempt.incumbent}; run it again"
             promotion = Promotion("none", alias, str(current), str(current), what)
-        attempt = intend(house, attempt, promotion)
+        if promotion.decision == "promoted":
+            attempt = intend(house, attempt, promotion)
         for event in promotion_events(promotion, trial, house.clock.now()):
             house.record(event.kind, {**event.body, "run": attempt.run, ATTEMPT: attempt.id}, event.at)
     return promotion

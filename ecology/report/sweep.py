@@ -10,21 +10,26 @@ import base64
 import dataclasses
 import functools
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import jinja2
 
-from ecology.contracts.identity import Digest, Json
+from ecology.contracts.identity import Json
+from ecology.contracts.policy import TrustedKey
 from ecology.contracts.run import NOT_A_FINALIST, RunReport
 from ecology.contracts.sweep import Entry, SweepJob, SweepReport
 from ecology.errors import EcologyError
 from ecology.kernel import canonical
+from ecology.kernel.codec import structure
 from ecology.kernel.verdicts import asked
 from ecology.report.figures import COLUMNS, cells_of
 from ecology.report.words import duration, fixed, quantity, short, size, visible
-from ecology.signer.statements import report_statement
+from ecology.signer.intoto import subjects
+from ecology.signer.statements import report_statement, run_of_report
+from ecology.signer.verify import verify_envelope
 from ecology.store.files import write_atomic
 
 SWEEP, PAGE, ENVELOPE = "sweep.json", "sweep.html", "sweep.intoto.jsonl"
@@ -205,15 +210,27 @@ def _template() -> jinja2.Template:
     return environment.get_template("sweep.html.j2")
 
 
-def verify_sweep(folder: Path, signed: Mapping[str, Digest]) -> tuple[str, ...]:
-    """Files of a sweep that are not what was signed, one sentence each."""
+def verify_sweep(folder: Path, keys: Sequence[TrustedKey]) -> tuple[SweepReport | None, tuple[str, ...]]:
+    """The sweep, if a trusted key signed it, and what is wrong with its own files, one sentence each.
+
+    Args:
+        folder: Where the sweep was written.
+        keys: Whose signatures count.
+    """
+    try:
+        envelope = (folder / ENVELOPE).read_bytes().decode("utf-8").removesuffix("\n")
+        verified = verify_envelope(envelope, keys)
+        signed, name = subjects(verified.statement), run_of_report(verified.statement)
+        data = {file: (folder / file).read_bytes() for file in (SWEEP, PAGE)}
+        report = structure(SweepReport, json.loads(data[SWEEP]), SWEEP)
+    except (OSError, ValueError, EcologyError) as error:
+        return None, (f"signature: {ENVELOPE}: {error}",)
     problems = []
-    for name in (SWEEP, PAGE):
-        try:
-            found = canonical.digest_bytes((folder / name).read_bytes())
-        except (OSError, EcologyError) as error:
-            problems.append(f"files: {name} cannot be read: {error}")
-            continue
-        if signed.get(name) != found:
-            problems.append(f"files: {name} has digest {found}, signed was {signed.get(name, 'nothing')}")
-    return tuple(problems)
+    for file, content in data.items():
+        if signed.get(file) != (found := canonical.digest_bytes(content)):
+            problems.append(f"files: {file} has digest {found}, signed was {signed.get(file, 'nothing')}")
+    if report.sweep != name:
+        problems.append(f"sweep: it is {short(report.sweep)}, the envelope vouches for {short(name)}")
+    if not problems and render(report) != data[PAGE]:
+        problems.append(f"files: {PAGE} is not what {SWEEP} gives")
+    return report, tuple(problems)

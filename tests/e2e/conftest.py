@@ -33,11 +33,40 @@ class Done:
     stderr: str
 
 
-Order = Callable[..., Done]
+class Zygote:
+    """Runs commands, each in a process of its own."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.mounts: bool = json.loads(self._line())["mounts"]
+        """Whether it may mount small disks."""
+
+    def __call__(self, cwd: Path, home: Path, arguments: tuple[str, ...] = SMALL, **how: Any) -> Done:
+        (done,) = self.together([self.words(cwd, home, arguments, **how)])
+        return done
+
+    def words(self, cwd: Path, home: Path, arguments: tuple[str, ...] = SMALL, **how: Any) -> dict[str, Any]:
+        """One order; ``zygote.py`` says what it may hold."""
+        cwd.mkdir(parents=True, exist_ok=True)
+        return {"cwd": str(cwd), "home": str(home), "arguments": list(arguments), "said": str(cwd / "said"), **how}
+
+    def together(self, orders: list[dict[str, Any]]) -> list[Done]:
+        """Runs all of them at once."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(orders) + "\n")
+        self.process.stdin.flush()
+        return [Done(**one) for one in json.loads(self._line())]
+
+    def _line(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline()
+
+
+Order = Zygote
 
 
 @pytest.fixture(scope="session")
-def order() -> Iterator[Order]:
+def order() -> Iterator[Zygote]:
     """``order(cwd, home, arguments, point=..., after_s=...)`` runs one command in a process of its own."""
     with subprocess.Popen(
         [sys.executable, str(HERE / "zygote.py")],
@@ -46,20 +75,8 @@ def order() -> Iterator[Order]:
         text=True,
         env={**os.environ, "PYTHONPATH": str(HERE.parents[1]), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
     ) as process:
+        yield Zygote(process)
         assert process.stdin is not None
-        assert process.stdout is not None
-        assert json.loads(process.stdout.readline())["ready"]
-
-        def give(cwd: Path, home: Path, arguments: tuple[str, ...] = SMALL, **how: Any) -> Done:
-            assert process.stdin is not None
-            assert process.stdout is not None
-            cwd.mkdir(parents=True, exist_ok=True)
-            words = {"cwd": str(cwd), "home": str(home), "arguments": list(arguments), "said": str(cwd / "said"), **how}
-            process.stdin.write(json.dumps(words) + "\n")
-            process.stdin.flush()
-            return Done(**json.loads(process.stdout.readline()))
-
-        yield give
         process.stdin.close()
 
 

@@ -1,6 +1,6 @@
 """Runs ``ecology`` commands in children of a process that has the slow imports behind it, and kills some of them.
 
-    python zygote.py            orders on stdin, results on stdout, one JSON object a line
+    python zygote.py            lists of orders on stdin, lists of results on stdout, a line each; a list runs at once
 
 An order names a folder, a home, arguments, and how the child dies, if it does: at a point, where the child sends
 SIGKILL to itself, or after so many seconds, when this process sends it. Nothing of the product knows of these points:
@@ -217,14 +217,27 @@ def serve() -> None:
     own = LIBC.unshare(CLONE_NEWNS) == 0 and LIBC.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None) == 0
     print(json.dumps({"ready": True, "mounts": own}), flush=True)
     for line in sys.stdin:
-        order = json.loads(line)
-        start = time.monotonic()
-        pid = os.fork()
-        if pid == 0:
-            child(order)
-        code = wait(pid, order.get("after_s"))
-        said = {name: Path(f"{order['said']}.{name}").read_text() for name in ("stdout", "stderr")}
-        print(json.dumps({"code": code, "seconds": time.monotonic() - start, **said}), flush=True)
+        asked = json.loads(line)
+        started = [(order, *start(order)) for order in asked]
+        found = [finished(*one) for one in started]
+        print(json.dumps(found), flush=True)
+
+
+def start(order: dict[str, Any]) -> tuple[int, float]:
+    """The child's process id, and when it was made."""
+    now = time.monotonic()
+    pid = os.fork()
+    if pid == 0:
+        time.sleep(order.get("delay_s", 0))
+        child(order)
+    return pid, now
+
+
+def finished(order: dict[str, Any], pid: int, start_s: float) -> dict[str, Any]:
+    """How the child ended and what it said."""
+    code = wait(pid, order.get("after_s"))
+    said = {name: Path(f"{order['said']}.{name}").read_text() for name in ("stdout", "stderr")}
+    return {"code": code, "seconds": time.monotonic() - start_s, **said}
 
 
 if __name__ == "__main__":
