@@ -18,6 +18,7 @@ anywhere; ``from_system`` says it in these words.
 from __future__ import annotations
 
 import errno
+import re
 import sqlite3
 
 EXIT_OK = 0
@@ -156,9 +157,14 @@ def from_system(error: BaseException, where: str = "") -> EcologyError | None:
         for names, kind, what, todo in _SQLITE:
             if name.startswith(names):
                 return kind(f"{what}: {error}", where=where, todo=todo)
-    elif isinstance(error, OSError):
+        return None
+    if isinstance(error, OSError):
+        code, why = error.errno, error.strerror or str(error)
         where = str(error.filename) if error.filename is not None else where
-        for codes, kind, what, todo in _SYSTEM:
-            if error.errno in codes:
-                return kind(f"{what}: {error.strerror or error}", where=where, todo=todo)
+    else:  # safetensors and tokenizers are written in Rust, which puts the number into the text
+        said = re.search(r"\(os error (\d+)\)", str(error))
+        code, why = int(said[1]) if said else None, str(error)
+    for codes, kind, what, todo in _SYSTEM:
+        if code in codes:
+            return kind(f"{what}: {why}", where=where, todo=todo)
     return None

@@ -15,6 +15,8 @@ import pytest
 from ecology.pipeline.house import open_house
 
 pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[2]
+PLAIN = {"OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin", "HF_HUB_OFFLINE": "1"}
 SMALL = ("run", "experiment=small", "--config-dir", str(Path(__file__).parent / "small"))
 
 
@@ -149,7 +151,7 @@ def ecology(cwd: Path, home: Path, *arguments: str) -> subprocess.CompletedProce
     return subprocess.run(
         [sys.executable, "-m", "ecology", "--quiet", "--home", str(home), *arguments],
         cwd=cwd,
-        env={"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin", "HF_HUB_OFFLINE": "1"},
+        env={**PLAIN, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=False,
@@ -228,7 +230,7 @@ def test_a_job_whose_process_dies_is_reported_and_the_others_go_on(home: Path, t
         [sys.executable, "-m", "ecology", "--quiet", "--home", str(home), *SMALL, "-m", "breeder=linear", "seed=1,2",
          "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
         cwd=tmp_path,
-        env={"PYTHONPATH": f"{tmp_path / 'patch'}:{Path(__file__).parents[2]}", "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"},
+        env={**PLAIN, "PYTHONPATH": f"{tmp_path / 'patch'}:{ROOT}"},
         capture_output=True,
         text=True,
         check=False,

@@ -32,6 +32,7 @@ def test_an_errno(code: int, kind: type, says: str) -> None:
 
 def test_what_is_no_fault_of_the_system_is_a_bug() -> None:
     assert from_system(ValueError("x")) is None
+    assert isinstance(from_system(ValueError("I/O error: No space left on device (os error 28)")), BackendError)
     assert from_system(OSError("x")) is None
     assert from_system(sqlite3.IntegrityError("x")) is None
     assert isinstance(from_system(MemoryError()), BackendError)

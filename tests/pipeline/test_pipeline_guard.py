@@ -26,7 +26,7 @@ def test_a_code_key_is_found_however_deep(path: list[str], key: str) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["${oc.env:HOME}", "${${a}:HOME}", "a${now:%S}", "${hydra:runtime.cwd}", "${ oc.env:X}", "${a}${b:c}", "${oc.create:{}}"],
+    ["${oc.env:HOME}", "${${a}:HOME}", "a${now:%S}", "${hydra:runtime.cwd}", "${ oc.env:X}", "${a}${b:c}"],
 )  # fmt: skip
 def test_an_interpolation_names_another_key_and_nothing_else(value: str) -> None:
     with pytest.raises(ConfigError, match="not recorded"):

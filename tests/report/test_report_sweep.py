@@ -32,7 +32,8 @@ def report() -> SweepReport:
         SweepJob(0, "breeder=ties seed=1", ("breeder=ties", "seed=1"), 0, "", digest("r0"), digest("j0"), 3.0, 2**20,
                  (entry("ties", "ties", score=1.5), entry("<b>", "linear", "screen", ("SCR-001",)))),
         SweepJob(1, "breeder=dare seed=1", ("breeder=dare", "seed=1"), 1, "", digest("r1"), digest("j1"), 3.0, 2**20,
-                 (entry("dare", "dare", "screen", ("SCR-001", "SCR-002")), entry("late", "dare", NOT_A_FINALIST, ("HID",)))),
+                 (entry("dare", "dare", "screen", ("SCR-001", "SCR-002")),
+                  entry("late", "dare", NOT_A_FINALIST, ("HID",)))),
         SweepJob(2, "breeder=x seed=1", (), 2, "no preset 'x'", "", "", 0.0, 0, ()),
     )  # fmt: skip
     pick = Pick(Promotion("promoted", "champion", "w", "b", "it holds"), 1, "ties", 0, 1.5, 1.25, digest("p"))
