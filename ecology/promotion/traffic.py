@@ -105,4 +105,4 @@ def _row(line: bytes, path: Path, number: int) -> Json:
     try:
         return json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"is not a JSON line: {error}", where=f"{path}:{number}") from error
+        raise ConfigError(f"recorded traffic cannot be read: {error}", where=f"{path}:{number}") from error
