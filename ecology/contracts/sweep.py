@@ -26,8 +26,8 @@ class Entry:
     stopped_by: tuple[str, ...]
     """Ids of the rules that refused it or could not be proven."""
     score: float | None
-    figures: Mapping[str, tuple[float, float | None, float | None]]
-    """Figure -> point, lower and upper 90 % bound."""
+    figures: Mapping[str, tuple[float | None, ...]]
+    """Figure -> point, lower and upper 90 % bound; a bound is None where the samples are too few for one."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -157,7 +157,8 @@ def _bought(name: str, entries: Sequence[Entry]) -> Bought:
     scores = [entry.score for entry in entries if entry.score is not None]
     figures = []
     for column in COLUMNS:
-        points = [entry.figures[column.key][0] for entry in entries if column.key in entry.figures]
+        every = [entry.figures[column.key][0] for entry in entries if column.key in entry.figures]
+        points = [point for point in every if point is not None]
         lower_is_better = column.key in {"over", "latency"}
         best = (min(points) if lower_is_better else max(points)) if points else None
         figures.append("-" if best is None else quantity(best, column.unit))

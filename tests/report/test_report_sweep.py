@@ -23,7 +23,7 @@ from ecology.signer.keys import LocalSigner
 
 
 def entry(name: str, operator: str, rung: str = "", rules: tuple[str, ...] = (), score: float | None = None) -> Entry:
-    figures = {"skill": (0.5, 0.4, 0.6), "over": (0.1, 0.0, 0.2)}
+    figures = {"skill": (0.5, 0.4, 0.6), "over": (0.1, None, None)}
     return Entry(name, digest([name, operator]), operator, {}, ("a", "b"), "pass", rung, rules, score, figures)
 
 
