@@ -25,8 +25,8 @@ run: install ## the main job on a real model: breed, sign, judge, promote, repor
 test: install ## the whole test suite but what is marked slow
 	$(PY) -m pytest -n 2 -m 'not slow'
 
-test-slow: install ## tests that need the real base model or minutes
-	$(PY) -m pytest -m slow
+test-slow: install ## tests that need the real base model or minutes: kills, concurrent sweeps, careless input
+	$(PY) -m pytest -n 2 --dist loadfile -m slow
 
 check: install ## format, lint, types, floors, docstrings, documents, tests
 	$(PY) -m ruff format --check .

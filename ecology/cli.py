@@ -10,12 +10,13 @@ import argparse
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ecology
-from ecology.errors import EXIT_BUG, EXIT_OK, EXIT_REFUSED, EcologyError, IntegrityError
+from ecology.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_OK, EXIT_REFUSED, EcologyError, IntegrityError, from_system
 
 if TYPE_CHECKING:
     from ecology.pipeline.house import House
@@ -37,7 +38,7 @@ exit codes:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     parser = build_parser()
-    defaults = argparse.Namespace(home=None, quiet=False, debug=False, call=None, parser=parser)
+    defaults = argparse.Namespace(home=None, quiet=False, verbose=False, debug=False, call=None, parser=parser)
     options, rest = parser.parse_known_args(arguments, defaults)
     words: list[str] | None = getattr(options, "overrides", None) or getattr(options, "parents", None)
     if rest and (words is None or any(text.startswith("-") for text in rest)):
@@ -47,25 +48,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.call is None:
         options.parser.print_help()
         return EXIT_OK
-    call: Callable[[argparse.Namespace], int] = options.call
     try:
-        return call(options)
-    except EcologyError as error:
-        print(f"ecology: {error}", file=sys.stderr)
-        if options.debug:
-            raise
-        return error.exit_code
+        return int(options.call(options))
     except KeyboardInterrupt:
         print("ecology: interrupted; the same command resumes", file=sys.stderr)
-        return 130
+        return EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader of stdout has gone, as in `ecology registry list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
     except Exception as error:
         if options.debug:
-            raise
-        print(f"ecology: a bug of ours: {type(error).__name__}: {error}; run again with --debug", file=sys.stderr)
-        return EXIT_BUG
+            traceback.print_exc()
+        known = error if isinstance(error, EcologyError) else from_system(error)
+        what = known or f"a bug of ours: {type(error).__name__}: {error}; run again with --debug"
+        print(f"ecology: {what}", file=sys.stderr)
+        return known.exit_code if known is not None else EXIT_BUG
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -77,6 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--home", metavar="DIR", help="state of this installation (default: $ECOLOGY_HOME or ~/.ecology)"
     )
     common.add_argument("--quiet", action="store_true", help="no progress bars")
+    common.add_argument("--verbose", action="store_true", help="say on stderr what a run does, line by line")
     common.add_argument("--debug", action="store_true", help="show tracebacks")
     parser = argparse.ArgumentParser(
         prog="ecology",
@@ -351,6 +349,7 @@ def _audit_commands(parser: Sub, common: Sub) -> None:
             ("verify", "recompute the tree and check every checkpoint given out", _audit_verify, []),
             ("export", "print the events as JSON lines, as they were hashed", _audit_export, []),
             ("checkpoint", "print the signed checkpoint, to keep elsewhere", _audit_checkpoint, []),
+            ("clock", "say that the clock was set back on purpose", _audit_clock, []),
             ("prove", "inclusion proof of one event", _audit_prove, [("index", {"type": int, "metavar": "INDEX"})]),
             (
                 "consistency",
@@ -396,16 +395,14 @@ def _doors(options: argparse.Namespace) -> House:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from ecology.pipeline.main_job import main_job  # noqa: PLC0415
+    from ecology.pipeline.main_job import Voice, main_job  # noqa: PLC0415
 
-    return main_job(
-        options.overrides,
-        home=options.home,
-        multirun=options.multirun,
-        overlay=options.config_dir,
-        quiet=options.quiet,
-        debug=options.debug,
-    )
+    voice = Voice(options.quiet, options.verbose, options.debug)
+    if options.multirun:
+        from ecology.pipeline.sweep import sweep  # noqa: PLC0415
+
+        return sweep(options.overrides, home=options.home, overlay=options.config_dir, voice=voice)
+    return main_job(options.overrides, home=options.home, overlay=options.config_dir, voice=voice)
 
 
 def _gate(options: argparse.Namespace) -> int:
@@ -727,6 +724,13 @@ def _audit_export(options: argparse.Namespace) -> int:
 
 def _audit_checkpoint(options: argparse.Namespace) -> int:
     print(_doors(options).log.checkpoint(), end="")
+    return EXIT_OK
+
+
+def _audit_clock(options: argparse.Namespace) -> int:
+    from ecology.pipeline import facts  # noqa: PLC0415
+
+    print(facts.accept_clock(_doors(options)))
     return EXIT_OK
 
 

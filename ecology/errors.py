@@ -12,9 +12,16 @@
 
 A refusal is a value (``Rejected``), not an exception: exit 1 never comes from here except through ``Stopped`` and
 ``MalformedArtifact``, which is how a reader tells the gate or ``ecology breed`` that a candidate's own file is wrong.
+
+What the system refuses (a full disk, a folder that cannot be written) comes as ``OSError`` or ``sqlite3.Error`` from
+anywhere; ``from_system`` says it in these words.
 """
 
 from __future__ import annotations
+
+import errno
+import re
+import sqlite3
 
 EXIT_OK = 0
 EXIT_REFUSED = 1
@@ -22,6 +29,8 @@ EXIT_USAGE = 2
 EXIT_INTEGRITY = 3
 EXIT_BACKEND = 4
 EXIT_BUG = 70
+EXIT_INTERRUPTED = 130
+"""128 + SIGINT, as shells say it."""
 
 
 class EcologyError(Exception):
@@ -111,3 +120,75 @@ class Stopped(EcologyError):
     """A person stopped every run of this home."""
 
     exit_code = EXIT_REFUSED
+
+
+_RESUMES = "then run the same command again: it resumes"
+_SYSTEM: tuple[tuple[frozenset[int], type[EcologyError], str, str], ...] = (
+    (
+        frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG}),
+        BackendError,
+        "there is no room to write",
+        f"free some space, {_RESUMES}",
+    ),
+    (
+        frozenset({errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.EIO}),
+        BackendError,
+        "the system gave out",
+        f"see to the machine, {_RESUMES}",
+    ),
+    (
+        frozenset({errno.EACCES, errno.EPERM, errno.EROFS}),
+        ConfigError,
+        "this may not be read or written",
+        "check owner and permissions",
+    ),
+    (
+        frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EEXIST}),
+        ConfigError,
+        "this is not what is needed here",
+        "check the path",
+    ),
+)
+_SQLITE: tuple[tuple[tuple[str, ...], type[EcologyError], str, str], ...] = (
+    (("SQLITE_FULL",), BackendError, "there is no room to write", f"free some space, {_RESUMES}"),
+    (("SQLITE_IOERR", "SQLITE_NOMEM"), BackendError, "the system gave out", f"see to disk and memory, {_RESUMES}"),
+    (
+        ("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_AUTH"),
+        ConfigError,
+        "the database cannot be used",
+        "check that the folder can be written",
+    ),
+    (
+        ("SQLITE_BUSY", "SQLITE_LOCKED"),
+        ConfigError,
+        "the database cannot be used",
+        f"another process holds it; wait for that, {_RESUMES}",
+    ),
+)
+
+
+def from_system(error: BaseException, where: str = "") -> EcologyError | None:
+    """What the operating system or SQLite refused, as an error of ours; None where it is a bug of ours.
+
+    Args:
+        error: As it was caught.
+        where: File or database it is about, if the error does not say.
+    """
+    if isinstance(error, MemoryError):
+        return BackendError("out of memory", where=where, todo=f"lower backend.batch_size or free some, {_RESUMES}")
+    if isinstance(error, sqlite3.Error):
+        name = str(getattr(error, "sqlite_errorname", ""))
+        for names, kind, what, todo in _SQLITE:
+            if name.startswith(names):
+                return kind(f"{what}: {error}", where=where, todo=todo)
+        return None
+    if isinstance(error, OSError):
+        code, why = error.errno, error.strerror or str(error)
+        where = str(error.filename) if error.filename is not None else where
+    else:  # safetensors and tokenizers are written in Rust, which puts the number into the text
+        said = re.search(r"\(os error (\d+)\)", str(error))
+        code, why = int(said[1]) if said else None, str(error)
+    for codes, kind, what, todo in _SYSTEM:
+        if code in codes:
+            return kind(f"{what}: {why}", where=where, todo=todo)
+    return None

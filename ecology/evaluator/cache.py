@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ecology.contracts.identity import Digest, Json
-from ecology.errors import IntegrityError
+from ecology.errors import IntegrityError, from_system
 from ecology.kernel.canonical import canonical
 
 BUSY_S = 60
@@ -93,4 +93,4 @@ class ResultCache:
             with contextlib.closing(sqlite3.connect(self._file, timeout=BUSY_S)) as database, database:
                 yield database
         except sqlite3.DatabaseError as error:
-            raise self._damaged(error) from error
+            raise from_system(error, str(self._file)) or self._damaged(error) from error

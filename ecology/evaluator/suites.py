@@ -181,6 +181,8 @@ def load_corpus(folder: Path) -> tuple[Corpus, tuple[Row, ...]]:
     path = folder / "corpus.yaml"
     manifest, _ = _yaml(path)
     _refuse(path, _shape(manifest, _MANIFEST, {}, ""))
+    if Path(manifest["data"]).name != manifest["data"]:
+        _refuse(path, [f"data: {manifest['data']!r} is not a file beside this one"])
     raw = _bytes(folder / manifest["data"])
     found = digest_bytes(raw)
     rows = tuple(_row(line, f"{folder / manifest['data']}:{number}") for number, line in enumerate(raw.splitlines(), 1))

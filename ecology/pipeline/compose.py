@@ -1,30 +1,33 @@
-"""From ``conf/``, overlays and overrides to checked settings. The only module that imports Hydra.
+"""From ``conf/``, overlays and overrides to checked settings.
 
-Why not ``hydra.main``: it turns every failure into exit 1, which is our word for "refused". So ``launch`` drives
-Hydra's run and multirun itself, and every job hands back an exit code.
+Hydra composes, ``guard`` looks at what came out before anything acts on it, pydantic checks it against the types of
+``settings``. This module and ``launching``, which runs jobs, are the only ones that import Hydra; pydantic objects
+never leave this one.
 
-Hydra instantiates callbacks, launchers, sweepers and logging from configuration, so a key ``_target_``, ``()`` or
-``class`` in an overlay or an override would run code. Everything is therefore composed once without instantiating
-anything, and refused unless those keys hold the values that Hydra ships. Interpolations that read the environment are
-refused because what is recorded would not say what was run.
+Every mistake is told at once, with its path and the nearest known name. Hydra's own errors of composition (a preset
+that does not exist) come first and one at a time: without a composition there is nothing to check.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
+import functools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import typing
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import hydra
 import pydantic
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -32,94 +35,153 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ecology.contracts.identity import Json
 from ecology.errors import ConfigError, EcologyError
+from ecology.pipeline import guard
+from ecology.pipeline.bounds import out_of_bounds
 from ecology.pipeline.places import shared
 from ecology.pipeline.settings import Settings
 
-CODE_KEYS = frozenset({"_target_", "()", "class", "_call_"})
-"""Keys under which Hydra and Python's logging look for something to import."""
-
-SHIPPED_TARGETS = frozenset(
-    {
-        "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
-        "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
-        "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher",
-        "logging.FileHandler",
-        "logging.StreamHandler",
-    }
-)
-SHIPPED_RESOLVERS = ("now:", "hydra:")
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """One composed job."""
-
-    settings: Settings
-    config: Mapping[str, Json]
-    """Resolved plain data, as recorded and digested."""
-    folder: Path
-    """Hydra's output folder of this job."""
-
-
-def launch(
-    overrides: Sequence[str], task: Callable[[Job], int], *, multirun: bool = False, overlay: Path | None = None
-) -> tuple[int, ...]:
-    """Composes the configuration and runs ``task`` once, or once per job of a sweep.
-
-    Args:
-        overrides: Hydra overrides, as on the command line.
-        task: Runs one job and returns its exit code; must not raise.
-        multirun: Whether values with commas are swept.
-        overlay: A folder with the user's own groups, searched before the shipped ones.
-
-    Returns:
-        Exit codes in job order.
-
-    Raises:
-        ConfigError: Nothing was run: the configuration does not compose, does not fit or names code.
-    """
-    engine = _hydra(overlay)
-    try:
-        _check_overrides(overrides, multirun)
-        mode = RunMode.MULTIRUN if multirun else RunMode.RUN
-        preview = engine.compose_config("config", list(_fixed(overrides, multirun)), mode, with_log_configuration=False)
-        _refuse_code(preview)
-        if not multirun:
-            check(_user_part(preview))
-
-        def one(config: DictConfig) -> int:
-            """Called by Hydra's launcher once per job, with the job's own configuration."""
-            _refuse_code(config)
-            plain = _user_part(config)
-            return task(Job(check(plain), plain, Path(HydraConfig.get().runtime.output_dir)))
-
-        if not multirun:
-            return (int(engine.run("config", one, list(overrides), with_log_configuration=False).return_value),)
-        batches = engine.multirun("config", one, list(overrides), with_log_configuration=False)
-        return tuple(int(job.return_value) for batch in batches for job in batch)
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise _composition(error) from error
-    finally:
-        GlobalHydra.instance().clear()
+CONFIG = "config"
 
 
 def compose(overrides: Sequence[str] = (), overlay: Path | None = None) -> tuple[Settings, Mapping[str, Json]]:
     """The checked settings and the plain data they came from, without running anything.
 
+    Args:
+        overrides: Hydra overrides, as on the command line.
+        overlay: A folder with the user's own groups, searched before the shipped ones.
+
     Raises:
-        ConfigError: As ``launch``.
+        ConfigError: The configuration does not compose, does not fit or names code.
     """
-    engine = _hydra(overlay)
+    with opened(overlay) as engine:
+        single(overrides)
+        plain = user_part(composed(engine, overrides, overlay))
+    return check(plain), plain
+
+
+@contextlib.contextmanager
+def opened(overlay: Path | None) -> Iterator[Hydra]:
+    """Hydra over the shipped configuration and an overlay; what it raises inside becomes a ``ConfigError``."""
+    if overlay is not None:
+        guard.scan_overlay(overlay)
+    hydra.version.setbase("1.3")
+    search = create_config_search_path(str(shared("conf")))
+    if overlay is not None:
+        search.prepend("overlay", f"file://{overlay.resolve()}")
+    GlobalHydra.instance().clear()
     try:
-        _check_overrides(overrides, multirun=False)
-        config = engine.compose_config("config", list(overrides), RunMode.RUN, with_log_configuration=False)
-        _refuse_code(config)
-        plain = _user_part(config)
-        return check(plain), plain
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise _composition(error) from error
+        yield Hydra.create_main_hydra2(task_name="ecology", config_search_path=search)
+    except (HydraException, OmegaConfBaseException, ValueError, RecursionError) as error:
+        raise _composition(error, overlay) from error
     finally:
         GlobalHydra.instance().clear()
+
+
+def composed(
+    engine: Hydra, overrides: Sequence[str], overlay: Path | None = None, mode: RunMode = RunMode.RUN
+) -> DictConfig:
+    """One composition that ``guard`` has passed.
+
+    Raises:
+        ConfigError: It names code, or an override is not for this place.
+    """
+    said = check_overrides(overrides, overlay)
+    config = engine.compose_config(CONFIG, list(overrides), mode, with_log_configuration=False)
+    refuse_code(config, said)
+    return config
+
+
+def refuse_code(config: DictConfig, said: Sequence[str]) -> None:
+    """Looks at a composition before anything acts on it.
+
+    Args:
+        config: The composition, ``hydra`` included.
+        said: Keys of Hydra's own section that the command line overrides.
+
+    Raises:
+        ConfigError: All mistakes at once.
+    """
+    plain = OmegaConf.to_container(config, resolve=False)
+    if not isinstance(plain, dict):
+        raise ConfigError("the configuration is not a mapping", where="configuration")
+    guard.refuse_code({str(key): value for key, value in plain.items()}, _shipped()["hydra"], said)
+
+
+@functools.cache
+def _shipped() -> Mapping[str, Any]:
+    """The composition without overlay and overrides, unresolved, ``hydra`` included."""
+    loader = ConfigLoaderImpl(config_search_path=create_config_search_path(str(shared("conf"))))
+    config = Hydra(task_name="ecology", config_loader=loader).compose_config(
+        CONFIG, [], RunMode.RUN, with_log_configuration=False
+    )
+    plain = OmegaConf.to_container(config, resolve=False)
+    return {str(key): value for key, value in plain.items()} if isinstance(plain, dict) else {}
+
+
+def check_overrides(overrides: Sequence[str], overlay: Path | None = None) -> tuple[str, ...]:
+    """Refuses overrides that are for another place; tells which of Hydra's own keys are overridden.
+
+    Raises:
+        ConfigError: All mistakes at once.
+    """
+    problems, said = [], []
+    groups = set(_groups(overlay))
+    for parsed in parsed_overrides(overrides):
+        key, line = parsed.key_or_group or "", str(parsed.input_line)
+        top = re.split(r"[/.@]", key)[0]
+        if key.startswith("hydra.searchpath"):
+            problems.append(f"{line}: the search path is not configurable; use --config-dir")
+        if top == "hydra":
+            said.append(key)
+            if parsed.is_sweep_override():
+                problems.append(f"{line}: Hydra's own settings cannot be swept")
+        if ".." in key.split("/"):
+            problems.append(f"{line}: a group is named from the top, without '..'")
+        if key in groups or key.startswith("hydra/"):
+            for choice in _choices(parsed):
+                problems += [problem] if (problem := guard.choice_problem(key, choice)) else []
+    if problems:
+        raise ConfigError("\n  ".join(problems), where="command line", todo="correct these overrides")
+    return tuple(said)
+
+
+def parsed_overrides(overrides: Sequence[str]) -> list[Override]:
+    """Overrides in Hydra's grammar.
+
+    Raises:
+        ConfigError: All that cannot be read, at once.
+    """
+    parser, found, problems = OverridesParser.create(), [], []
+    for text in overrides:
+        try:
+            found.append(parser.parse_override(text))
+        except (HydraException, RecursionError) as error:
+            why = " ".join(str(error).split("See https")[0].split()) or "nested too deeply"
+            problems.append(f"{text}: no override that can be read: {why}")
+    if problems:
+        todo = "write key=value, and quote what the shell or Hydra would take apart: 'key=\"a b\"'"
+        raise ConfigError("\n  ".join(problems), where="command line", todo=todo)
+    return found
+
+
+def single(overrides: Sequence[str]) -> None:
+    """Refuses several values for one key, which only a sweep can take.
+
+    Raises:
+        ConfigError: Names the first such override.
+    """
+    for parsed in parsed_overrides(overrides):
+        if parsed.is_sweep_override():
+            raise ConfigError("several values for one key", where=str(parsed.input_line), todo="add -m to sweep")
+
+
+def _choices(parsed: Any) -> list[str]:
+    if parsed.is_sweep_override():
+        values = list(parsed.sweep_iterator()) if parsed.is_discrete_sweep() else []
+    else:
+        values = [parsed.value()]
+    flat = [inner for value in values for inner in (value if isinstance(value, list) else [value])]
+    return ["" if value is None else str(value) for value in flat]
 
 
 def check(plain: Mapping[str, Json]) -> Settings:
@@ -128,10 +190,25 @@ def check(plain: Mapping[str, Json]) -> Settings:
     Raises:
         ConfigError: All mistakes at once, each with its path.
     """
+    groups, problems = sort_out(plain)
+    if problems:
+        raise ConfigError("\n  ".join(problems), where="configuration", todo="see conf/ for what each group holds")
+    return Settings(**groups)
+
+
+def sort_out(plain: Mapping[str, Json]) -> tuple[dict[str, Any], list[str]]:
+    """The top-level keys that fit their types, as values of those types, and what is wrong with the others."""
+    hints = typing.get_type_hints(Settings)
+    problems = list(out_of_bounds(plain))
+    wrong: set[str] = set()
     try:
-        return pydantic.TypeAdapter(Settings).validate_python(plain)
+        pydantic.TypeAdapter(Settings).validate_python(plain)
     except pydantic.ValidationError as error:
-        raise ConfigError(_listed(error), where="configuration", todo="see conf/ for what each group holds") from None
+        problems += _listed(error, "", Settings)
+        wrong = {str(item["loc"][0]) for item in error.errors() if item["loc"]}
+    good = [key for key in plain if key in hints and key not in wrong]
+    groups = {key: pydantic.TypeAdapter(hints[key]).validate_python(plain[key]) for key in good}
+    return groups, list(dict.fromkeys(problems))
 
 
 def options(kind: type[Any], data: Mapping[str, Json], where: str) -> Any:
@@ -142,11 +219,11 @@ def options(kind: type[Any], data: Mapping[str, Json], where: str) -> Any:
     """
     fields = {f.name for f in dataclasses.fields(kind) if f.init}
     unknown = [key for key in data if key not in fields]
-    problems = [f"{where}.{key}: no such option{_nearest(key, fields)}" for key in unknown]
+    problems = [f"{where}.{key}: no such option{nearest(key, fields)}" for key in unknown]
     try:
         value = pydantic.TypeAdapter(kind).validate_python({k: v for k, v in data.items() if k in fields})
     except pydantic.ValidationError as error:
-        problems.append(_listed(error, where))
+        problems += _listed(error, where, kind)
     except EcologyError as error:  # a range that the dataclass itself checks
         problems.append(f"{where}: {error}")
     else:
@@ -163,70 +240,16 @@ def choose(table: Mapping[str, Any], name: str, where: str) -> Any:
     """
     if name not in table:
         known = ", ".join(sorted(table))
-        raise ConfigError(f"unknown kind {name!r}{_nearest(name, table)}", where=where, todo=f"known kinds: {known}")
+        raise ConfigError(f"unknown kind {name!r}{nearest(name, table)}", where=where, todo=f"known kinds: {known}")
     return table[name]
 
 
-def _hydra(overlay: Path | None) -> Hydra:
-    if overlay is not None and not overlay.is_dir():
-        raise ConfigError(
-            "no such folder", where=str(overlay), todo="--config-dir takes a folder with groups like conf/'s"
-        )
-    hydra.version.setbase("1.3")
-    search = create_config_search_path(str(shared("conf")))
-    if overlay is not None:
-        search.prepend("overlay", f"file://{overlay.resolve()}")
-    GlobalHydra.instance().clear()
-    return Hydra.create_main_hydra2(task_name="ecology", config_search_path=search)
+def user_part(config: DictConfig) -> Mapping[str, Json]:
+    """The resolved plain data without Hydra's own section.
 
-
-def _check_overrides(overrides: Sequence[str], multirun: bool) -> None:
-    for parsed in OverridesParser.create().parse_overrides(list(overrides)):
-        key = parsed.key_or_group or ""
-        if key.startswith("hydra.searchpath"):
-            raise ConfigError("the search path is not configurable", where=key, todo="use --config-dir")
-        if parsed.is_sweep_override():
-            if not multirun:
-                raise ConfigError(
-                    "several values for one key", where=str(parsed.input_line), todo="add -m to sweep over them"
-                )
-            if key.split("/")[0].split(".")[0] == "hydra":
-                raise ConfigError("Hydra's own settings cannot be swept", where=str(parsed.input_line))
-
-
-def _fixed(overrides: Sequence[str], multirun: bool) -> Iterator[str]:
-    """The overrides that are not swept: what Hydra itself composes before it starts a sweep."""
-    for text, parsed in zip(overrides, OverridesParser.create().parse_overrides(list(overrides)), strict=True):
-        if not (multirun and parsed.is_sweep_override()):
-            yield text
-
-
-def _refuse_code(config: DictConfig) -> None:
-    plain = OmegaConf.to_container(config, resolve=False)
-    problems = []
-    for path, key, value in _walk(plain, ""):
-        ours = not path.startswith("hydra.")
-        if key in CODE_KEYS and (ours or value not in SHIPPED_TARGETS):
-            problems.append(f"{path}: a configuration names no code ({value!r})")
-        if ours and isinstance(value, str) and "${" in value:
-            inner = value.split("${", 1)[1]
-            if ":" in inner.split("}")[0] and not inner.startswith(SHIPPED_RESOLVERS):
-                problems.append(f"{path}: the interpolation {value!r} reads what is not recorded")
-    if isinstance(plain, dict) and plain.get("hydra", {}).get("callbacks"):
-        problems.append("hydra.callbacks: callbacks run code")
-    if problems:
-        raise ConfigError("\n  ".join(problems), where="configuration", todo="take these keys out")
-
-
-def _walk(node: Any, path: str) -> Iterator[tuple[str, str, Any]]:
-    pairs = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
-    for key, value in pairs:
-        here = f"{path}.{key}" if path else str(key)
-        yield here, str(key), value
-        yield from _walk(value, here)
-
-
-def _user_part(config: DictConfig) -> Mapping[str, Json]:
+    Raises:
+        ConfigError: A key has no value yet.
+    """
     plain = OmegaConf.to_container(config, resolve=False)
     mine = OmegaConf.create({k: v for k, v in plain.items() if k != "hydra"}) if isinstance(plain, dict) else config
     missing = sorted(OmegaConf.missing_keys(mine))
@@ -240,36 +263,68 @@ def _user_part(config: DictConfig) -> Mapping[str, Json]:
     return {str(key): value for key, value in resolved.items()}
 
 
-def _listed(error: pydantic.ValidationError, where: str = "") -> str:
+def _listed(error: pydantic.ValidationError, where: str, kind: Any) -> list[str]:
     lines = []
     for item in error.errors():
-        path = ".".join([where, *map(str, item["loc"])] if where else [str(part) for part in item["loc"]])
+        path = ".".join([*([where] if where else []), *map(str, item["loc"])])
         if item["type"] == "unexpected_keyword_argument":
-            lines.append(f"{path}: no such key")
+            known = _fields(kind, item["loc"][:-1])
+            hint = nearest(str(item["loc"][-1]), known) or (f"; known: {', '.join(known)}" if known else "")
+            lines.append(f"{path}: no such key{hint}")
         elif item["type"] == "missing":
             lines.append(f"{path}: missing")
         else:
             lines.append(f"{path}: {item['msg'].lower()}, found {item['input']!r:.60}")
-    return "\n  ".join(lines)
+    return lines
 
 
-def _nearest(name: str, known: Any) -> str:
+def _fields(kind: Any, loc: Sequence[int | str]) -> list[str]:
+    """Field names of the dataclass that lies at ``loc`` below ``kind``; none where there is no dataclass."""
+    for part in loc:
+        if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+            kind = typing.get_type_hints(kind).get(str(part))
+        else:
+            inner = [one for one in typing.get_args(kind) if one not in (str, Ellipsis, type(None))]
+            kind = inner[0] if inner else None
+    return [field.name for field in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else []
+
+
+def nearest(name: str, known: Any) -> str:
+    """`` (did you mean 'x'?)`` for the nearest of the known names; empty where none is near."""
     near = difflib.get_close_matches(str(name), [str(k) for k in known], n=1)
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
-def _composition(error: Exception) -> ConfigError:
-    """Hydra's own error, in one line, with the known presets where it is about one."""
+def _composition(error: Exception, overlay: Path | None) -> ConfigError:
+    """Hydra's own error, in one line, with the known presets or keys where it is about one."""
     text = " ".join(str(error).split()) or type(error).__name__
     todo = "conf/ has the groups; an override is written group=preset or key.key=value"
     missing = re.search(r"Could not (?:load|find) '([\w/-]+)/([^/']+)'", text)
-    if missing:
+    unknown = re.search(r"Could not override '([^']+)'", text)
+    if missing and missing[1] == "hydra/launcher" and missing[2] == "joblib":
+        text, todo = "the joblib launcher is not installed", "pip install 'tiny-ecology[sweep]'"
+    elif missing:
         group, name = missing.groups()
-        known = sorted(path.stem for path in shared("conf").joinpath(group).glob("*.yaml"))
-        text = f"there is no preset {name!r} in {group}{_nearest(name, known)}"
-        todo = f"known presets: {', '.join(known)}" if known else f"known groups: {', '.join(_groups())}"
+        known = _presets(group, overlay)
+        text = f"there is no preset {name!r} in {group}{nearest(name, known or _groups(overlay))}"
+        todo = f"known presets: {', '.join(known)}" if known else f"known groups: {', '.join(_groups(overlay))}"
+    elif unknown:
+        key = unknown[1]
+        known = [path for path, _, _ in guard.walk(_shipped())]
+        text = f"there is no key {key!r}{nearest(key, known)}"
+        todo = f"correct it; to add a key that is new write +{key}=VALUE"
+    elif isinstance(error, RecursionError):
+        text, todo = "nested too deeply", "write it flatter"
     return ConfigError(text, where="configuration", todo=todo)
 
 
-def _groups() -> list[str]:
-    return sorted(path.name for path in shared("conf").iterdir() if path.is_dir())
+def _roots(overlay: Path | None) -> list[Path]:
+    return [shared("conf"), *([overlay] if overlay is not None and overlay.is_dir() else [])]
+
+
+def _presets(group: str, overlay: Path | None) -> list[str]:
+    return sorted({path.stem for root in _roots(overlay) for path in root.joinpath(group).glob("*.yaml")})
+
+
+def _groups(overlay: Path | None = None) -> list[str]:
+    return sorted({path.name for root in _roots(overlay) for path in root.iterdir() if path.is_dir()})

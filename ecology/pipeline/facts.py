@@ -10,7 +10,7 @@ from ecology.contracts.promotion import Promotion
 from ecology.errors import ConfigError
 from ecology.kernel import canonical
 from ecology.pipeline.descent import Descent, verify_descent
-from ecology.pipeline.house import House
+from ecology.pipeline.house import CLOCK_SET_BACK, House
 from ecology.pipeline.places import subject
 from ecology.policy.reader import load_policy
 from ecology.report.json_report import read_report
@@ -136,7 +136,10 @@ def audit_consistency(house: House, old: Path) -> str:
             f"cannot be read: {error}", where=str(old), todo="--from takes a checkpoint or a report.json"
         ) from error
     checkpoint = read_report(old).checkpoint if text.lstrip().startswith("{") else text
-    found = house.log.consistency(checkpoint)
+    try:
+        found = house.log.consistency(checkpoint)
+    except ConfigError as error:
+        raise ConfigError(error.what, where=error.where or str(old), todo=error.todo) from error
     return f"the log of {found.new.size} events begins with the {found.old.size} of this checkpoint, unchanged"
 
 
@@ -147,3 +150,10 @@ def _moves(house: House, digest: str) -> list[Json]:
         for move in house.registry.history(alias)
         if digest in (move.subject, move.previous)
     ]
+
+
+def accept_clock(house: House) -> str:
+    """Says in the log that the clock was set back and that the earlier time is the right one."""
+    now = house.clock.now()
+    house.record(CLOCK_SET_BACK, {"to": now}, now)
+    return f"the log goes on from {now}"

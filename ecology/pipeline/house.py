@@ -1,17 +1,22 @@
 """One installation, opened: store, log, registry, keys and the secret seed under one home.
 
 Each part is opened when it is first used, so that a command that needs no database loads none. A fact is recorded in
-one place only, ``House.record``: first in the log, then in the registry, which is a view of it.
+one place only, ``House.record``: first in the log, then in the registry, which is a view of it. A process that dies
+between the two leaves a view that is behind; whoever opens the registry next lets it catch up before reading.
+
+A fact is recorded once, however often a run is repeated, if it is true for good (``ONCE``) or belongs to one attempt at
+a run (``ecology.pipeline.attempt``), which a killed process may make again from the beginning.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import functools
 import hmac
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,21 +25,29 @@ from ecology.contracts.identity import Digest
 from ecology.contracts.policy import TrustedKey
 from ecology.contracts.ports import Clock, Progress
 from ecology.contracts.promotion import Event
-from ecology.errors import IntegrityError, Stopped
+from ecology.errors import ConfigError, IntegrityError, Stopped
 from ecology.kernel import canonical
 from ecology.pipeline.places import home as find_home
 from ecology.signer.keys import LocalSigner
 from ecology.store.artifacts import LocalStore
-from ecology.store.files import write_atomic
+from ecology.store.files import remove_drafts, write_atomic
 from ecology.telemetry.clock import SystemClock
+from ecology.telemetry.journal import Journal, SilentJournal, Told
 from ecology.telemetry.progress import BarProgress, SilentProgress
 
 if TYPE_CHECKING:
     from ecology.audit.log import SqlAuditLog
     from ecology.registry.registry import SqlRegistry
 
+DATABASE = "registry.sqlite3"
 ONCE = frozenset({"seed_committed", "bred", "signed", "judged", "ranked", "opened"})
 """Facts that are true for good: recorded once, however often a run is repeated."""
+ATTEMPT = "attempt"
+"""Key of a fact's body that names the attempt it belongs to: within one attempt a fact happens once."""
+CLOCK_SET_BACK = "clock_set_back"
+"""The fact that somebody has seen that the clock goes back and that this is right."""
+SKEW_S = 300
+"""Clocks of machines that share a home may differ by so many seconds."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +59,8 @@ class House:
     progress: Progress
     key: Path | None = None
     """PEM file of a named signing key; None is the development key of this home."""
+    journal: Journal = dataclasses.field(default_factory=SilentJournal)
+    """What is told of a run besides its facts and its report."""
 
     @functools.cached_property
     def store(self) -> LocalStore:
@@ -66,15 +81,17 @@ class House:
 
     @functools.cached_property
     def registry(self) -> SqlRegistry:
-        """The view of the log."""
+        """The view of the log, caught up with it: a process may have died between a fact and its effect."""
         from ecology.registry.registry import SqlRegistry  # noqa: PLC0415
 
-        return SqlRegistry(self.database)
+        registry = SqlRegistry(self.database)
+        registry.follow(self.log)
+        return registry
 
     @property
     def database(self) -> str:
         """SQLAlchemy URL of log and registry."""
-        return f"sqlite:///{self.home / 'registry.sqlite3'}"
+        return f"sqlite:///{self.home / DATABASE}"
 
     @property
     def development_keys(self) -> tuple[TrustedKey, ...]:
@@ -113,7 +130,7 @@ class House:
             at: When; None is now.
 
         Raises:
-            ConfigError: The fact is of a known kind and malformed.
+            ConfigError: The fact is of a known kind and malformed, or the clock was set back.
             IntegrityError: The log was tampered with.
         """
         from ecology.registry.events import check_event  # noqa: PLC0415
@@ -121,23 +138,34 @@ class House:
         event = Event(kind=kind, at=at or self.clock.now(), body=canonical.plain(body))
         check_event(event)
         with self.lock("facts"):  # so that of two processes with the same fact one writes it
-            self._catch_up()
-            if kind not in ONCE or _fact(event) not in self._facts[1]:
+            self._seen.catch_up(self.log.events_since(self._seen.size))
+            if not _once(event) or _fact(event) not in self._seen.facts:
+                if kind != CLOCK_SET_BACK:
+                    _refuse_the_past(event.at, self._seen.latest, str(self.home))
                 self.log.append(event)
-                self._catch_up()
+                self.journal.tell("fact", kind=kind, **_told(event.body))
         self.registry.follow(self.log)
 
-    @functools.cached_property
-    def _facts(self) -> tuple[list[int], set[Digest]]:
-        """How far the log was read, and the facts of ``ONCE`` seen so far."""
-        return [0], set()
+    def recorded(self, kind: str, body: Mapping[str, object]) -> bool:
+        """Whether this very fact, one that happens once, is in the log."""
+        self._seen.catch_up(self.log.events_since(self._seen.size))
+        return _fact(Event(kind, "", canonical.plain(body))) in self._seen.facts
 
-    def _catch_up(self) -> None:
-        place, seen = self._facts
-        for event in self.log.events_since(place[0]):
-            place[0] += 1
-            if event.kind in ONCE:
-                seen.add(_fact(event))
+    def now(self) -> str:
+        """The clock's time, if the facts of this home do not say that it is later already.
+
+        Raises:
+            ConfigError: The clock was set back: what has expired would be valid again.
+        """
+        now = self.clock.now()
+        if (self.home / DATABASE).exists():
+            self._seen.catch_up(self.log.events_since(self._seen.size))
+            _refuse_the_past(now, self._seen.latest, str(self.home))
+        return now
+
+    @functools.cached_property
+    def _seen(self) -> _Seen:
+        return _Seen()
 
     @functools.cached_property
     def secret_seed(self) -> bytes:
@@ -191,10 +219,20 @@ class House:
         path = self._note(kind, key)
         return path.read_bytes() if path.exists() else None
 
+    def forget(self, kind: str, key: Digest) -> None:
+        """Drops what ``remember`` kept, if it did."""
+        self._note(kind, key).unlink(missing_ok=True)
+
     def _note(self, kind: str, key: Digest) -> Path:
         folder = self.home / "notes" / kind
         folder.mkdir(parents=True, exist_ok=True)
         return folder / f"{key.removeprefix('sha256:')}.json"
+
+    def tidy(self) -> None:
+        """Removes what killed processes left half-written in this home."""
+        remove_drafts(self.home)
+        for folder in (self.home / "notes").glob("*"):
+            remove_drafts(folder)
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
@@ -208,12 +246,59 @@ class House:
             yield
 
 
+@dataclasses.dataclass
+class _Seen:
+    """What was read of the log so far."""
+
+    size: int = 0
+    latest: str = ""
+    """Time of the latest fact since somebody last set the clock back on purpose."""
+    facts: set[Digest] = dataclasses.field(default_factory=set)
+    """Facts that happen once."""
+
+    def catch_up(self, events: Iterable[Event]) -> None:
+        """Takes in the events from ``size`` on."""
+        for event in events:
+            self.size += 1
+            self.latest = event.at if event.kind == CLOCK_SET_BACK else max(self.latest, event.at)
+            if _once(event):
+                self.facts.add(_fact(event))
+
+
+def _once(event: Event) -> bool:
+    return event.kind in ONCE or ATTEMPT in event.body
+
+
 def _fact(event: Event) -> Digest:
     """A fact without its time."""
     return canonical.digest([event.kind, event.body])
 
 
-def open_house(home: str | None = None, *, quiet: bool = False, key: Path | None = None) -> House:
+def _told(body: Mapping[str, object]) -> dict[str, Told]:
+    """The short values of a fact, for the journal; the whole fact is in the log."""
+    return {key: value for key, value in body.items() if isinstance(value, str | int | float | bool)}
+
+
+def _refuse_the_past(now: str, latest: str, where: str) -> None:
+    try:
+        behind = (datetime.datetime.fromisoformat(latest) - datetime.datetime.fromisoformat(now)).total_seconds()
+    except (ValueError, TypeError):  # no fact yet, or one whose time was not written by this clock
+        return
+    if behind > SKEW_S:
+        raise ConfigError(
+            f"the clock says {now}, and the latest fact in the log is of {latest}: the clock was set back",
+            where=where,
+            todo="set the clock right; if the later time was the wrong one, say so once with: ecology audit clock",
+        )
+
+
+def open_house(
+    home: str | None = None,
+    *,
+    quiet: bool = False,
+    key: Path | None = None,
+    journal: Journal | None = None,
+) -> House:
     """The installation at ``home``, with the system's clock and progress bars on stderr.
 
     Raises:
@@ -222,5 +307,5 @@ def open_house(home: str | None = None, *, quiet: bool = False, key: Path | None
     from ecology.pipeline.boundaries import Stoppable  # noqa: PLC0415  (it imports this module)
 
     progress: Progress = SilentProgress() if quiet else BarProgress()
-    house = House(find_home(home), SystemClock(), progress, key)
+    house = House(find_home(home), SystemClock(), progress, key, journal or SilentJournal())
     return dataclasses.replace(house, progress=Stoppable(progress, house))

@@ -91,6 +91,9 @@ class Judge:
         """What racing saved so far."""
         return self.track.reports() if self.track else ()
 
+    draw: str = "hidden"
+    """Which secret draw plays the hidden items; any other than ``hidden`` leaves out what the first draw asks."""
+
     @functools.cached_property
     def context(self) -> StaticContext:
         """What the static gate knows."""
@@ -116,9 +119,29 @@ class Judge:
         """A suite's items of one split; the hidden ones follow from this home's secret seed."""
         if suite.kind == "lm_eval":
             return ()  # lm-eval counts its own documents, and they are public
-        if split == "public":
-            return expand(suite, "public", None, self.budget.public_items)
-        return expand(suite, "hidden", self.house.split_seed(suite.digest, split), self.budget.hidden_items)
+        if (suite.id, split) not in self._drawn:
+            public = split == "public"
+            self._drawn[suite.id, split] = (
+                expand(suite, "public", None, self.budget.public_items) if public else self._hidden(suite)
+            )
+        return self._drawn[suite.id, split]
+
+    @functools.cached_property
+    def _drawn(self) -> dict[tuple[str, str], tuple[Item, ...]]:
+        return {}
+
+    def _hidden(self, suite: Suite) -> tuple[Item, ...]:
+        count = wanted = self.budget.hidden_items
+        known = expand(suite, "hidden", self.house.split_seed(suite.digest, "hidden"), count)
+        if self.draw == "hidden":
+            return known
+        seen = {item.id for item in (*known, *self.items(suite, "public"))}
+        while True:  # ends: the grammar gives enough that nobody has seen, or says that it cannot
+            drawn = expand(suite, "hidden", self.house.split_seed(suite.digest, self.draw), wanted)
+            fresh = tuple(item for item in drawn if item.id not in seen)
+            if len(fresh) >= count:
+                return fresh[:count]
+            wanted += count - len(fresh)
 
     def _with(self, split: str) -> list[Suite]:
         """Suites that have this split: a stock lm-eval task has public documents only."""
@@ -181,7 +204,13 @@ class Judge:
 
     def liveness(self, member: Member) -> Evidence:
         """Rung 2: does it apply, exactly, and leave the base alone?"""
-        return measured.liveness(member.digest, self.bench.engine.liveness(member.folder, PROBES))
+        engine = self.bench.engine
+        note = canonical.digest(["liveness", member.digest, engine.identity, engine.fingerprint, PROBES])
+        kept = self.house.recall("liveness", note)
+        if kept is None:
+            self.house.remember("liveness", note, engine.liveness(member.folder, PROBES))
+            kept = self.house.recall("liveness", note) or b"[]"
+        return measured.liveness(member.digest, json.loads(kept))
 
     def screen(self, member: Member) -> Evidence:
         """Rung 3: the public items, as many of them as it takes."""
@@ -362,10 +391,18 @@ def incumbent_of(house: House, bench: Bench, alias: str) -> tuple[Comparator, Co
         IntegrityError: The alias names an adapter that the store does not hold.
     """
     base = Comparator("base", bench.identity.base_weights, None)
-    champion = house.registry.alias(alias)
-    if champion is None or champion == base.digest:
-        return base, base
-    return base, Comparator("champion", Digest(champion), house.store.folder(Digest(champion)))
+    return base, comparator(house, bench, house.registry.alias(alias) or base.digest)
+
+
+def comparator(house: House, bench: Bench, digest: str) -> Comparator:
+    """An incumbent by its digest.
+
+    Raises:
+        IntegrityError: The store does not hold it.
+    """
+    if digest == bench.identity.base_weights:
+        return Comparator("base", bench.identity.base_weights, None)
+    return Comparator("champion", Digest(digest), house.store.folder(Digest(digest)))
 
 
 def judge_all(judge: Judge, members: Sequence[Member], fitness: FitnessSpec) -> tuple[Judged, ...]:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ecology.breeder.finetune import FinetuneOptions
@@ -16,15 +18,26 @@ from ecology.contracts.evidence import Suite
 from ecology.contracts.identity import Json
 from ecology.contracts.policy import Policy
 from ecology.contracts.run import Budget, ChildPlan, FounderPlan, RunPlan
-from ecology.errors import ConfigError, EcologyError
+from ecology.errors import ConfigError, EcologyError, from_system
 from ecology.evaluator.library import load_any_suite
 from ecology.evaluator.suites import load_corpus
 from ecology.kernel import canonical
 from ecology.pipeline import compose
+from ecology.pipeline.bench import base_spec
 from ecology.pipeline.places import subject
 from ecology.pipeline.power import refuse_blind
-from ecology.pipeline.settings import BreederSettings, FounderSettings, Settings
+from ecology.pipeline.settings import (
+    BreederSettings,
+    FounderSettings,
+    GateSettings,
+    PopulationSettings,
+    Settings,
+)
 from ecology.policy.reader import load_policy, tighten
+from ecology.promotion.canary import canary_plan
+from ecology.promotion.fitness import fitness_spec
+from ecology.promotion.traffic import load_traffic
+from ecology.signer.keys import LocalSigner
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,15 +48,15 @@ class ImportOptions:
     """A path, or the name of a shipped example."""
 
 
-def load_gate_policy(settings: Settings) -> Policy:
+def load_gate_policy(gate: GateSettings) -> Policy:
     """The run's policy: the file, tightened by ``conf/gate``.
 
     Raises:
         PolicyError: Malformed, or the configuration would loosen it.
         ConfigError: No such file.
     """
-    policy = load_policy(subject(settings.gate.policy, "policies", ".yaml"))
-    return tighten(policy, settings.gate.tighten) if settings.gate.tighten else policy
+    policy = load_policy(subject(gate.policy, "policies", ".yaml"))
+    return tighten(policy, gate.tighten) if gate.tighten else policy
 
 
 def load_suites(settings: Settings) -> Mapping[str, Suite]:
@@ -52,8 +65,78 @@ def load_suites(settings: Settings) -> Mapping[str, Suite]:
     Raises:
         ConfigError: One is missing or malformed.
     """
-    suites = [load_any_suite(subject(name, "suites")) for name in settings.evaluator.suites]
+    suites = [_suite(name) for name in settings.evaluator.suites]
     return {suite.id: suite for suite in suites}
+
+
+def planned_suites(settings: Settings, plan: RunPlan) -> Mapping[str, Suite]:
+    """The suites that the plan names, read again where they have to be.
+
+    Raises:
+        ConfigError: One is no longer what was planned.
+    """
+    found = load_suites(settings)
+    for name, suite in found.items():
+        if plan.suites.get(name) != suite.digest:
+            raise ConfigError("the suite changed after the run was planned", where=name, todo="start the run again")
+    return found
+
+
+def _suite(name: str) -> Suite:
+    path = subject(name, "suites").resolve()
+    file = path / "suite.yaml" if path.is_dir() else path
+    seen = file.stat() if file.exists() else None
+    return _read_suite(path, (seen.st_mtime_ns, seen.st_size, seen.st_ino) if seen else ())
+
+
+@functools.lru_cache(maxsize=64)
+def _read_suite(path: Path, stamp: tuple[int, ...]) -> Suite:
+    """One reading of a file serves the whole process: what is asked is what was planned."""
+    del stamp
+    return load_any_suite(path)
+
+
+def mistakes(plain: Mapping[str, Json]) -> tuple[str, ...]:
+    """Everything that is wrong with a composed configuration, each with its path; empty when a run can be planned.
+
+    Types and ranges first; then, for the groups that have the right shape, whatever the rooms know: kinds, options,
+    parents, corpora, the policy and what would tighten it, suites, traffic, fitness, canary, base and key.
+    """
+    groups, problems = compose.sort_out(plain)
+    population, breeders, evaluator = (groups.get(key) for key in ("population", "breeder", "evaluator"))
+    if population is not None:
+        if not population.founders:
+            problems.append("population.founders: there is nobody to judge")
+        problems += _told(*(functools.partial(_founder, name, f) for name, f in population.founders.items()))
+        if breeders is not None:
+            _children(population, breeders, 0, problems)
+    if "gate" in groups:
+        problems += _told(lambda: load_gate_policy(groups["gate"]))
+    if evaluator is not None:
+        problems += _told(*(functools.partial(_suite, name) for name in evaluator.suites))
+        problems += [] if evaluator.suites else ["evaluator.suites: there is nothing to ask"]
+        problems += _told(lambda: load_traffic(subject(evaluator.traffic, "suites")))
+    if "fitness" in groups:
+        problems += _told(lambda: fitness_spec(groups["fitness"]))
+    if "canary" in groups:
+        problems += _told(lambda: canary_plan(groups["canary"]))
+    if "base" in groups:
+        problems += _told(lambda: base_spec(groups["base"]))
+    if "signer" in groups and groups["signer"].key is not None:
+        problems += _told(lambda: LocalSigner.from_file(Path(groups["signer"].key).expanduser()))
+    return tuple(dict.fromkeys(problems))
+
+
+def _told(*checks: Callable[[], object]) -> list[str]:
+    problems = []
+    for check in checks:
+        try:
+            check()
+        except EcologyError as error:
+            problems.append(str(error))
+        except OSError as error:
+            problems.append(str(from_system(error) or error))
+    return problems
 
 
 def make_plan(settings: Settings, config: Mapping[str, Json]) -> RunPlan:
@@ -64,22 +147,14 @@ def make_plan(settings: Settings, config: Mapping[str, Json]) -> RunPlan:
         config: The plain data it came from, recorded as it is.
 
     Raises:
-        ConfigError: All unknown kinds, wrong options and missing parents at once.
-        PolicyError: The policy cannot be applied.
+        ConfigError: All mistakes of the configuration at once.
+        PolicyError: The policy is the only mistake.
     """
-    problems: list[str] = []
-    founders = []
-    for name, founder in settings.population.founders.items():
-        try:
-            founders.append(_founder(name, founder))
-        except EcologyError as error:
-            problems.append(str(error))
-    children = _children(settings, problems)
-    if not founders:
-        problems.append("population.founders: there is nobody to judge")
-    if problems:
+    policy = load_gate_policy(settings.gate)  # alone, so that what is wrong with a policy keeps its own kind of error
+    if problems := mistakes(config):
         raise ConfigError("\n  ".join(problems), where="configuration", todo="correct these keys")
-    policy = load_gate_policy(settings)
+    founders = tuple(_founder(name, founder) for name, founder in settings.population.founders.items())
+    children = _children(settings.population, settings.breeder, settings.seed, [])
     refuse_blind(policy, budget_of(settings))
     suites = {suite.id: suite.digest for suite in load_suites(settings).values()}
     content = {
@@ -88,12 +163,13 @@ def make_plan(settings: Settings, config: Mapping[str, Json]) -> RunPlan:
         "children": children,
         "policy": policy.digest,
         "suites": suites,
+        "traffic": load_traffic(subject(settings.evaluator.traffic, "suites")).digest,
     }
     return RunPlan(
         name=settings.name,
         seed=settings.seed,
         config=config,
-        founders=tuple(founders),
+        founders=founders,
         children=children,
         budget=budget_of(settings),
         policy=policy,
@@ -136,19 +212,24 @@ def _founder(name: str, settings: FounderSettings) -> FounderPlan:
     return FounderPlan(name, settings.kind, plain, tuple(sorted(settings.capabilities)), breeds)
 
 
-def _children(settings: Settings, problems: list[str]) -> tuple[ChildPlan, ...]:
-    breeding = tuple(name for name, f in settings.population.founders.items() if f.breeds and f.kind == "finetune")
+def _children(
+    population: PopulationSettings, breeders: Mapping[str, BreederSettings], seed: int, problems: list[str]
+) -> tuple[ChildPlan, ...]:
+    """Every child in order; what is wrong with one is added to the problems, and it is left out."""
+    breeding = tuple(name for name, f in population.founders.items() if f.breeds and f.kind == "finetune")
     planned: dict[str, ChildPlan] = {}
-    for name, breeder in settings.breeder.items():
+    wanted: set[str] = set()
+    for name, breeder in breeders.items():
         for number, variant in enumerate(breeder.variants, start=1):
             child = f"{name}-{number}" if len(breeder.variants) > 1 else name
-            if child in settings.population.founders:
+            wanted.add(child)
+            if child in population.founders:
                 problems.append(f"breeder.{name}: a founder has this name already")
             try:
-                planned[child] = _child(child, name, breeder, variant, breeding, settings.seed)
+                planned[child] = _child(child, name, breeder, variant, breeding, seed)
             except EcologyError as error:
                 problems.append(str(error))
-    return _in_order(planned, set(settings.population.founders), problems)
+    return _in_order(planned, set(population.founders), wanted, problems)
 
 
 def _child(
@@ -171,12 +252,14 @@ def _child(
     return ChildPlan(child, breeder.kind, canonical.plain(checked), tuple(parents), own_seed)
 
 
-def _in_order(planned: Mapping[str, ChildPlan], founders: set[str], problems: list[str]) -> tuple[ChildPlan, ...]:
+def _in_order(
+    planned: Mapping[str, ChildPlan], founders: set[str], wanted: set[str], problems: list[str]
+) -> tuple[ChildPlan, ...]:
     """Children after their parents, otherwise in the order declared."""
     for child in planned.values():
         for parent in child.parents:
-            if parent not in founders and parent not in planned:
-                near: Sequence[str] = difflib.get_close_matches(parent, [*founders, *planned], n=1)
+            if parent not in founders and parent not in wanted:
+                near: Sequence[str] = difflib.get_close_matches(parent, [*founders, *wanted], n=1)
                 hint = f" (did you mean {near[0]!r}?)" if near else ""
                 problems.append(f"breeder: child {child.name!r} names an unknown parent {parent!r}{hint}")
     ordered: dict[str, ChildPlan] = {}

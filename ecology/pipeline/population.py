@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -108,8 +107,7 @@ def _train(founder: FounderPlan, plan: RunPlan, house: House, bench: Bench) -> M
             name=founder.name,
         )
 
-    with house.lock(f"recipe-{recipe.removeprefix('sha256:')[:16]}"):
-        artifact, genome = _made(recipe, house, make)
+    artifact, genome = _made(recipe, house, make)
     return _member(founder.name, artifact, genome, founder.breeds, plan, house)
 
 
@@ -144,25 +142,28 @@ def _breed(child: ChildPlan, plan: RunPlan, members: Mapping[str, Member], house
 
 
 def _made(recipe: Digest, house: House, make: Callable[[Path], Bred]) -> tuple[Artifact, Genome]:
-    """What the recipe made before, or makes now."""
-    note = house.recall("recipe", recipe)
-    if note is not None:
-        known = json.loads(note)
-        digest = Digest(known["digest"])
+    """What the recipe made before, or makes now; of two processes with one recipe the second waits for the first."""
+    with house.lock(f"recipe-{recipe.removeprefix('sha256:')[:16]}"):
+        note = house.recall("recipe", recipe)
+        if note is not None:
+            known = json.loads(note)
+            digest = Digest(known["digest"])
+            try:
+                artifact = describe(house.store.folder(digest))
+            except EcologyError:  # the store lost it: make it again, the bytes are the same
+                artifact = None
+            if artifact is not None and artifact.digest == digest:
+                return artifact, structure(Genome, known["genome"], "genome")
+        scratch = house.home / "work" / f"bred-{recipe.removeprefix('sha256:')[:16]}"
+        shutil.rmtree(scratch, ignore_errors=True)  # of a killed process: the lock is ours
+        scratch.mkdir(parents=True)
         try:
-            artifact = describe(house.store.folder(digest))
-        except EcologyError:  # the store lost it: make it again, the bytes are the same
-            artifact = None
-        if artifact is not None and artifact.digest == digest:
-            return artifact, structure(Genome, known["genome"], "genome")
-    scratch = Path(tempfile.mkdtemp(prefix="breeding-", dir=house.home))
-    try:
-        bred = make(scratch / "adapter")
-        artifact = house.store.put(bred.folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    house.remember("recipe", recipe, {"digest": artifact.digest, "genome": bred.genome})
-    return artifact, bred.genome
+            bred = make(scratch / "adapter")
+            artifact = house.store.put(bred.folder)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        house.remember("recipe", recipe, {"digest": artifact.digest, "genome": bred.genome})
+        return artifact, bred.genome
 
 
 def _member(name: str, artifact: Artifact, genome: Genome, breeds: bool, plan: RunPlan, house: House) -> Member:

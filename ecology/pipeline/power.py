@@ -60,7 +60,7 @@ def power_table(overrides: Sequence[str], drop: float | None) -> tuple[list[str]
     from ecology.pipeline.plan import budget_of, load_gate_policy  # noqa: PLC0415
 
     settings, _ = compose(overrides)
-    policy, budget = load_gate_policy(settings), budget_of(settings)
+    policy, budget = load_gate_policy(settings.gate), budget_of(settings)
     wanted = policy.decidable or USUAL
     if drop is not None:
         wanted = dataclasses.replace(wanted, drop=drop, gain=drop)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ecology.contracts.policy import TrustedKey
 from ecology.contracts.run import RunReport
 from ecology.errors import ConfigError, EcologyError
+from ecology.kernel.canonical import digest_bytes
 from ecology.pipeline.house import House
 from ecology.promotion.canary import canary_plan, recheck
 from ecology.report.bundle import FILES, RENDERERS, REPORT, verify_report
 from ecology.report.json_report import read_report
 from ecology.report.standing import approvals_of, standing_line
+from ecology.report.sweep import SWEEP, verify_sweep
 from ecology.signer.keys import read_trusted
 from ecology.store.files import write_atomic
 
@@ -46,6 +49,12 @@ def verify(folder: Path, key: Path | None, house: House) -> tuple[list[str], tup
         ConfigError: There is no report, or the key cannot be read.
     """
     anchor = read_trusted(key) if key else house.signer.public_key
+    if (folder / SWEEP).exists():
+        return _verify_sweep(folder, anchor)
+    return _verify_run(folder, anchor)
+
+
+def _verify_run(folder: Path, anchor: TrustedKey) -> tuple[list[str], tuple[str, ...]]:
     report = read_report(_report(folder))
     problems = (*verify_report(folder, (anchor,)), *canary_problems(report))
     rules = sum(len(candidate.verdict.findings) for candidate in report.candidates)
@@ -85,6 +94,26 @@ def _steps(report: RunReport) -> str:
     if report.canary is None:
         return "there was none"
     return f"{len(report.canary.observations)} steps decided again from their own measurements"
+
+
+def _verify_sweep(folder: Path, anchor: TrustedKey) -> tuple[list[str], tuple[str, ...]]:
+    """The sweep's own files, then every job's report and the pick's: that they hold, and are the ones it names."""
+    sweep, problems = verify_sweep(folder, (anchor,))
+    if sweep is None:
+        return [], problems
+    lines = [f"sweep     {sweep.sweep}", f"jobs      {len(sweep.jobs)}, pick: {sweep.pick.decision.decision}"]
+    named = {**{str(job.number): job.report for job in sweep.jobs}, "pick": sweep.pick.report}
+    for name, digest in named.items():
+        if not digest:
+            continue
+        found = digest_bytes(_report(folder / name).read_bytes())
+        own = () if found == digest else (f"its report has digest {found}, the sweep names {digest}",)
+        _, inside = _verify_run(folder / name, anchor)
+        problems += tuple(f"{name}: {problem}" for problem in (*own, *inside))
+        lines.append(f"{name:<9} {'does not hold' if own or inside else 'holds'}")
+    if not problems:
+        lines.append("everything holds")
+    return lines, problems
 
 
 def _report(folder: Path) -> Path:

@@ -10,36 +10,35 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 
 from ecology.contracts.evidence import Evidence
 from ecology.contracts.identity import Digest, Json
+from ecology.contracts.policy import Finding, Policy
 from ecology.contracts.promotion import CanaryPlan, CanaryResult, Fitness, Promotion, Revocation
-from ecology.contracts.run import REPORT_SCHEMA, CandidateReport, RaceReport, RunPlan, RunReport, StageTime
+from ecology.contracts.run import REPORT_SCHEMA, CandidateReport, RaceReport, RunPlan, RunReport
 from ecology.kernel import canonical
 from ecology.kernel.codec import structure
+from ecology.pipeline.attempt import Attempt, begin
 from ecology.pipeline.bench import Bench, open_bench
 from ecology.pipeline.boundaries import admit_run
 from ecology.pipeline.corpora import corpora_of
-from ecology.pipeline.house import House
-from ecology.pipeline.judging import Judge, Judged, incumbent_of, judge_all
+from ecology.pipeline.house import ATTEMPT, House
+from ecology.pipeline.judging import Comparator, Judge, Judged, comparator, judge_all
 from ecology.pipeline.places import subject
-from ecology.pipeline.plan import load_suites, make_plan
-from ecology.pipeline.policies import govern
+from ecology.pipeline.plan import make_plan, planned_suites
+from ecology.pipeline.policies import Governed, govern
 from ecology.pipeline.population import populate
 from ecology.pipeline.rescoring import confirm
 from ecology.pipeline.settings import Settings
-from ecology.pipeline.traffic import server
+from ecology.pipeline.trial import Trial, settle
 from ecology.policy.boundaries import check_plan
 from ecology.promotion import archive
 from ecology.promotion.canary import canary_plan
-from ecology.promotion.canary import run as run_canary
 from ecology.promotion.fitness import FitnessSpec, fitness_spec, rank
-from ecology.promotion.promote import decide_promotion, promotion_events
-from ecology.promotion.traffic import load_traffic
+from ecology.promotion.traffic import Traffic, load_traffic
 from ecology.store.files import write_atomic
-from ecology.telemetry.memory import peak_memory_bytes
+from ecology.telemetry.stages import Stages
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,28 +48,18 @@ class Ran:
     report: RunReport
     restricted: tuple[Mapping[str, Json], ...]
     """Prompts and replies of harmful items, for the separate file."""
+    attempt: Attempt
+    """To be ended when the report is on disk."""
 
 
-class Stages:
-    """Seconds and peak memory of each stage, by the injected clock."""
-
-    def __init__(self, house: House) -> None:
-        self._house = house
-        self.times: list[StageTime] = []
-
-    @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        """Measures the block, unless the home was stopped."""
-        self._house.stop_check()
-        start = self._house.clock.monotonic()
-        yield
-        self._house.stop_check()
-        seconds = round(self._house.clock.monotonic() - start, 3)
-        self.times.append(StageTime(name, seconds, peak_memory_bytes()))
-
-
-def run(settings: Settings, config: Mapping[str, Json], house: House) -> Ran:
+def run(settings: Settings, config: Mapping[str, Json], house: House, *, promotes: bool = True) -> Ran:
     """One run from configuration to report value.
+
+    Args:
+        settings: Checked configuration.
+        config: The plain data it came from.
+        house: Ports.
+        promotes: False for a job of a sweep, which ends when everybody is judged and ranked: the sweep picks once.
 
     Raises:
         ConfigError: The plan cannot be made.
@@ -80,41 +69,65 @@ def run(settings: Settings, config: Mapping[str, Json], house: House) -> Ran:
         BackendError: The engine cannot start.
     """
     plan = make_plan(settings, config)
-    canary = canary_plan(settings.canary)
-    check_plan(plan, canary)
-    fitness = fitness_spec(settings.fitness)
+    inputs = Inputs(
+        canary_plan(settings.canary),
+        fitness_spec(settings.fitness),
+        load_traffic(subject(settings.evaluator.traffic, "suites")),
+    )
+    check_plan(plan, inputs.canary)
     with house.lock(f"run-{plan.digest.removeprefix('sha256:')[:16]}"):
-        return _run(settings, plan, canary, fitness, house)
+        house.tidy()
+        return _run(settings, plan, inputs, house, promotes)
 
 
-def _run(settings: Settings, plan: RunPlan, canary: CanaryPlan, fitness: FitnessSpec, house: House) -> Ran:
-    started = house.clock.now()
-    governed = govern(settings.gate.policy, started, policy=plan.policy)
-    plan = dataclasses.replace(plan, policy=governed.policy)
-    stages = Stages(house)
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """What a run reads besides its plan, each once, before anything is spent."""
+
+    canary: CanaryPlan
+    fitness: FitnessSpec
+    traffic: Traffic
+
+
+def _run(settings: Settings, plan: RunPlan, inputs: Inputs, house: House, promotes: bool) -> Ran:
+    stages = Stages(house.clock, house.journal, house.stop_check)
     with stages("base model"):
         bench = open_bench(settings.base, settings.backend, house)
-    admit_run(plan.policy, house)
-    house.record("run_started", {"run": plan.digest, "name": plan.name}, started)
+    if house.recall(ATTEMPT, plan.digest) is None:  # what was begun was admitted then
+        admit_run(plan.policy, house)
+    attempt = begin(house, plan.digest, plan.name, settings.alias, bench.identity.base_weights)
+    governed = govern(settings.gate.policy, attempt.started_at, policy=plan.policy)
+    plan = dataclasses.replace(plan, policy=governed.policy)
     house.record("seed_committed", {"commitment": house.seed_commitment})
     with stages("population"):
         members = populate(plan, house, bench)
-    judge = dataclasses.replace(_judge(settings, plan, house, bench, started), standing=governed.standing)
+    judge = _judge(settings, plan, house, bench, attempt, governed.standing)
     with stages("gates"):
-        judged = judge_all(judge, members, fitness)
+        judged = judge_all(judge, members, inputs.fitness)
     for one in judged:
-        _record_verdict(one, plan, house)
+        record_verdict(one, plan.policy, house, attempt)
     with stages("fitness"):
-        ranked = rank({one.digest: one.evidence for one in judged if one.admitted}, fitness)
-        _archive(ranked, fitness, plan, house)
-    with stages("canary"):
-        promotion, trial = _try_and_promote(settings, plan, canary, ranked, judged, judge)
+        ranked = rank({one.digest: one.evidence for one in judged if one.admitted}, inputs.fitness)
+        _archive(ranked, inputs.fitness, plan, house)
+    trial = None
+    winner = next((f.subject for f in ranked if f.score is not None), None)
+    if promotes:
+        with stages("canary"):
+            unconfirmed = _unconfirmed(winner, judged, judge)
+            winner = None if unconfirmed else winner
+            if winner is not None and winner != attempt.incumbent:
+                folder = next(one.member.folder for one in judged if one.digest == winner)
+                trial = Trial(inputs.canary, inputs.traffic, bench, judge.incumbent, plan.digest).of(winner, folder)
+            unranked = any(one.admitted for one in judged)
+            why = "every admitted candidate lacks evidence for its fitness" if unranked else "no candidate was admitted"
+            promotion = settle(house, attempt, winner, trial, alias=settings.alias, why_none=unconfirmed or why)
+    else:
+        promotion = Promotion("none", settings.alias, attempt.incumbent, attempt.incumbent, PICKED_LATER)
     with stages("reference"):
         base_evidence, references = judge.references(judged)
-    report = _report(
+    report = report_of(
         plan,
         settings,
-        house,
         bench,
         judged,
         ranked,
@@ -123,29 +136,35 @@ def _run(settings: Settings, plan: RunPlan, canary: CanaryPlan, fitness: Fitness
         references,
         base_evidence,
         stages,
-        started,
+        attempt,
+        governed,
         judge.races(),
     )
-    report = dataclasses.replace(report, approvals=governed.envelopes)
-    return Ran(report, bench.evaluator.restricted())
+    return Ran(report, bench.evaluator.restricted(), attempt)
 
 
-def _judge(settings: Settings, plan: RunPlan, house: House, bench: Bench, decided_at: str) -> Judge:
-    base, incumbent = incumbent_of(house, bench, settings.alias)
+PICKED_LATER = "one job of a sweep: the sweep picks once among all that its jobs admitted"
+
+
+def _judge(
+    settings: Settings, plan: RunPlan, house: House, bench: Bench, attempt: Attempt, standing: tuple[Finding, ...]
+) -> Judge:
     return Judge(
         policy=plan.policy,
         budget=plan.budget,
         corpora=corpora_of(plan),
         house=house,
         bench=bench,
-        suites=load_suites(settings),
-        base=base,
-        incumbent=incumbent,
-        decided_at=decided_at,
+        suites=planned_suites(settings, plan),
+        base=Comparator("base", bench.identity.base_weights, None),
+        incumbent=comparator(house, bench, attempt.incumbent),
+        decided_at=house.now(),
+        standing=standing,
     )
 
 
-def _record_verdict(one: Judged, plan: RunPlan, house: House) -> None:
+def record_verdict(one: Judged, policy: Policy, house: House, attempt: Attempt) -> None:
+    """The verdict as a fact, and signed into the claims of an adapter of ours."""
     from ecology.signer.statements import verdict_statement  # noqa: PLC0415
 
     findings = [{"rule": f.rule, "outcome": f.outcome.value} for f in one.verdict.findings]
@@ -153,19 +172,20 @@ def _record_verdict(one: Judged, plan: RunPlan, house: House) -> None:
         "judged",
         {
             "digest": one.digest,
-            "policy": plan.policy.digest,
+            "policy": policy.digest,
             "outcome": one.verdict.outcome.value,
             "rung": one.rung,
-            "run": plan.digest,
+            "run": attempt.run,
+            ATTEMPT: attempt.id,
             "scope": one.verdict.scope,
             "findings": findings,
         },
     )
     if one.member.signed is None:
         return
-    known = canonical.digest([one.digest, plan.policy.digest, one.evidence, findings, house.signer.keyid])
+    known = canonical.digest([one.digest, policy.digest, one.evidence, findings, house.signer.keyid])
     if house.recall("verdict", known) is None:
-        statement = verdict_statement(one.member.submission.artifact, one.verdict, plan.policy, one.evidence)
+        statement = verdict_statement(one.member.submission.artifact, one.verdict, policy, one.evidence)
         house.store.add_claims(one.digest, [house.signer.sign(statement)])
         house.remember("verdict", known, True)
 
@@ -188,44 +208,6 @@ def _archive(ranked: Sequence[Fitness], spec: FitnessSpec, plan: RunPlan, house:
     )
 
 
-def _try_and_promote(
-    settings: Settings,
-    run_plan: RunPlan,
-    plan: CanaryPlan,
-    ranked: Sequence[Fitness],
-    judged: Sequence[Judged],
-    judge: Judge,
-) -> tuple[Promotion, CanaryResult | None]:
-    house, incumbent = judge.house, judge.incumbent
-    winner = next((f.subject for f in ranked if f.score is not None), None)
-    trial = None
-    unconfirmed = _unconfirmed(winner, judged, judge)
-    if unconfirmed:
-        winner = None
-    if winner is not None and winner != incumbent.digest:
-        folder = next(one.member.folder for one in judged if one.digest == winner)
-        traffic = load_traffic(subject(settings.evaluator.traffic, "suites"))
-        serve = server(judge.bench, {"candidate": folder, "incumbent": incumbent.folder})
-        total = sum(step.min_requests for step in plan.steps)
-        with house.progress.track("canary: replaying requests", total, "request") as step:
-            trial = run_canary(
-                plan,
-                traffic.requests,
-                serve,
-                candidate=winner,
-                incumbent=incumbent.digest,
-                salt=run_plan.digest,
-                progress=step,
-            )
-    unranked = any(one.admitted for one in judged)
-    why = "every admitted candidate lacks evidence for its fitness" if unranked else "no candidate was admitted"
-    why = unconfirmed or why
-    promotion = decide_promotion(winner, incumbent.digest, trial, alias=settings.alias, why_none=why)
-    for event in promotion_events(promotion, trial, house.clock.now()):
-        house.record(event.kind, {**event.body, "run": run_plan.digest}, event.at)
-    return promotion, trial
-
-
 def _unconfirmed(winner: Digest | None, judged: Sequence[Judged], judge: Judge) -> str:
     """Why the best of several is not confirmed on fresh items; empty where it is, or where nobody was chosen."""
     admitted = [one for one in judged if one.admitted]
@@ -238,10 +220,9 @@ def _unconfirmed(winner: Digest | None, judged: Sequence[Judged], judge: Judge) 
     return f"{best.member.name}, the best of {len(admitted)}, did not prove {missed[0].rule} again on fresh items"
 
 
-def _report(
+def report_of(
     plan: RunPlan,
     settings: Settings,
-    house: House,
     bench: Bench,
     judged: Sequence[Judged],
     ranked: Sequence[Fitness],
@@ -250,9 +231,12 @@ def _report(
     references: Mapping[Digest, Evidence],
     base_evidence: Evidence,
     stages: Stages,
-    started: str,
-    races: tuple[RaceReport, ...],
+    attempt: Attempt,
+    governed: Governed,
+    races: tuple[RaceReport, ...] = (),
 ) -> RunReport:
+    """Everything as one value."""
+    house = bench.house
     places = {f.subject: f for f in ranked}
     instants = house.registry.revocations()
     candidates = tuple(
@@ -272,7 +256,7 @@ def _report(
         schema=REPORT_SCHEMA,
         run=plan.digest,
         name=plan.name,
-        started_at=started,
+        started_at=attempt.started_at,
         finished_at=house.clock.now(),
         decision=promotion,
         identity=bench.identity,
@@ -294,6 +278,7 @@ def _report(
             for found, why in house.registry.revoked().items()
         ),
         races=races,
+        approvals=governed.envelopes,
     )
 
 

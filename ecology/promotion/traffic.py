@@ -85,7 +85,7 @@ def load_traffic(folder: Path) -> Traffic:
         manifest = yaml.safe_load(manifest_path.read_text(encoding="utf-8"))
         path = folder / Path(str(manifest["data"])).name  # the data lie beside the manifest, whatever it says
         data = path.read_bytes()
-        rows = [json.loads(line) for line in data.decode("utf-8").splitlines()]
+        rows = [_row(line, path, number) for number, line in enumerate(data.splitlines(), start=1)]
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         raise ConfigError(f"recorded traffic cannot be read: {error}", where=str(manifest_path)) from error
     traffic = structure(Traffic, {**manifest, "requests": rows}, str(manifest_path))
@@ -99,3 +99,10 @@ def load_traffic(folder: Path) -> Traffic:
         if request.id != request_id(row):
             raise ConfigError(f"id {request.id} should be {request_id(row)}", where=f"{path}: line {number}")
     return traffic
+
+
+def _row(line: bytes, path: Path, number: int) -> Json:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"recorded traffic cannot be read: {error}", where=f"{path}:{number}") from error

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
 from sqlalchemy.pool import NullPool, StaticPool
 
-from ecology.errors import ConfigError, IntegrityError
+from ecology.errors import ConfigError, IntegrityError, from_system
 
 BUSY_TIMEOUT_S = 60
 _OUT_OF_REACH = tuple(
@@ -112,6 +112,8 @@ class Database:
         try:
             yield
         except DBAPIError as error:
+            if error.orig is not None and (refused := from_system(error.orig, self._where)) is not None:
+                raise refused from error
             reason = str(error.orig).split("\n", 1)[0]
             if _out_of_reach(error):
                 raise ConfigError(

@@ -2,9 +2,11 @@
 
     <root>/artifacts/<64 hex digits>/adapter_config.json, adapter_model.safetensors, ..., claims.jsonl
     <root>/artifacts/.incoming-<random>/        being copied; never read
+    <root>/.lock                                held by the process that copies
 
-An artifact appears by one rename, so it is there in whole or not at all, and when two processes put the same bytes
-the second rename fails and its copy is dropped. Files are verified whenever they are handed out. ``claims.jsonl`` is
+An artifact appears by one rename, so it is there in whole or not at all. One process puts at a time, under a lock that
+the system takes back when it dies; so whatever is still ``.incoming`` when a put begins was left by a killed one, and
+is removed. Files are verified whenever they are handed out. ``claims.jsonl`` is
 the one file that grows: writers take a lock on it and append whole lines; a line torn by a crash was never
 acknowledged and is cut off by the next writer.
 """
@@ -12,7 +14,6 @@ acknowledged and is cut off by the next writer.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import secrets
@@ -49,6 +50,14 @@ class LocalStore:
         if target.is_dir():
             return artifact
         self._artifacts.mkdir(parents=True, exist_ok=True)
+        with _locked(self._artifacts.with_name(".lock"), fcntl.LOCK_EX):
+            for left in self._artifacts.glob(".incoming-*"):
+                shutil.rmtree(left, ignore_errors=True)
+            if not target.is_dir():
+                self._copy_in(folder, artifact, target)
+        return artifact
+
+    def _copy_in(self, folder: Path, artifact: Artifact, target: Path) -> None:
         incoming = self._artifacts / f".incoming-{secrets.token_hex(8)}"
         incoming.mkdir()
         try:
@@ -58,11 +67,10 @@ class LocalStore:
                 raise MalformedArtifact("the folder changed while it was copied", where=str(folder), todo="try again")
             for inside in {(incoming / file.path).parent for file in artifact.files} | {incoming}:
                 sync_folder(inside)
-            _move_in(incoming, target)
+            incoming.rename(target)
         finally:
-            shutil.rmtree(incoming, ignore_errors=True)  # gone already where the rename was ours
+            shutil.rmtree(incoming, ignore_errors=True)  # gone already where the rename succeeded
         sync_folder(self._artifacts)
-        return artifact
 
     def folder(self, digest: Digest) -> Path:
         """A local, verified folder with exactly these bytes; its files are read-only.
@@ -152,15 +160,6 @@ def _copy(source: Path, target: Path, file: FileRecord) -> None:
         shutil.copyfileobj(reader, writer, 1024 * 1024)
         writer.flush()
         os.fsync(writer.fileno())
-
-
-def _move_in(incoming: Path, target: Path) -> None:
-    try:
-        incoming.rename(target)
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise
-        # Another process was first with the same bytes.
 
 
 @contextlib.contextmanager

@@ -45,6 +45,24 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     sync_folder(path.parent)
 
 
+def remove_drafts(folder: Path) -> None:
+    """Removes temporary files of ``write_atomic`` whose process is gone: it was killed before the rename."""
+    for path in folder.glob(".*.tmp") if folder.is_dir() else ():
+        writer = path.name.split(".")[-3:-2]
+        if writer and writer[0].isdigit() and not _alive(int(writer[0])):
+            path.unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is somebody else's
+        return True
+    return True
+
+
 def sync_folder(folder: Path) -> None:
     """Makes renames inside ``folder`` survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -226,6 +226,13 @@ def test_a_sweep_shares_parents_and_reports_each_job(first: Ran) -> None:
         {"talker", "chatter", "tainted", "outsider", "ties"},
         {"talker", "chatter", "tainted", "outsider", "crossover"},
     ]
+    assert [json.loads(path.read_bytes())["decision"]["decision"] for path in reports] == ["none", "none"]
+    sweep = reports[0].parents[1]
+    told = json.loads((sweep / "sweep.json").read_bytes())
+    assert told["code"] == done.returncode
+    assert told["pick"]["winner"] in {entry["name"] for job in told["jobs"] for entry in job["entries"]}
+    verified = ecology(first.home, first.cwd, "report", "verify", str(sweep))
+    assert verified.returncode == 0, verified.stdout + verified.stderr
 
 
 @pytest.mark.parametrize(

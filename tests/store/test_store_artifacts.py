@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -79,19 +80,24 @@ def test_two_processes_may_put_and_claim_at_once(adapter: Path, tmp_path: Path) 
     assert [path.name for path in (root / "artifacts").iterdir()] == [digest.removeprefix("sha256:")]
 
 
-def test_loser_of_the_rename_drops_its_copy(adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store, other = LocalStore(tmp_path / "store"), LocalStore(tmp_path / "store")
-    real = artifacts._move_in
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from ecology.store import artifacts
+artifacts._copy = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+artifacts.LocalStore(Path(sys.argv[1])).put(Path(sys.argv[2]))
+"""
 
-    def late(incoming: Path, target: Path) -> None:
-        monkeypatch.setattr(artifacts, "_move_in", real)
-        other.put(adapter)
-        real(incoming, target)
 
-    monkeypatch.setattr(artifacts, "_move_in", late)
-    artifact = store.put(adapter)
-    store.folder(artifact.digest)
-    assert len(list((tmp_path / "store" / "artifacts").iterdir())) == 1
+def test_what_a_killed_put_left_is_removed_by_the_next(adapter: Path, tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    done = subprocess.run([sys.executable, "-c", KILLED, str(root), str(adapter)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    (left,) = (root / "artifacts").iterdir()
+    assert left.name.startswith(".incoming-")
+    assert LocalStore(root).digests() == ()
+    digest = LocalStore(root).put(adapter).digest
+    assert [path.name for path in (root / "artifacts").iterdir()] == [digest.removeprefix("sha256:")]
 
 
 def test_folder_that_changes_while_it_is_copied(adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,127 @@
+"""The winner's trial: replayed traffic against the incumbent, then the alias.
+
+Every answer of the canary is kept, a chunk at a time, under the digest of what it follows from: who was asked what, by
+which engine, in which rollout. So a killed canary goes on where it was and a repeated one asks nothing; the latencies
+are those that were measured the first time.
+
+The alias is moved by one fact, under a lock on the alias. Whoever finds that it no longer names the incumbent that the
+canary compared with moves nothing: what was proven was proven against somebody else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from ecology.contracts.identity import Digest
+from ecology.contracts.promotion import CanaryPlan, CanaryResult, Promotion
+from ecology.kernel import canonical
+from ecology.kernel.buckets import Arm
+from ecology.kernel.codec import structure
+from ecology.pipeline.attempt import Attempt, intend
+from ecology.pipeline.bench import Bench
+from ecology.pipeline.house import ATTEMPT, House
+from ecology.pipeline.judging import Comparator
+from ecology.pipeline.traffic import server
+from ecology.promotion.canary import Serve, Served
+from ecology.promotion.canary import run as run_canary
+from ecology.promotion.promote import decide_promotion, promotion_events
+from ecology.promotion.traffic import Request, Traffic
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """How winners are tried in one run or sweep."""
+
+    plan: CanaryPlan
+    traffic: Traffic
+    bench: Bench
+    incumbent: Comparator
+    salt: Digest
+    """Of the run or sweep: decides with a request's id which arm it goes to."""
+
+    def of(self, winner: Digest, folder: Path) -> CanaryResult:
+        """Replays the traffic to the winner and the incumbent.
+
+        Raises:
+            BackendError: The engine failed.
+        """
+        house = self.bench.house
+        arms: dict[Arm, tuple[Digest, Path | None]] = {
+            "candidate": (winner, folder),
+            "incumbent": (self.incumbent.digest, self.incumbent.folder),
+        }
+        serve = server(self.bench, {arm: place for arm, (_, place) in arms.items()})
+        total = sum(step.min_requests for step in self.plan.steps)
+        with house.progress.track("canary: replaying requests", total, "request") as step:
+            return run_canary(
+                self.plan,
+                self.traffic.requests,
+                self._kept(serve, {arm: who for arm, (who, _) in arms.items()}),
+                candidate=winner,
+                incumbent=self.incumbent.digest,
+                salt=self.salt,
+                progress=step,
+            )
+
+    def _kept(self, serve: Serve, who: dict[Arm, Digest]) -> Serve:
+        house, base = self.bench.house, self.bench.identity
+
+        def kept(arm: Arm, requests: Sequence[Request]) -> Sequence[Served]:
+            asked = {
+                "rollout": [self.salt, who["candidate"], who["incumbent"], self.plan],
+                "traffic": self.traffic.digest,
+                "base": base,
+                "engine": self.bench.engine.fingerprint,
+                "subject": who[arm],
+                "requests": [request.id for request in requests],
+            }
+            key = canonical.digest(asked)
+            note = house.recall("canary", key)
+            if note is None:
+                house.remember("canary", key, tuple(serve(arm, requests)))
+                note = house.recall("canary", key) or b"[]"
+            return structure(tuple[Served, ...], json.loads(note), "canary")
+
+        return kept
+
+
+def settle(
+    house: House,
+    attempt: Attempt,
+    winner: Digest | None,
+    trial: CanaryResult | None,
+    *,
+    alias: str,
+    why_none: str,
+) -> Promotion:
+    """Decides what the alias names and moves it, once, however often the attempt is made.
+
+    Args:
+        house: Facts.
+        attempt: Whose incumbent the trial compared with.
+        winner: Best admitted candidate, if any.
+        trial: Its canary; None where there was none to run.
+        alias: Name in the registry.
+        why_none: What to say where there is no winner.
+    """
+    promotion = decide_promotion(winner, attempt.incumbent, trial, alias=alias, why_none=why_none)
+    with house.lock(f"alias-{canonical.digest(alias)[7:23]}"):
+        house.registry.follow(house.log)
+        current = house.registry.alias(alias)
+        ours = attempt.moved == promotion and house.recorded("promoted", _body(promotion, trial, attempt))
+        if promotion.decision == "promoted" and not ours and current not in {None, attempt.incumbent}:
+            what = f"{alias} came to name {current} while this run compared with {attempt.incumbent}; run it again"
+            promotion = Promotion("none", alias, str(current), str(current), what)
+        if promotion.decision == "promoted":
+            attempt = intend(house, attempt, promotion)
+        for event in promotion_events(promotion, trial, house.clock.now()):
+            house.record(event.kind, {**event.body, "run": attempt.run, ATTEMPT: attempt.id}, event.at)
+    return promotion
+
+
+def _body(promotion: Promotion, trial: CanaryResult | None, attempt: Attempt) -> dict[str, object]:
+    last = promotion_events(promotion, trial, "")[-1]
+    return {**last.body, "run": attempt.run, ATTEMPT: attempt.id}
