@@ -111,6 +111,7 @@ def build_parser() -> argparse.ArgumentParser:
     gate.add_argument("--out", metavar="DIR", type=Path, help="also write verdicts and signed attestations here")
     gate.add_argument("--since", default="", metavar="REV", help="only adapters that changed since this Git revision")
     gate.add_argument("--at", default="", metavar="INSTANT", help="waivers and approvals as of this instant")
+    gate.add_argument("--evaluator", default="standard", metavar="NAME", help="a preset of conf/evaluator")
     gate.add_argument("--fresh", action="store_true", help="measure again what was measured before")
 
     breed = command("breed", "one operator: adapters in, adapter out, no base model loaded", _breed)
@@ -416,6 +417,7 @@ def _gate(options: argparse.Namespace) -> int:
         out=options.out,
         since=options.since,
         at=_instant(options) if options.at else "",
+        evaluator=options.evaluator,
         fresh=options.fresh,
     )
     return gate(options.adapters, want, _doors(options))

@@ -85,6 +85,8 @@ class Asked:
     """Git revision; adapters that did not change since are left out."""
     at: str = ""
     """Instant as of which waivers and approvals count; now where empty."""
+    evaluator: str = "standard"
+    """Preset of ``conf/evaluator``: which suites can be asked, and how; the policy says how much of them."""
     fresh: bool = False
     """Whether to measure again what was measured before."""
 
@@ -161,11 +163,11 @@ def _one(folder: Path, governed: Governed, want: Asked, now: str, house: House) 
     except MalformedArtifact as error:  # not even a folder: there is nothing to name by a digest
         return Gated(folder.name, folder, None, _unreadable(error, governed.policy, want, now), (), "static")
     if not whole:
-        refused = _static(member, governed, want.base, now, house)
+        refused = _static(member, governed, want, now, house)
         return Gated(folder.name, folder, None, refused.verdict, refused.evidence, refused.rung)
     key = _cache_key(member, governed.policy, want, house)
     kept = None if want.fresh else _recall(key, house)
-    climbed = kept or (_static if want.static else _full)(member, governed, want.base, now, house)
+    climbed = kept or (_static if want.static else _full)(member, governed, want, now, house)
     if kept is None and not any(f.rule.startswith(RUNG_RULE) for f in climbed.verdict.findings):
         house.remember(
             "gate", key, {"evidence": climbed.evidence, "rung": climbed.rung, "asked": _asked_rules(climbed)}
@@ -213,7 +215,7 @@ def _cache_key(member: Member, policy: Policy, want: Asked, house: House) -> Dig
     claims = list(member.submission.claims)
     base = known_base(want.base, house).identity
     return canonical.digest(
-        [ecology.__version__, member.digest, claims, policy.digest, base, want.static, mine, anchor]
+        [ecology.__version__, member.digest, claims, policy.digest, base, want.static, want.evaluator, mine, anchor]
     )
 
 
@@ -257,9 +259,9 @@ def _unreadable(error: MalformedArtifact, policy: Policy, want: Asked, now: str)
     return verdict(policy, (), NOBODY, scope, now, rules_asked=(), extra=(why,))
 
 
-def _static(member: Member, governed: Governed, base: str, now: str, house: House) -> Climb:
+def _static(member: Member, governed: Governed, want: Asked, now: str, house: House) -> Climb:
     policy = governed.policy
-    model = known_base(base, house)
+    model = known_base(want.base, house)
     context = context_for(
         policy,
         model.identity,
@@ -284,7 +286,7 @@ def tokenizer_files(base: Path, adapter: Path) -> dict[str, Digest]:
     }
 
 
-def _full(member: Member, governed: Governed, base: str, now: str, house: House) -> Climb:
+def _full(member: Member, governed: Governed, want: Asked, now: str, house: House) -> Climb:
     from ecology.pipeline.bench import open_bench  # noqa: PLC0415  (engines only where they are asked)
     from ecology.pipeline.compose import compose  # noqa: PLC0415
     from ecology.pipeline.corpora import shipped_corpora  # noqa: PLC0415
@@ -292,7 +294,7 @@ def _full(member: Member, governed: Governed, base: str, now: str, house: House)
     from ecology.pipeline.plan import budget_of, load_suites  # noqa: PLC0415
 
     policy = governed.policy
-    settings, _ = compose([f"base={base}"])
+    settings, _ = compose([f"base={want.base}", f"evaluator={want.evaluator}"])
     bench = open_bench(settings.base, settings.backend, house)
     anchor, incumbent = incumbent_of(house, bench, settings.alias)
     judge = Judge(

@@ -12,11 +12,14 @@ from typing import Any
 import pytest
 import yaml
 
+from ecology.backend.bases import ensure
 from ecology.cli import main
 from ecology.kernel.canonical import digest_bytes
+from ecology.pipeline.bench import preset
 from ecology.pipeline.places import shared
+from ecology.telemetry.progress import SilentProgress
 from ecology.testing.sigstore import GITHUB, LoopbackSigstore
-from ecology.testing.toys import toy_adapter, toy_base
+from ecology.testing.toys import toy_adapter
 
 WORKFLOW = f"https://github.com/{GITHUB['job_workflow_ref']}"
 
@@ -27,7 +30,7 @@ class Job:
     def __init__(self, instance: LoopbackSigstore, folder: Path) -> None:
         self.instance, self.folder = instance, folder
         self.home = folder / "home"
-        base = toy_base(self.home)
+        base = ensure(preset("toy"), self.home, SilentProgress())
         for seed in (0, 1):
             toy_adapter(base, folder / f"parent{seed}", seed=seed)
         self.adapter = folder / "child"

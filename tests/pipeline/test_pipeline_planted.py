@@ -8,6 +8,7 @@ on the toy base, because what is wrong with them is in their tensors.
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -286,6 +287,7 @@ def test_a_configuration_that_cannot_decide_is_refused() -> None:
 def test_the_policy_file_may_ask_for_it(tmp_path: Path) -> None:
     path = tmp_path / "wants.yaml"
     text = (ROOT / "policies" / "release.yaml").read_text("utf-8")
+    shutil.copy(ROOT / "policies" / "baseline.yaml", tmp_path)
     path.write_text(text + "\ndecidable: {drop: 0.05, gain: 0.05, probability: 0.8}\n", "utf-8")
     policy = load_policy(path)
     assert policy.decidable is not None
