@@ -25,7 +25,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -48,19 +48,7 @@ Combination = Literal[
     "magnitude_prune",
     "magnitude_prune_svd",
 ]
-COMBINATIONS: tuple[Combination, ...] = (
-    "linear",
-    "cat",
-    "svd",
-    "ties",
-    "ties_svd",
-    "dare_linear",
-    "dare_linear_svd",
-    "dare_ties",
-    "dare_ties_svd",
-    "magnitude_prune",
-    "magnitude_prune_svd",
-)
+COMBINATIONS: tuple[Combination, ...] = get_args(Combination)
 """``combination_type`` of ``add_weighted_adapter``."""
 
 

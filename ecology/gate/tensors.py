@@ -13,8 +13,7 @@ What is bounded, by module, is the change's norm against the weight's, ||dW||_F 
 * DoRA: rows of W + s B A scaled to the lengths m. s B A is bounded as above, and m by being positive and
   ||m|| <= (1 + max_relative_norm) ||W||_F; how m is spread over the rows is left to the measured gates.
 
-||dW||_2 <= ||dW||_F, so each of these bounds the spectral norm as well; where the base's own spectral norms are known
-(``anomaly``) the change's is compared with them.
+||dW||_2 <= ||dW||_F, so each of these bounds the spectral norm as well.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a run says of its candidates under its signature: one statement over all, and the whole story of the promoted.
 
-The sweep's statement lies beside the report; test result and evidence of the promoted one join its claims. Signed again
+The run's statement lies beside the report; test result and evidence of the promoted one join its claims. Signed again
 by an identity (``ecology sign --keyless``) they stand for somebody outside this home.
 """
 
@@ -14,7 +14,7 @@ from ecology.signer.evidence import Line, evidence_statement, result_statement, 
 from ecology.store.adapters import describe
 from ecology.store.files import write_atomic
 
-SWEEP_FILE = "sweep.intoto.jsonl"
+RUN_FILE = "run.intoto.jsonl"
 
 
 def attest_run(house: House, report: RunReport, out: Path) -> None:
@@ -32,7 +32,7 @@ def attest_run(house: House, report: RunReport, out: Path) -> None:
     if not lines:
         return
     statement = sweep_statement(report.run, report.policy.digest, lines, report.finished_at)
-    write_atomic(out / SWEEP_FILE, (house.signer.sign(statement) + "\n").encode())
+    write_atomic(out / RUN_FILE, (house.signer.sign(statement) + "\n").encode())
     if report.decision.decision != "promoted":
         return
     for one in report.candidates:

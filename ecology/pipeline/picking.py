@@ -17,21 +17,19 @@ from collections.abc import Mapping, Sequence
 from ecology.contracts.artifact import SignedArtifact, Submission
 from ecology.contracts.identity import Digest, Json
 from ecology.contracts.promotion import Fitness, Promotion
-from ecology.contracts.run import CandidateReport, RunPlan, RunReport
+from ecology.contracts.run import CandidateReport, RunReport
 from ecology.errors import ConfigError
 from ecology.kernel import canonical
 from ecology.pipeline import compose
-from ecology.pipeline.attempt import Attempt, begin
-from ecology.pipeline.bench import Bench, open_bench
-from ecology.pipeline.corpora import corpora_of
+from ecology.pipeline.attempt import begin
+from ecology.pipeline.bench import open_bench
 from ecology.pipeline.house import House
-from ecology.pipeline.judging import RUNGS, Comparator, Judge, climb_all, comparator
+from ecology.pipeline.judging import RUNGS, climb_all
 from ecology.pipeline.members import Member
 from ecology.pipeline.places import subject
-from ecology.pipeline.plan import make_plan, planned_suites
+from ecology.pipeline.plan import make_plan
 from ecology.pipeline.policies import govern
-from ecology.pipeline.run import Ran, record_verdict, report_of
-from ecology.pipeline.settings import Settings
+from ecology.pipeline.run import Ran, judge_of, record_verdict, report_of
 from ecology.pipeline.trial import Trial, settle
 from ecology.promotion.canary import canary_plan
 from ecology.promotion.fitness import fitness_spec, rank
@@ -123,9 +121,7 @@ def _again(
     attempt = begin(house, sweep, f"pick of {plan.name}", settings.alias, bench.identity.base_weights)
     governed = govern(settings.gate.policy, attempt.started_at, policy=plan.policy)
     plan = dataclasses.replace(plan, policy=governed.policy)
-    judge = dataclasses.replace(
-        _judge(settings, plan, house, bench, attempt, f"fresh for {sweep}"), standing=governed.standing
-    )
+    judge = judge_of(settings, plan, bench, attempt, governed, f"fresh for {sweep}")
     spec = fitness_spec(settings.fitness)
     with stages("fresh items"):
         judged = climb_all(judge, _member(candidate, house), RUNGS)
@@ -160,21 +156,6 @@ def _again(
         judge.races(),
     )
     return Ran(made, bench.evaluator.restricted(), attempt), next(iter(ranked), None)
-
-
-def _judge(settings: Settings, plan: RunPlan, house: House, bench: Bench, attempt: Attempt, draw: str) -> Judge:
-    return Judge(
-        policy=plan.policy,
-        budget=plan.budget,
-        corpora=corpora_of(plan),
-        house=house,
-        bench=bench,
-        suites=planned_suites(settings, plan),
-        base=Comparator("base", bench.identity.base_weights, None),
-        incumbent=comparator(house, bench, attempt.incumbent),
-        decided_at=house.now(),
-        draw=draw,
-    )
 
 
 def _member(candidate: CandidateReport, house: House) -> Member:

@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from ecology.errors import IntegrityError
+from ecology.kernel.quarantine import quarantine
 
 BUSY_TIMEOUT_S = 10
 
@@ -41,15 +42,4 @@ def quarantined(database: Path) -> Mapping[str, str]:
         raise IntegrityError(
             f"the registry cannot be read: {error}", where=str(database), todo="ecology registry rebuild"
         ) from error
-    children: dict[str, list[str]] = {}
-    for parent, child in edges:
-        children.setdefault(parent, []).append(child)
-    found = dict(reasons)
-    for revoked, reason in reasons.items():
-        queue = [revoked]
-        while queue:
-            for child in children.get(queue.pop(), ()):
-                if child not in found:
-                    found[child] = f"descends from {revoked}, which is revoked: {reason}"
-                    queue.append(child)
-    return found
+    return quarantine(reasons, edges)

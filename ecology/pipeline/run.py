@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 
 from ecology.contracts.evidence import Evidence
 from ecology.contracts.identity import Digest, Json
-from ecology.contracts.policy import Finding, Policy
+from ecology.contracts.policy import Policy
 from ecology.contracts.promotion import CanaryPlan, CanaryResult, Fitness, Promotion, Revocation
 from ecology.contracts.run import REPORT_SCHEMA, CandidateReport, RaceReport, RunPlan, RunReport
 from ecology.kernel import canonical
@@ -101,7 +101,7 @@ def _run(settings: Settings, plan: RunPlan, inputs: Inputs, house: House, promot
     house.record("seed_committed", {"commitment": house.seed_commitment})
     with stages("population"):
         members = populate(plan, house, bench)
-    judge = _judge(settings, plan, house, bench, attempt, governed.standing)
+    judge = judge_of(settings, plan, bench, attempt, governed)
     with stages("gates"):
         judged = judge_all(judge, members, inputs.fitness)
     for one in judged:
@@ -146,9 +146,11 @@ def _run(settings: Settings, plan: RunPlan, inputs: Inputs, house: House, promot
 PICKED_LATER = "one job of a sweep: the sweep picks once among all that its jobs admitted"
 
 
-def _judge(
-    settings: Settings, plan: RunPlan, house: House, bench: Bench, attempt: Attempt, standing: tuple[Finding, ...]
+def judge_of(
+    settings: Settings, plan: RunPlan, bench: Bench, attempt: Attempt, governed: Governed, draw: str = "hidden"
 ) -> Judge:
+    """The judge of one attempt, with all that the plan and the policy's standing say."""
+    house = bench.house
     return Judge(
         policy=plan.policy,
         budget=plan.budget,
@@ -159,7 +161,8 @@ def _judge(
         base=Comparator("base", bench.identity.base_weights, None),
         incumbent=comparator(house, bench, attempt.incumbent),
         decided_at=house.now(),
-        standing=standing,
+        standing=governed.standing,
+        draw=draw,
     )
 
 

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 
 from ecology.contracts.promotion import Event
 from ecology.kernel.canonical import canonical, digest
+from ecology.kernel.quarantine import quarantine
 from ecology.registry.database import ARTIFACTS, FACTS, MOVES, PARENTS, REVOCATIONS, SIGNATURES, VERDICTS
 from ecology.registry.events import check_event, number, text, texts
 
@@ -48,18 +49,8 @@ def quarantined(connection: sa.Connection) -> Mapping[str, str]:
     """Digest -> reason, descendants included. Its own revocation names the reason before any ancestor's."""
     query = sa.select(REVOCATIONS.c.digest, REVOCATIONS.c.reason).order_by(REVOCATIONS.c.position)
     reasons = {row.digest: row.reason for row in connection.execute(query)}
-    children: dict[str, list[str]] = {}
-    for row in connection.execute(sa.select(PARENTS.c.child, PARENTS.c.parent).order_by(PARENTS.c.child)):
-        children.setdefault(row.parent, []).append(row.child)
-    found = dict(reasons)
-    for revoked, reason in reasons.items():
-        queue = [revoked]
-        while queue:
-            for child in children.get(queue.pop(), ()):
-                if child not in found:
-                    found[child] = f"descends from {revoked}, which is revoked: {reason}"
-                    queue.append(child)
-    return found
+    rows = connection.execute(sa.select(PARENTS.c.parent, PARENTS.c.child).order_by(PARENTS.c.child))
+    return quarantine(reasons, ((row.parent, row.child) for row in rows))
 
 
 def _bred(connection: sa.Connection, event: Event, position: int) -> None:

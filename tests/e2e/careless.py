@@ -275,7 +275,7 @@ HOSTILE = (
     Case("overlay that is large", (*TOY, *OVERLAY), 2, ("larger",), file("mine/gate/own.yaml", "a: " + "x" * 2**21)),
     Case("overlay with a search path", (*TOY, *OVERLAY), 2, ("search path",), file("mine/config.yaml", "hydra: {searchpath: ['pkg://evil']}\n")),
     Case("overlay that sets the output", (*TOY, "+experiment2=own", *OVERLAY), 2, ("hydra.run.dir",),
-         file("mine/experiment2/own.yaml", "# @package _global_\nhydra: {run: {dir: /tmp/elsewhere}}\n")),
+         file("mine/experiment2/own.yaml", "# @package _global_\nhydra: {run: {dir: /elsewhere}}\n")),
     Case("overlay with the environment", (*TOY, "gate=own", *OVERLAY), 2, ("not recorded",),
          file("mine/gate/own.yaml", "policy: ${oc.env:HOME}\ntighten: {}\n")),
     Case("overlay through a link", (*TOY, *OVERLAY), 2, ("link",),
