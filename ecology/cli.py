@@ -523,7 +523,7 @@ def _policy_replay(options: argparse.Namespace) -> int:
     found, past = replay_file(options.policy, options.at and _instant(options), _doors(options))
     print("\n".join([found.sentence, *(f"  {flip}" for flip in found.flips)]))
     if past.unstored:
-        print(f"  {past.unstored} more were judged without a signature, so no evidence of them is stored")
+        print(f"  of {past.unstored} more the log knows, and no evidence of them is kept here")
     return EXIT_OK
 
 

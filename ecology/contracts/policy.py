@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 from typing import Literal
 
 from ecology.contracts.evidence import Against, Split
@@ -19,12 +20,12 @@ class Outcome(enum.Enum):
     INCONCLUSIVE = "inconclusive"
     DENY = "deny"
 
-    @property
+    @functools.cached_property
     def rank(self) -> int:
         """0 for PASS up to 4 for DENY."""
         return tuple(Outcome).index(self)
 
-    @property
+    @functools.cached_property
     def admits(self) -> bool:
         """Whether a verdict with this outcome lets the candidate on."""
         return self.rank <= Outcome.WARN.rank

@@ -6,6 +6,9 @@ ladder asks the same suites, with the same secret hidden items, as the main job 
 Many adapters in one call, and only those that changed since a revision if that is asked. What was measured is kept
 under the digest of everything it depends on (bytes and claims of the adapter, policy, base, keys, quarantine), so an
 unchanged adapter costs the reading of its files; the verdict itself is always made anew, since waivers expire.
+
+Every verdict is kept with its evidence for ``policy replay`` (``verdicts``), those of unsigned folders too; not one
+that was asked as of another instant (``--at``), which is a question and no judgement.
 """
 
 from __future__ import annotations
@@ -37,6 +40,7 @@ from ecology.pipeline.members import Member, submission_of
 from ecology.pipeline.overlaps import Overlaps
 from ecology.pipeline.policies import Governed, govern
 from ecology.pipeline.revocations import quarantined
+from ecology.pipeline.verdicts import keep_verdict
 from ecology.report.gated import Judged
 from ecology.report.standing import standing_line
 from ecology.signer.statements import verdict_statement
@@ -115,6 +119,9 @@ def gate(paths: Sequence[Path], want: Asked, house: House) -> int:
     if want.since and not _policy_changed(governed.path, want.since):
         folders = [folder for folder in folders if changed_since(folder, want.since)]
     gated = [_one(folder, governed, want, now, house) for folder in folders]
+    for one in gated:
+        if one.member is not None and not want.at:
+            keep_verdict(house, one.member.submission.artifact, one.verdict, governed.policy, one.evidence)
     text = _render(gated, governed, want.form)
     if text:
         print(text)

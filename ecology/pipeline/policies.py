@@ -33,6 +33,7 @@ from ecology.report.standing import approval_finding, approvals_of, read_waivers
 from ecology.signer.approval import Approvals, Decision, approval_statement
 from ecology.signer.keys import LocalSigner
 from ecology.signer.waivers import waiver_statement
+from ecology.store.adapters import describe
 from ecology.store.files import write_atomic
 
 MAX_LINES = 1024
@@ -187,20 +188,31 @@ def explain_adapter(name: str, adapter: str, at: str, house: House) -> tuple[Sto
 
     Args:
         name: Path, or name of a shipped policy.
-        adapter: A digest, the beginning of one, a name or an alias.
+        adapter: A folder, a digest, the beginning of one, a name or an alias.
         at: Instant as of which waivers and approvals count.
         house: Where verdicts are stored.
 
     Raises:
         ConfigError: Nothing is stored of the adapter, or more than one is meant.
     """
-    digest = house.registry.resolve(adapter)
-    held = [one for one in past_of(house).verdicts if one.subject == digest]
-    if not held:
+    past = past_of(house).verdicts
+    digest = _meant(adapter, past, house)
+    stored = [one for one in past if one.subject == digest]
+    if not stored:
         raise ConfigError("no signed verdict is stored of it", where=digest, todo="ecology gate judges it")
     governed = govern(name, at)
-    judged = verdict_under(governed.policy, held[-1], at)
-    return held[-1], judged, explain_verdict(governed.policy, judged)
+    latest = max(stored, key=lambda one: (one.scope == "full", one.decided_at))  # one that was asked everything, if any
+    judged = verdict_under(governed.policy, latest, at)
+    return latest, judged, explain_verdict(governed.policy, judged)
+
+
+def _meant(adapter: str, past: Sequence[Stored], house: House) -> str:
+    """The digest that a person means; the gate keeps verdicts on adapters that the registry never heard of."""
+    if Path(adapter).is_dir():
+        return describe(Path(adapter)).digest
+    start = adapter if adapter.startswith("sha256:") else f"sha256:{adapter}"
+    found = {one.subject for one in past if len(start) >= 11 and one.subject.startswith(start)}
+    return found.pop() if len(found) == 1 else house.registry.resolve(adapter)
 
 
 def replay_file(name: str, at: str, house: House) -> tuple[Replay, Past]:
@@ -216,8 +228,7 @@ def replay_file(name: str, at: str, house: House) -> tuple[Replay, Past]:
         IntegrityError: The store is damaged.
     """
     governed = govern(name, at or house.clock.now())
-    with house.progress.track("verdicts", len(house.store.digests()), "adapter") as step:
-        past = past_of(house, step)
+    past = past_of(house)
     return replay(governed.policy, past.verdicts, at), past
 
 

@@ -37,8 +37,7 @@ def review_file(name: str, target: Path, *, before: str, at: str, house: House) 
     cases = cases_file(governed.path)
     results = run_tests(cases, policy) if cases.exists() else ()
     old = load_policy(policy_file(before)) if before else None
-    with house.progress.track("verdicts", len(house.store.digests()), "adapter") as step:
-        past = past_of(house, step)
+    past = past_of(house)
     review = Review(
         policy=policy,
         replaces=old,

@@ -32,6 +32,7 @@ from ecology.pipeline.population import populate
 from ecology.pipeline.rescoring import confirm
 from ecology.pipeline.settings import Settings
 from ecology.pipeline.trial import Trial, settle
+from ecology.pipeline.verdicts import keep_verdict
 from ecology.policy.boundaries import check_plan
 from ecology.promotion import archive
 from ecology.promotion.canary import canary_plan
@@ -167,14 +168,13 @@ def judge_of(
 
 
 def record_verdict(one: Judged, policy: Policy, house: House, attempt: Attempt) -> None:
-    """The verdict as a fact, and signed into the claims of an adapter of ours."""
-    from ecology.signer.statements import verdict_statement  # noqa: PLC0415
-
+    """The verdict as a fact, and signed with its evidence: into the claims of one of ours, beside the store else."""
     findings = [{"rule": f.rule, "outcome": f.outcome.value} for f in one.verdict.findings]
     house.record(
         "judged",
         {
             "digest": one.digest,
+            "name": one.member.name,
             "policy": policy.digest,
             "outcome": one.verdict.outcome.value,
             "rung": one.rung,
@@ -184,13 +184,8 @@ def record_verdict(one: Judged, policy: Policy, house: House, attempt: Attempt) 
             "findings": findings,
         },
     )
-    if one.member.signed is None:
-        return
-    known = canonical.digest([one.digest, policy.digest, one.evidence, findings, house.signer.keyid])
-    if house.recall("verdict", known) is None:
-        statement = verdict_statement(one.member.submission.artifact, one.verdict, policy, one.evidence)
-        house.store.add_claims(one.digest, [house.signer.sign(statement)])
-        house.remember("verdict", known, True)
+    ours = one.member.signed is not None
+    keep_verdict(house, one.member.submission.artifact, one.verdict, policy, one.evidence, ours=ours)
 
 
 def _archive(ranked: Sequence[Fitness], spec: FitnessSpec, plan: RunPlan, house: House) -> None:
