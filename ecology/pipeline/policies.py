@@ -7,6 +7,8 @@
 
 ``govern`` is the one way from a file to what a gate, a run or a report judges by: compiled, with the waivers that count
 and the approvals that were given.
+
+Nothing here is imported that lint, test, diff and explain do not need: they answer in half a second.
 """
 
 from __future__ import annotations
@@ -14,13 +16,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ecology.contracts.identity import Digest
 from ecology.contracts.policy import Finding, GateVerdict, Outcome, Policy, Waiver
 from ecology.errors import ConfigError, PolicyError
 from ecology.kernel import canonical
-from ecology.pipeline.house import House
-from ecology.pipeline.past import Past, past_of
 from ecology.pipeline.places import subject
 from ecology.policy.diff import Difference, diff, summary
 from ecology.policy.explain import Step, explain_policy, explain_verdict
@@ -33,8 +34,12 @@ from ecology.report.standing import approval_finding, approvals_of, read_waivers
 from ecology.signer.approval import Approvals, Decision, approval_statement
 from ecology.signer.keys import LocalSigner
 from ecology.signer.waivers import waiver_statement
-from ecology.store.adapters import describe
 from ecology.store.files import write_atomic
+from ecology.store.folders import describe
+
+if TYPE_CHECKING:
+    from ecology.pipeline.house import House
+    from ecology.pipeline.past import Past
 
 MAX_LINES = 1024
 """Envelopes that are read of one file beside a policy."""
@@ -195,6 +200,8 @@ def explain_adapter(name: str, adapter: str, at: str, house: House) -> tuple[Sto
     Raises:
         ConfigError: Nothing is stored of the adapter, or more than one is meant.
     """
+    from ecology.pipeline.past import past_of  # noqa: PLC0415
+
     past = past_of(house).verdicts
     digest = _meant(adapter, past, house)
     stored = [one for one in past if one.subject == digest]
@@ -228,6 +235,8 @@ def replay_file(name: str, at: str, house: House) -> tuple[Replay, Past]:
         IntegrityError: The store is damaged.
     """
     governed = govern(name, at or house.clock.now())
+    from ecology.pipeline.past import past_of  # noqa: PLC0415
+
     past = past_of(house)
     return replay(governed.policy, past.verdicts, at), past
 
