@@ -141,7 +141,7 @@ def context_for(
         data=policy.data,
         trusted=policy.signatures.trusted,
         development=development if policy.signatures.allow_development else (),
-        corpora=corpora or {},
+        corpora={} if corpora is None else corpora,  # to ask whether it is empty would compute it
         revoked=revoked or {},
         base_names=base_names,
         base_files=base_files or {},
