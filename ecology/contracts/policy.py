@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import math
 from typing import Literal
 
 from ecology.contracts.evidence import Against, Split
@@ -127,6 +128,8 @@ class AdapterLimits:
     max_scale: float = 8.0
     max_file_bytes: int = 104_857_600
     max_relative_norm: float = 1.0
+    max_relative_spectral_norm: float = dataclasses.field(default=math.inf, metadata=OPTIONAL)
+    """||dW||_2 over ||W||_2, of each module."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

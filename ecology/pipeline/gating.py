@@ -28,11 +28,11 @@ from ecology.contracts.policy import Finding, GateVerdict, Outcome, Policy
 from ecology.contracts.run import Budget
 from ecology.errors import EXIT_OK, EXIT_REFUSED, ConfigError, MalformedArtifact
 from ecology.gate.ladder import RUNG_RULE, Climb, Rung, climb
-from ecology.gate.static import TOKENIZER_FILES, context_for, static_evidence
+from ecology.gate.static import context_for, static_evidence
 from ecology.kernel import canonical
 from ecology.kernel.codec import structure
 from ecology.kernel.verdicts import asked, headline, verdict
-from ecology.pipeline.bench import known_base
+from ecology.pipeline.bench import known_base, tokenizer_files
 from ecology.pipeline.governing import Governed, govern
 from ecology.pipeline.house import House
 from ecology.pipeline.members import Member, submission_of
@@ -282,23 +282,15 @@ def _static(member: Member, desk: _Desk) -> Climb:
         model.identity,
         model.tensor_schema,
         weight_norms=model.weight_norms,
+        spectral_norms=model.spectral_norms,
         development=house.development_keys,
         corpora=Overlaps(house),
         revoked=quarantined(house.home / "registry.sqlite3"),
         base_names=model.names,
-        base_files=tokenizer_files(model.folder, member.folder),
+        base_files=tokenizer_files(model, member.folder),
     )
     rung = Rung("static", lambda: static_evidence(member.submission, context))
     return climb(member.submission, policy, [rung], desk.now, scope="static", standing=desk.governed.standing)
-
-
-def tokenizer_files(base: Path, adapter: Path) -> dict[str, Digest]:
-    """Digests of the base's own tokenizer files, those alone that the adapter's folder has too."""
-    return {
-        name: canonical.digest_bytes((base / name).read_bytes())
-        for name in sorted(TOKENIZER_FILES)
-        if os.path.lexists(adapter / name) and (base / name).is_file()
-    }
 
 
 def _full(member: Member, desk: _Desk) -> Climb:

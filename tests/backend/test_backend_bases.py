@@ -196,7 +196,7 @@ def test_tensors_that_do_not_fit(tmp_path: Path, entry: dict[str, Any]) -> None:
 def test_a_damaged_manifest_is_said_to_be(tmp_path: Path) -> None:
     file = ensure(TOY, tmp_path, SILENT).folder / bases.MANIFEST_FILE
     kept = file.read_bytes()
-    for data in (b"", b"{}", kept[:100], kept.replace(b'"format":1', b'"format":2')):
+    for data in (b"", b"{}", kept[:100], kept.replace(b'"format":2', b'"format":3')):
         file.write_bytes(data)
         with pytest.raises(IntegrityError, match="delete the file"):
             known(TOY, tmp_path)
