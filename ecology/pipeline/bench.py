@@ -143,17 +143,17 @@ def known_base(name: str, house: House) -> BaseModel:
     return known(spec, house.home) or ensure(spec, house.home, house.progress)
 
 
-def tokenizer_files(base: BaseModel, adapter: Path | None = None) -> dict[str, Digest]:
+def tokenizer_files(base: Path, adapter: Path | None = None) -> dict[str, Digest]:
     """Digests of a base's own tokenizer files and template: an adapter's folder may hold the same bytes and no others.
 
     Args:
-        base: The base; of one that is not fetched nothing is known, and then no such file may be there.
+        base: Its folder; of a base that is not fetched nothing is known, and then no such file may be there.
         adapter: Only names that this folder has too are looked at; None looks at all.
     """
     return {
-        name: digest_bytes((base.folder / name).read_bytes())
+        name: digest_bytes((base / name).read_bytes())
         for name in sorted(TOKENIZER_FILES)
-        if (adapter is None or os.path.lexists(adapter / name)) and (base.folder / name).is_file()
+        if (adapter is None or os.path.lexists(adapter / name)) and (base / name).is_file()
     }
 
 

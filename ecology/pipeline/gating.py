@@ -287,7 +287,7 @@ def _static(member: Member, desk: _Desk) -> Climb:
         corpora=Overlaps(house),
         revoked=quarantined(house.home / "registry.sqlite3"),
         base_names=model.names,
-        base_files=tokenizer_files(model, member.folder),
+        base_files=tokenizer_files(model.folder, member.folder),
     )
     rung = Rung("static", lambda: static_evidence(member.submission, context))
     return climb(member.submission, policy, [rung], desk.now, scope="static", standing=desk.governed.standing)

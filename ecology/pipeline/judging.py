@@ -114,7 +114,7 @@ class Judge:
             corpora=shares,
             revoked=self.house.registry.revoked(),
             base_names=self.bench.base.names,
-            base_files=tokenizer_files(self.bench.base),
+            base_files=tokenizer_files(self.bench.base.folder),
         )
 
     def items(self, suite: Suite, split: str) -> tuple[Item, ...]:

@@ -127,9 +127,9 @@ class _Shape:
 
     def _sized(self, size: int, schema: Schema, place: Place, what: str, words: str) -> Iterator[Mistake]:
         if size < schema.get(f"min{what}", 0):
-            yield self.source.mistake(place, f"{size} {words}, at least {schema[f'min{what}']} are needed")
+            yield self.source.mistake(place, f"{size} {words}; at least {schema[f'min{what}']}")
         if size > schema.get(f"max{what}", size):
-            yield self.source.mistake(place, f"{size} {words}, at most {schema[f'max{what}']} are read")
+            yield self.source.mistake(place, f"{size} {words}; at most {schema[f'max{what}']}")
 
 
 def _understood(schema: Schema, root: Schema) -> None:
