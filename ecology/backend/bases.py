@@ -108,6 +108,8 @@ class BaseModel:
     """Tensor name -> digest of its bytes as stored."""
     tensor_dtypes: Mapping[str, str]
     """Tensor name -> safetensors dtype as stored."""
+    spectral_norms: Mapping[str, float]
+    """Tensor name -> a lower bound of the spectral norm; 0 for what is no matrix."""
     names: frozenset[str] = frozenset()
     """What adapters may call it, in lower case: its preset, its folder, and where its publisher put it."""
 
@@ -232,6 +234,8 @@ def _fresh(place: Path, source: Path) -> manifest.Manifest | None:
     if not file.exists():
         return None
     found = manifest.read(file.read_bytes(), str(file))
+    if found.format != manifest.FORMAT:  # written by an earlier version, which measured less
+        return None
     return found if dict(found.files) == dict(manifest.stamps(source)) else None
 
 
@@ -267,6 +271,7 @@ def _model(spec: BaseSpec, folder: Path, found: manifest.Manifest) -> BaseModel:
         identity=found.identity,
         tensor_schema={n: t.shape for n, t in found.tensors.items()},
         weight_norms={n: t.norm for n, t in found.tensors.items()},
+        spectral_norms={n: t.spectral for n, t in found.tensors.items()},
         tensor_digests={n: t.digest for n, t in found.tensors.items()},
         tensor_dtypes={n: t.dtype for n, t in found.tensors.items()},
         names=frozenset(name.lower() for name in called),

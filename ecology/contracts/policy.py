@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
+import math
 from typing import Literal
 
 from ecology.contracts.evidence import Against, Split
@@ -128,6 +129,8 @@ class AdapterLimits:
     max_scale: float = 8.0
     max_file_bytes: int = 104_857_600
     max_relative_norm: float = 1.0
+    max_relative_spectral_norm: float = dataclasses.field(default=math.inf, metadata=OPTIONAL)
+    """||dW||_2 over ||W||_2, of each module."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -235,7 +235,8 @@ def _conclude(rule: Rule, statistic: Statistic, caveat: str) -> _Conclusion:
     if problem := _problem(rule, statistic):
         return _Conclusion(Outcome.INCONCLUSIVE, "problem", problem=problem)
     edges = statistics.bounds(rule, statistic)
-    outcome, ground = Outcome.INCONCLUSIVE, cast("_Ground", "open")
+    outcome = Outcome.INCONCLUSIVE
+    ground: _Ground = "open"
     if statistics.sample_size(statistic) < rule.min_samples:
         ground = "few"
     elif statistics.misses(rule, *edges):

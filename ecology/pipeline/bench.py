@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
 
 from ecology.backend.bases import KINDS, BaseModel, BaseSpec, ensure, known, present
-from ecology.contracts.identity import CompatibilityIdentity
+from ecology.contracts.identity import CompatibilityIdentity, Digest
 from ecology.errors import ConfigError
+from ecology.gate.static import TOKENIZER_FILES
+from ecology.kernel.canonical import digest_bytes
 from ecology.kernel.codec import structure
 from ecology.pipeline.house import House
 from ecology.pipeline.places import shared
@@ -137,6 +141,20 @@ def known_base(name: str, house: House) -> BaseModel:
     """
     spec = preset(name)
     return known(spec, house.home) or ensure(spec, house.home, house.progress)
+
+
+def tokenizer_files(base: Path, adapter: Path | None = None) -> dict[str, Digest]:
+    """Digests of a base's own tokenizer files and template: an adapter's folder may hold the same bytes and no others.
+
+    Args:
+        base: Its folder; of a base that is not fetched nothing is known, and then no such file may be there.
+        adapter: Only names that this folder has too are looked at; None looks at all.
+    """
+    return {
+        name: digest_bytes((base / name).read_bytes())
+        for name in sorted(TOKENIZER_FILES)
+        if (adapter is None or os.path.lexists(adapter / name)) and (base / name).is_file()
+    }
 
 
 def list_bases(house: House) -> list[str]:

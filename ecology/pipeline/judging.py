@@ -29,7 +29,7 @@ from ecology.gate.ladder import Climb, Rung, climb
 from ecology.gate.static import StaticContext, context_for, retained_evidence, static_evidence
 from ecology.kernel import canonical
 from ecology.kernel.racing import Race
-from ecology.pipeline.bench import Bench
+from ecology.pipeline.bench import Bench, tokenizer_files
 from ecology.pipeline.house import House
 from ecology.pipeline.members import Member
 from ecology.pipeline.race import Lap, Track
@@ -109,10 +109,12 @@ class Judge:
             self.bench.identity,
             self.bench.base.tensor_schema,
             weight_norms=self.bench.base.weight_norms,
+            spectral_norms=self.bench.base.spectral_norms,
             development=self.house.development_keys,
             corpora=shares,
             revoked=self.house.registry.revoked(),
             base_names=self.bench.base.names,
+            base_files=tokenizer_files(self.bench.base.folder),
         )
 
     def items(self, suite: Suite, split: str) -> tuple[Item, ...]:

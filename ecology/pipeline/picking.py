@@ -23,12 +23,12 @@ from ecology.kernel import canonical
 from ecology.pipeline import compose
 from ecology.pipeline.attempt import begin
 from ecology.pipeline.bench import open_bench
+from ecology.pipeline.governing import govern
 from ecology.pipeline.house import House
 from ecology.pipeline.judging import RUNGS, climb_all
 from ecology.pipeline.members import Member
 from ecology.pipeline.places import subject
 from ecology.pipeline.plan import make_plan
-from ecology.pipeline.policies import govern
 from ecology.pipeline.run import Ran, judge_of, record_verdict, report_of
 from ecology.pipeline.trial import Trial, settle
 from ecology.promotion.canary import canary_plan

@@ -1,12 +1,6 @@
 """``ecology policy``: a policy with what stands beside it, and all that can be said of it without judging anybody.
 
-    release.yaml              the policy; it may extend another file of the same folder
-    release_test.yaml         its unit tests
-    release_approvals.jsonl   who approved it: one signed envelope a line
-    release_waivers.jsonl     what was waived under it: one signed envelope a line
-
-``govern`` is the one way from a file to what a gate, a run or a report judges by: compiled, with the waivers that count
-and the approvals that were given.
+``release_test.yaml`` beside ``release.yaml`` holds its unit tests; what else stands there is read by ``governing``.
 
 Nothing here is imported that lint, test, diff and explain do not need: they answer in half a second.
 """
@@ -19,19 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ecology.contracts.identity import Digest
-from ecology.contracts.policy import Finding, GateVerdict, Outcome, Policy, Waiver
+from ecology.contracts.policy import GateVerdict, Outcome, Policy, Waiver
 from ecology.errors import ConfigError, PolicyError
 from ecology.kernel import canonical
-from ecology.pipeline.places import subject
+from ecology.pipeline.governing import Governed, beside, envelopes_of, govern, policy_file
 from ecology.policy.diff import Difference, diff, summary
 from ecology.policy.explain import Step, explain_policy, explain_verdict
 from ecology.policy.lint import Remark, lint
 from ecology.policy.reader import load_policy
 from ecology.policy.replay import Replay, Stored, replay, verdict_under
 from ecology.policy.testing import CaseResult, coverage, run_tests
-from ecology.policy.waivers import Standing, read_waiver, status, with_waivers
-from ecology.report.standing import approval_finding, approvals_of, read_waivers
-from ecology.signer.approval import Approvals, Decision, approval_statement
+from ecology.policy.waivers import Standing, read_waiver, status
+from ecology.signer.approval import Decision, approval_statement
 from ecology.signer.keys import LocalSigner
 from ecology.signer.waivers import waiver_statement
 from ecology.store.files import write_atomic
@@ -40,63 +33,6 @@ from ecology.store.folders import describe
 if TYPE_CHECKING:
     from ecology.pipeline.house import House
     from ecology.pipeline.past import Past
-
-MAX_LINES = 1024
-"""Envelopes that are read of one file beside a policy."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Governed:
-    """A policy as it is judged by, at an instant."""
-
-    path: Path
-    policy: Policy
-    """Compiled, with the waivers that count."""
-    envelopes: tuple[str, ...]
-    """Approvals as they lie beside the file."""
-    approvals: Approvals | None
-    """None where the policy asks for nobody."""
-    refused: tuple[str, ...]
-    """Why a waiver beside the file has no effect."""
-
-    @property
-    def standing(self) -> tuple[Finding, ...]:
-        """What the policy's own standing contributes to every verdict."""
-        finding = approval_finding(self.policy, self.approvals)
-        return () if finding is None else (finding,)
-
-
-def policy_file(name: str) -> Path:
-    """A policy file, or the shipped one of that name.
-
-    Raises:
-        ConfigError: There is none.
-    """
-    return subject(name, "policies", ".yaml")
-
-
-def beside(path: Path, what: str) -> Path:
-    """``release_waivers.jsonl`` of ``release.yaml``."""
-    return path.with_name(f"{path.stem}_{what}.jsonl")
-
-
-def govern(name: str, now: str, *, policy: Policy | None = None) -> Governed:
-    """A policy with its waivers and approvals, as of an instant.
-
-    Args:
-        name: Path, or name of a shipped policy.
-        now: RFC 3339 instant: approvals count as of it.
-        policy: The policy where a configuration has tightened the file's; the file's own where None.
-
-    Raises:
-        ConfigError: There is no such file.
-        PolicyError: It cannot be read; all mistakes are listed.
-    """
-    path = policy_file(name)
-    compiled = policy or load_policy(path)
-    waivers, refused = read_waivers(compiled, _lines(beside(path, "waivers")))
-    envelopes = _lines(beside(path, "approvals"))
-    return Governed(path, with_waivers(compiled, waivers), envelopes, approvals_of(compiled, envelopes, now), refused)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -344,24 +280,12 @@ def cases_file(path: Path) -> Path:
     return path.with_name(f"{path.stem}_test.yaml")
 
 
-def _lines(path: Path) -> tuple[str, ...]:
-    if not path.exists():
-        return ()
-    try:
-        lines = [line for line in path.read_text("utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot be read: {error}", where=str(path), todo="one signed envelope a line") from error
-    if len(lines) > MAX_LINES:
-        raise ConfigError(f"more than the {MAX_LINES} envelopes that are read", where=str(path))
-    return tuple(lines)
-
-
 def _append(path: Path, envelope: str) -> None:
     try:
-        write_atomic(path, "".join(f"{line}\n" for line in (*_lines(path), envelope)).encode())
+        write_atomic(path, "".join(f"{line}\n" for line in (*envelopes_of(path), envelope)).encode())
     except OSError as error:
         todo = "name another file with --out, and lay it beside the policy"
         raise ConfigError(f"cannot be written: {error.strerror}", where=str(path), todo=todo) from error
 
 
-__all__ = ["Governed", "govern", "summary"]
+__all__ = ["summary"]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ecology.pipeline.governing import govern, policy_file
 from ecology.pipeline.house import House
 from ecology.pipeline.past import past_of
-from ecology.pipeline.policies import cases_file, govern, policy_file, used_waivers
+from ecology.pipeline.policies import cases_file, used_waivers
 from ecology.policy.diff import diff
 from ecology.policy.lint import lint
 from ecology.policy.reader import load_policy

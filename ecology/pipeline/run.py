@@ -23,11 +23,11 @@ from ecology.pipeline.attempt import Attempt, begin
 from ecology.pipeline.bench import Bench, open_bench
 from ecology.pipeline.boundaries import admit_run
 from ecology.pipeline.corpora import corpora_of
+from ecology.pipeline.governing import Governed, govern
 from ecology.pipeline.house import ATTEMPT, House
 from ecology.pipeline.judging import Comparator, Judge, Judged, comparator, judge_all
 from ecology.pipeline.places import subject
 from ecology.pipeline.plan import make_plan, planned_suites
-from ecology.pipeline.policies import Governed, govern
 from ecology.pipeline.population import populate
 from ecology.pipeline.rescoring import confirm
 from ecology.pipeline.settings import Settings

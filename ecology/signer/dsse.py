@@ -34,7 +34,7 @@ class Signature:
     """One entry of ``signatures``."""
 
     keyid: str
-    """A hint and no more: nothing is decided by it."""
+    """DSSE does not sign it, so nothing is decided by it; a reader who knows the key demands that it be the key's."""
     sig: bytes
 
 
@@ -74,7 +74,8 @@ def write(envelope: Envelope) -> str:
 def read(line: str) -> Envelope:
     """The envelope on a line. The payload is decoded and not looked at.
 
-    Fields that DSSE does not name are ignored, as it asks; ``keyid`` may be missing.
+    A missing ``keyid`` is read as an empty one. Members that DSSE does not name are refused, where its readers should
+    ignore them: nobody signed them, and what nobody signed has no business in a claim.
 
     Raises:
         ClaimRefused: ``size``, ``json``, ``envelope`` or ``payload-type``.
@@ -88,6 +89,7 @@ def read(line: str) -> Envelope:
     value = strict.parse(data, MAX_LINE_BYTES)
     if not isinstance(value, dict):
         raise ClaimRefused("envelope", "not a JSON object")
+    _only(value, ("payload", "payloadType", "signatures"))
     payload_type = value.get("payloadType")
     if not isinstance(payload_type, str):
         raise ClaimRefused("envelope", "payloadType is missing or not a string")
@@ -107,10 +109,16 @@ def _signatures(value: Json) -> tuple[Signature, ...]:
 def _signature(entry: Json, where: str) -> Signature:
     if not isinstance(entry, Mapping):
         raise ClaimRefused("envelope", "not a JSON object", where=where)
+    _only(entry, ("keyid", "sig"), where)
     keyid = entry.get("keyid", "")
     if not isinstance(keyid, str):
         raise ClaimRefused("envelope", "keyid is not a string", where=where)
     return Signature(keyid, _base64(entry.get("sig"), f"{where}.sig"))
+
+
+def _only(value: Mapping[str, Json], known: tuple[str, ...], where: str = "") -> None:
+    if unknown := sorted(set(value) - set(known)):
+        raise ClaimRefused("envelope", f"members that nobody signed: {ascii(unknown)[:100]}", where=where)
 
 
 def _base64(text: Json, where: str) -> bytes:

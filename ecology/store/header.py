@@ -19,14 +19,13 @@ tensors' bytes. We hold a file to the letter of it, and to more than common read
 from __future__ import annotations
 
 import dataclasses
-import io
 import os
 import struct
 import types
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +48,13 @@ ITEM_BYTES: Mapping[str, int] = types.MappingProxyType(
     }
 )
 """Bytes an element; the sub-byte types (F4, F6) are left out: no adapter has them."""
+
+
+class Bytes(Protocol):
+    """What a header is read from."""
+
+    def read(self, size: int, /) -> bytes:
+        """``size`` bytes, or what is left."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -82,24 +88,21 @@ def read_header(path: Path, max_header_bytes: int = MAX_HEADER_BYTES) -> Header:
         MalformedArtifact: Any of rules 1 to 6 is broken, or there is no such plain file.
     """
     with open_plain(path) as stream:
-        return _read(stream, os.fstat(stream.fileno()).st_size, path, max_header_bytes)
+        return header_of(stream, os.fstat(stream.fileno()).st_size, path, max_header_bytes)
 
 
-def header_of(data: bytes, path: Path, max_header_bytes: int = MAX_HEADER_BYTES) -> Header:
-    """As ``read_header``, of a file that has been read already.
+def header_of(stream: Bytes, size: int, path: Path, max_header_bytes: int = MAX_HEADER_BYTES) -> Header:
+    """As ``read_header``, of a file that is being read; it is left behind the header.
 
     Args:
-        data: The whole file.
+        stream: The file, at its beginning.
+        size: Bytes of the whole file.
         path: For messages.
         max_header_bytes: As there.
 
     Raises:
         MalformedArtifact: Any of the rules is broken.
     """
-    return _read(io.BytesIO(data), len(data), path, max_header_bytes)
-
-
-def _read(stream: BinaryIO, size: int, path: Path, max_header_bytes: int) -> Header:
     prefix = stream.read(8)
     if len(prefix) < 8:
         raise _bad(path, f"{size} bytes are too few for a header")
