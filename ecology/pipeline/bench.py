@@ -18,6 +18,7 @@ from ecology.contracts.identity import CompatibilityIdentity
 from ecology.errors import ConfigError
 from ecology.kernel.codec import structure
 from ecology.pipeline.house import House
+from ecology.pipeline.options import choose, read_options
 from ecology.pipeline.places import shared
 from ecology.telemetry.environment import environment
 
@@ -89,10 +90,8 @@ def base_spec(base: Mapping[str, object]) -> BaseSpec:
     Raises:
         ConfigError: Unknown kind, or wrong fields.
     """
-    from ecology.pipeline import compose  # noqa: PLC0415
-
-    kind = compose.choose(KINDS, str(base.get("kind")), "base.kind")
-    spec: BaseSpec = compose.options(kind, base, "base")
+    kind = choose(KINDS, str(base.get("kind")), "base.kind")
+    spec: BaseSpec = read_options(kind, base, "base")
     return spec
 
 
