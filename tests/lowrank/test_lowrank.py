@@ -229,7 +229,7 @@ def test_a_parent_set_breeds_what_a_list_does_and_is_walked_once() -> None:
     assert child.retained == pytest.approx(other.retained)
     assert ticks == ["looked"] * sum(len(parent.modules) for parent in parents) + ["made"] * len(cores)
     assert len(kept) == 3
-    assert same_function(kept[1], parents[1], 0.0)
+    assert same_function(kept[1], parents[1], 1e-12)
     assert ParentSet(parents)[1] is parents[1]
 
 
