@@ -4,7 +4,8 @@
     python benchmarks/breeding.py --peft               also PEFT's svd on all 24 layers (many minutes) and its cat
     python benchmarks/breeding.py --large              also a 7B-shaped set of 8 parents, 1.3 GB of files in --scratch
     python benchmarks/breeding.py --plot docs/breeding-growth.svg
-    python benchmarks/breeding.py --json               one object on stdout
+    python benchmarks/breeding.py --quick --peft --large --plot FILE    every path on small shapes, in a minute
+    python benchmarks/breeding.py --json               one object on stdout instead of a table in Markdown
 
 Ours and the peer run in one process on one thread, one after the other, layer by layer, so that whatever else the
 machine does meets both. Times of algebra are CPU seconds of that thread, times from files are a wall clock's. Parents
@@ -33,6 +34,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from ecology.backend.bases import known
 from ecology.breeder.breed import Parent, breed
 from ecology.breeder.linear import LinearOptions
 from ecology.breeder.operators import OPERATORS
@@ -42,6 +44,7 @@ from ecology.kernel.canonical import digest
 from ecology.lowrank.core import ParentSet
 from ecology.lowrank.fingerprint import distance
 from ecology.lowrank.lowrank import LowRank, total_norm
+from ecology.pipeline.bench import preset
 from ecology.store.adapters import write_adapter
 from ecology.telemetry.environment import environment
 from ecology.testing.operators import population, regauged
@@ -56,6 +59,36 @@ LLAMA_7B: Shapes = {
     "q": (4096, 4096), "k": (4096, 4096), "v": (4096, 4096), "o": (4096, 4096),
     "gate": (11008, 4096), "up": (11008, 4096), "down": (4096, 11008),
 }  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """How large the shapes are."""
+
+    name: str
+    shapes: Shapes
+    layers: int
+    large_name: str
+    large: Shapes
+    large_layers: int
+    draws: int
+    """Sets of parents for the errors."""
+    runs: int
+    """Of what is timed by the wall's clock."""
+    axes: dict[str, tuple[int, ...]]
+    """Of the growth plot."""
+
+
+FULL = Sizes(
+    "0.5B shape", QWEN_05B, 24, "7B shape", LLAMA_7B, 32, 20, 5,
+    {"parents": (2, 4, 8, 16), "rank": (8, 16, 32, 64), "width": (512, 1024, 2048, 4096)},
+)  # fmt: skip
+_SMALL: Shapes = {name: (m // 16, n // 16) for name, (m, n) in LLAMA_7B.items()}
+QUICK = Sizes(
+    "small shape", _SMALL, 2, "small shape", _SMALL, 2, 2, 1,
+    {"parents": (2, 3), "rank": (4, 8), "width": (64, 128)},
+)  # fmt: skip
+ROOT = Path(__file__).resolve().parents[1]
 IDENTITY = CompatibilityIdentity("bench", digest("w"), digest("a"), digest("t"), digest("s"))
 
 
@@ -110,11 +143,11 @@ def svd_child(parents: Sequence[LowRank], weights: Sequence[float], rank: int = 
     return OPERATORS["svd"].function(parents, SvdOptions(rank, tuple(weights)), 0)
 
 
-def errors(rows: list[Row]) -> None:
+def errors(rows: list[Row], sizes: Sizes) -> None:
     """Worst relative errors over random sets of parents."""
     linear = OPERATORS["linear"].function
     worst = {"identity": 0.0, "gauge": 0.0, "linearity": 0.0, "dense fp64 oracle, child rounded to float32": 0.0}
-    for seed in range(20):
+    for seed in range(sizes.draws):
         parents = population(3, seed, ranks=(4, 2, 3), same_targets=seed % 2 == 0)
         generator = np.random.Generator(np.random.PCG64(seed))
         v, w = generator.uniform(-2, 2, (2, 3))
@@ -142,9 +175,9 @@ def errors(rows: list[Row]) -> None:
     rows += [Row(f"relative error: {key}", value, "of the norm") for key, value in worst.items()]
 
 
-def speed(rows: list[Row], peft: bool) -> None:
+def speed(rows: list[Row], peft: bool, sizes: Sizes) -> None:
     """The Qwen2.5-0.5B shape: 24 layers of 7 modules, 4 parents of rank 16, a child of rank 16; parents in memory."""
-    parents = random_parents(QWEN_05B, 24, 4, 16)
+    parents = random_parents(sizes.shapes, sizes.layers, 4, 16)
     generator = np.random.Generator(np.random.PCG64(1))
 
     def ours() -> tuple[float, list[float]]:
@@ -153,16 +186,16 @@ def speed(rows: list[Row], peft: bool) -> None:
         return first, [seconds(lambda: svd_child(kept, generator.random(4))) for _ in range(5)]
 
     firsts, nexts, theirs = [], [], []
-    for layer in range(24):
-        if layer % 6 == 0:
+    for layer in range(sizes.layers):
+        if layer % max(1, sizes.layers // 4) == 0:
             first, more = ours()
             firsts.append(first)
             nexts += more
         if peft:
-            theirs.append(peft_layer(parents, layer))
-            print(f"peft svd, layer {layer + 1} of 24: {theirs[-1]:.1f} s", file=sys.stderr)
+            theirs.append(peft_layer(parents, sizes.shapes, layer))
+            print(f"peft svd, layer {layer + 1} of {sizes.layers}: {theirs[-1]:.1f} s", file=sys.stderr)
     peer, name = (sum(theirs), "PEFT svd, add_weighted_adapter") if peft else (None, "")
-    shape = "0.5B shape, 4 parents, rank 16 to 16, one thread"
+    shape = f"{sizes.name}, {sizes.layers} layers, 4 parents, rank 16 to 16, one thread"
     rows.append(Row(f"first child, {shape}", float(np.median(firsts)), "s", peer, name, firsts))
     rows.append(Row(f"further child, {shape}", float(np.median(nexts)), "s", peer, name, nexts))
 
@@ -212,14 +245,14 @@ def peft_model(parents: Sequence[LowRank], shapes: Shapes, layers: Sequence[int]
     return model
 
 
-def peft_layer(parents: Sequence[LowRank], layer: int) -> float:
+def peft_layer(parents: Sequence[LowRank], shapes: Shapes, layer: int) -> float:
     """Seconds of PEFT's svd merge of one layer."""
     import torch
 
     torch.set_num_threads(1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = peft_model(parents, QWEN_05B, [layer], 16)
+        model = peft_model(parents, shapes, [layer], 16)
         names = [f"p{i}" for i in range(len(parents))]
         return seconds(
             lambda: model.add_weighted_adapter(
@@ -239,16 +272,16 @@ def files(parents: Sequence[LowRank], scratch: Path) -> list[Parent]:
     return made
 
 
-def end_to_end(rows: list[Row], scratch: Path) -> None:
+def end_to_end(rows: list[Row], scratch: Path, sizes: Sizes) -> None:
     """From four folders to one: ours with digests, genome and fsync; PEFT's cat with the base in memory already."""
     import torch
     from peft import PeftModel
 
     torch.set_num_threads(1)
-    parents = files(random_parents(QWEN_05B, 24, 4, 16), scratch)
+    parents = files(random_parents(sizes.shapes, sizes.layers, 4, 16), scratch)
     weights = [0.4, 0.3, 0.2, 0.1]
     ours, theirs = [], []
-    for i in range(3):
+    for i in range(sizes.runs):
         out = scratch / f"ours{i}"
         ours.append(wall(lambda out=out: breed("linear", {"weights": weights}, parents, out, 0, {})))
 
@@ -259,17 +292,86 @@ def end_to_end(rows: list[Row], scratch: Path) -> None:
             model.add_weighted_adapter([p.name for p in parents], weights, "child", combination_type="cat")
             model.save_pretrained(str(out), selected_adapters=["child"])
 
-        bare = bare_model(QWEN_05B, range(24))
+        bare = bare_model(sizes.shapes, range(sizes.layers))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             theirs.append(wall(lambda i=i, bare=bare: peft(scratch / f"peft{i}", bare)))
     name = "PEFT load_adapter, cat, save_pretrained"
     rows.append(
         Row(
-            "end to end from files, 0.5B shape, exact sum of 4 parents",
+            f"end to end from files, {sizes.name}, exact sum of 4 parents, wall, base not counted",
             float(np.median(ours)), "s", float(np.median(theirs)), name, ours,
         )
     )  # fmt: skip
+
+
+PEER_START = """
+import sys, warnings
+warnings.simplefilter("ignore")
+import torch
+from peft import PeftModel
+a, b, out = sys.argv[1:]
+
+class Attention(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.q_proj = torch.nn.Linear(576, 576, bias=False)
+        self.v_proj = torch.nn.Linear(576, 192, bias=False)
+
+class Layer(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.self_attn = Attention()
+
+class Base(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.model = torch.nn.Module()
+        self.model.layers = torch.nn.ModuleList([Layer() for _ in range(4)])
+    def prepare_inputs_for_generation(self):
+        pass
+
+model = PeftModel.from_pretrained(Base(), a, adapter_name="a")
+model.load_adapter(b, adapter_name="b")
+model.add_weighted_adapter(["a", "b"], [0.5, 0.5], "child", combination_type="cat")
+model.save_pretrained(out, selected_adapters=["child"])
+"""
+"""The least that merges two adapters with PEFT: a bare model with the layers that they change, and no weights read."""
+
+
+def start(rows: list[Row], scratch: Path, peft: bool, sizes: Sizes) -> None:
+    """The whole command, a process of its own, on two small adapters of the default base."""
+    base = known(preset("smollm2-135m"), scratch / "nowhere")
+    if base is None:
+        raise RuntimeError("the default base is not described in the package")
+    kinds: Shapes = {"q_proj": (576, 576), "v_proj": (192, 576)}
+    modules = {f"model.layers.{i}.self_attn.{kind}": shape for i in range(4) for kind, shape in kinds.items()}
+    folders = []
+    for seed, name in enumerate("ab"):
+        generator = np.random.Generator(np.random.PCG64(seed))
+        pairs = {n: (generator.normal(size=(m, 8)), generator.normal(size=(8, k))) for n, (m, k) in modules.items()}
+        write_adapter(scratch / name, pairs, "smollm2-135m", base.identity.base_weights)
+        folders.append(str(scratch / name))
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    variables |= {"PYTHONPATH": str(ROOT), "ECOLOGY_HOME": str(scratch / "home"), "OMP_NUM_THREADS": "1"}
+
+    def run(*words: str) -> tuple[float, float]:
+        before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+        subprocess.run([sys.executable, *words], check=True, capture_output=True, env=variables)
+        took, after = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
+        return took, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    command = ("-m", "ecology", "breed", "linear", *folders, "weights=[0.5,0.5]", "--out")
+    ours, theirs = [], []
+    for i in range(sizes.runs + 1):  # the first run compiles what is imported
+        ours.append(run(*command, str(scratch / f"ours-start{i}")))
+        if peft:
+            theirs.append(run("-c", PEER_START, *folders, str(scratch / f"peft-start{i}")))
+    name = "a minimal PEFT script, cat" if peft else ""
+    for what, column in (("wall", 0), ("CPU", 1)):
+        mine, peer = ([one[column] for one in times[1:]] for times in (ours, theirs))
+        said = f"`ecology breed linear`, the whole command, 2 small adapters, {what}"
+        rows.append(Row(said, float(np.median(mine)), "s", float(np.median(peer)) if peer else None, name, mine))
 
 
 LARGE = """
@@ -287,11 +389,11 @@ print(json.dumps([time.perf_counter() - start, peak]))
 """
 
 
-def large(rows: list[Row], scratch: Path) -> None:
+def large(rows: list[Row], scratch: Path, sizes: Sizes) -> None:
     """The 7B shape: 32 layers of 7 modules, 8 parents of rank 16, from files to a file, in a process of its own."""
     size = 0
     for i in range(8):
-        (parent,) = random_parents(LLAMA_7B, 32, 1, 16, seed=i)
+        (parent,) = random_parents(sizes.large, sizes.large_layers, 1, 16, seed=i)
         folder = scratch / f"p{i}"
         write_adapter(folder, {n: (f.B, f.A) for n, f in parent.modules.items()}, "bench", IDENTITY.base_weights)
         size += sum(file.stat().st_size for file in folder.iterdir())
@@ -301,14 +403,13 @@ def large(rows: list[Row], scratch: Path) -> None:
         check=True, capture_output=True, text=True,
     )  # fmt: skip
     took, peak = json.loads(done.stdout)
-    rows.append(Row("one child, 7B shape, 8 parents, rank 16 to 16, files to file", took, "s"))
-    rows.append(Row("its peak memory", peak / 1e9, "GB", size / 1e9, "the parents' files"))
+    rows.append(Row(f"one child, {sizes.large_name}, 8 parents, rank 16 to 16, from files to a file, wall", took, "s"))
+    rows.append(Row("its peak memory over the size of the parents' files", peak / size, f"of {size / 1e9:.2f} GB"))
 
 
-def growth() -> dict[str, list[tuple[int, float, float, float]]]:
+def growth(axes: dict[str, tuple[int, ...]]) -> dict[str, list[tuple[int, float, float, float]]]:
     """Seconds of the first and a further child, and peak bytes, of one layer, against parents, rank and width."""
     found: dict[str, list[tuple[int, float, float, float]]] = {"parents": [], "rank": [], "width": []}
-    axes = {"parents": (2, 4, 8, 16), "rank": (8, 16, 32, 64), "width": (512, 1024, 2048, 4096)}
     for axis, value in ((axis, value) for axis, values in axes.items() for value in values):
         n, r, d = (value if axis == name else usual for name, usual in (("parents", 4), ("rank", 16), ("width", 1024)))
         found[axis].append((value, *_grown(n, r, d)))
@@ -382,28 +483,32 @@ def main() -> None:
     parser.add_argument("--peft", action="store_true", help="also PEFT's svd on all 24 layers, and its cat from files")
     parser.add_argument("--large", action="store_true", help="also the 7B shape")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="also the growth plot, as SVG")
+    parser.add_argument("--quick", action="store_true", help="small shapes: whether everything runs, no figures")
     parser.add_argument("--scratch", type=Path, metavar="DIR", help="for files; default: the system's")
     options = parser.parse_args()
     rows: list[Row] = []
+    sizes = QUICK if options.quick else FULL
     with threadpool_limits(1), tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
-        errors(rows)
-        speed(rows, options.peft)
+        errors(rows, sizes)
+        start(rows, Path(scratch), options.peft, sizes)
+        speed(rows, options.peft, sizes)
         if options.peft:
-            end_to_end(rows, Path(scratch))
+            end_to_end(rows, Path(scratch), sizes)
         if options.plot:
-            plot(growth(), options.plot)
+            plot(growth(sizes.axes), options.plot)
     if options.large:
         with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
-            large(rows, Path(scratch))
+            large(rows, Path(scratch), sizes)
     if options.json:
         said = [{**dataclasses.asdict(row), "ratio": row.ratio} for row in rows]
         print(json.dumps({"rows": said, "machine": dict(environment(1))}))
         return
+    print("| what | ours | peer | ratio |\n|---|---|---|---|")
     for row in rows:
-        value = f"{row.ours:.2e}" if row.ours < 1e-3 else f"{row.ours:.3g}"
+        value = f"{row.ours:.0e}" if row.ours < 1e-3 else f"{row.ours:.3g}"
         spread = f" ({min(row.samples):.3g} to {max(row.samples):.3g})" if row.samples else ""
-        print(f"{row.what:<72} {value} {row.unit}{spread}", end="")
-        print(f"   {row.peer_name}: {row.peer:.4g} {row.unit}, ratio {row.ratio:.3g}" if row.peer else "")
+        theirs = f"{row.peer:.4g} {row.unit}, {row.peer_name}" if row.peer else ""
+        print(f"| {row.what} | {value} {row.unit}{spread} | {theirs} | {f'{row.ratio:.3g}' if row.ratio else ''} |")
     print(
         f"peak memory of this process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB",
         file=sys.stderr,
