@@ -19,26 +19,29 @@ import dataclasses
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-import tracemalloc
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import numpy as np
+from breeding_growth import growth, plot
+from breeding_peers import PEER_START, bare_model, peft_layer
+from breeding_shapes import FULL, QUICK, Shapes, Sizes, random_parents, seconds, svd_child, wall
 from threadpoolctl import threadpool_limits
 
 from ecology.backend.bases import known
 from ecology.breeder.breed import Parent, breed
 from ecology.breeder.linear import LinearOptions
 from ecology.breeder.operators import OPERATORS
-from ecology.breeder.svd import SvdOptions
+from ecology.contracts.artifact import WEIGHTS_FILE
 from ecology.contracts.identity import CompatibilityIdentity
 from ecology.kernel.canonical import digest
 from ecology.lowrank.core import ParentSet
@@ -46,48 +49,10 @@ from ecology.lowrank.fingerprint import distance
 from ecology.lowrank.lowrank import LowRank, total_norm
 from ecology.pipeline.bench import preset
 from ecology.store.adapters import write_adapter
+from ecology.store.header import load_tensor, read_header
 from ecology.telemetry.environment import environment
 from ecology.testing.operators import population, regauged
 
-Shapes = dict[str, tuple[int, int]]
-
-QWEN_05B: Shapes = {
-    "q": (896, 896), "k": (128, 896), "v": (128, 896), "o": (896, 896),
-    "gate": (4864, 896), "up": (4864, 896), "down": (896, 4864),
-}  # fmt: skip
-LLAMA_7B: Shapes = {
-    "q": (4096, 4096), "k": (4096, 4096), "v": (4096, 4096), "o": (4096, 4096),
-    "gate": (11008, 4096), "up": (11008, 4096), "down": (4096, 11008),
-}  # fmt: skip
-
-
-@dataclasses.dataclass(frozen=True)
-class Sizes:
-    """How large the shapes are."""
-
-    name: str
-    shapes: Shapes
-    layers: int
-    large_name: str
-    large: Shapes
-    large_layers: int
-    draws: int
-    """Sets of parents for the errors."""
-    runs: int
-    """Of what is timed by the wall's clock."""
-    axes: dict[str, tuple[int, ...]]
-    """Of the growth plot."""
-
-
-FULL = Sizes(
-    "0.5B shape", QWEN_05B, 24, "7B shape", LLAMA_7B, 32, 20, 5,
-    {"parents": (2, 4, 8, 16), "rank": (8, 16, 32, 64), "width": (512, 1024, 2048, 4096)},
-)  # fmt: skip
-_SMALL: Shapes = {name: (m // 16, n // 16) for name, (m, n) in LLAMA_7B.items()}
-QUICK = Sizes(
-    "small shape", _SMALL, 2, "small shape", _SMALL, 2, 2, 1,
-    {"parents": (2, 3), "rank": (4, 8), "width": (64, 128)},
-)  # fmt: skip
 ROOT = Path(__file__).resolve().parents[1]
 IDENTITY = CompatibilityIdentity("bench", digest("w"), digest("a"), digest("t"), digest("s"))
 
@@ -107,40 +72,6 @@ class Row:
     def ratio(self) -> float | None:
         """Peer over ours."""
         return None if self.peer is None else self.peer / self.ours
-
-
-def random_parents(shapes: Shapes, layers: int, parents: int, rank: int, seed: int = 0) -> list[LowRank]:
-    """Gaussian parents, float32 values in fp64 arrays."""
-    generator = np.random.Generator(np.random.PCG64(seed))
-
-    def factor(*shape: int) -> np.ndarray:
-        return generator.standard_normal(shape, np.float32).astype(np.float64) / 30
-
-    return [
-        LowRank.of(
-            {f"l.{i}.{k}": (factor(m, rank), factor(rank, n)) for i in range(layers) for k, (m, n) in shapes.items()}
-        )
-        for _ in range(parents)
-    ]
-
-
-def seconds(call: Callable[[], object]) -> float:
-    """CPU seconds of one call: on one thread what a wall clock would show on an idle machine."""
-    start = time.process_time()
-    call()
-    return time.process_time() - start
-
-
-def wall(call: Callable[[], object]) -> float:
-    """Wall time of one call."""
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
-def svd_child(parents: Sequence[LowRank], weights: Sequence[float], rank: int = 16) -> LowRank:
-    """One child by the svd operator."""
-    return OPERATORS["svd"].function(parents, SvdOptions(rank, tuple(weights)), 0)
 
 
 def errors(rows: list[Row], sizes: Sizes) -> None:
@@ -200,67 +131,6 @@ def speed(rows: list[Row], peft: bool, sizes: Sizes) -> None:
     rows.append(Row(f"further child, {shape}", float(np.median(nexts)), "s", peer, name, nexts))
 
 
-def bare_model(shapes: Shapes, layers: Sequence[int]) -> Any:
-    """Linear layers of the right shapes; their weights are never touched, so they cost no memory."""
-    import torch
-
-    class Layer(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            for name, (m, n) in shapes.items():
-                linear = torch.nn.Linear(1, 1, bias=False)
-                linear.in_features, linear.out_features = n, m
-                linear.weight = torch.nn.Parameter(torch.empty(m, n), requires_grad=False)
-                setattr(self, name, linear)
-
-    class Model(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.l = torch.nn.ModuleDict({str(i): Layer() for i in layers})
-
-        def prepare_inputs_for_generation(self) -> None:
-            """PEFT asks every causal language model for it."""
-
-    return Model()
-
-
-def peft_model(parents: Sequence[LowRank], shapes: Shapes, layers: Sequence[int], rank: int) -> Any:
-    """A real PEFT model with the parents loaded."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-
-    model = None
-    for i, parent in enumerate(parents):
-        config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(shapes), init_lora_weights=False)
-        if model is None:
-            model = get_peft_model(bare_model(shapes, layers), config, "p0")
-        else:
-            model.add_adapter(f"p{i}", config)
-        for layer in layers:
-            for name in shapes:
-                module = getattr(model.base_model.model.l[str(layer)], name)
-                factors = parent.modules[f"l.{layer}.{name}"]
-                module.lora_B[f"p{i}"].weight.data = torch.tensor(factors.B, dtype=torch.float32)
-                module.lora_A[f"p{i}"].weight.data = torch.tensor(factors.A, dtype=torch.float32)
-    return model
-
-
-def peft_layer(parents: Sequence[LowRank], shapes: Shapes, layer: int) -> float:
-    """Seconds of PEFT's svd merge of one layer."""
-    import torch
-
-    torch.set_num_threads(1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model = peft_model(parents, shapes, [layer], 16)
-        names = [f"p{i}" for i in range(len(parents))]
-        return seconds(
-            lambda: model.add_weighted_adapter(
-                names, [0.4, 0.3, 0.2, 0.1], "child", combination_type="svd", svd_rank=16
-            )
-        )
-
-
 def files(parents: Sequence[LowRank], scratch: Path) -> list[Parent]:
     """Parents as PEFT folders."""
     made = []
@@ -303,40 +173,6 @@ def end_to_end(rows: list[Row], scratch: Path, sizes: Sizes) -> None:
             float(np.median(ours)), "s", float(np.median(theirs)), name, ours,
         )
     )  # fmt: skip
-
-
-PEER_START = """
-import sys, warnings
-warnings.simplefilter("ignore")
-import torch
-from peft import PeftModel
-a, b, out = sys.argv[1:]
-
-class Attention(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.q_proj = torch.nn.Linear(576, 576, bias=False)
-        self.v_proj = torch.nn.Linear(576, 192, bias=False)
-
-class Layer(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.self_attn = Attention()
-
-class Base(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.model = torch.nn.Module()
-        self.model.layers = torch.nn.ModuleList([Layer() for _ in range(4)])
-    def prepare_inputs_for_generation(self):
-        pass
-
-model = PeftModel.from_pretrained(Base(), a, adapter_name="a")
-model.load_adapter(b, adapter_name="b")
-model.add_weighted_adapter(["a", "b"], [0.5, 0.5], "child", combination_type="cat")
-model.save_pretrained(out, selected_adapters=["child"])
-"""
-"""The least that merges two adapters with PEFT: a bare model with the layers that they change, and no weights read."""
 
 
 def start(rows: list[Row], scratch: Path, peft: bool, sizes: Sizes) -> None:
@@ -391,89 +227,41 @@ print(json.dumps([time.perf_counter() - start, peak]))
 
 def large(rows: list[Row], scratch: Path, sizes: Sizes) -> None:
     """The 7B shape: 32 layers of 7 modules, 8 parents of rank 16, from files to a file, in a process of its own."""
-    size = 0
-    for i in range(8):
+    folders = [scratch / f"p{i}" for i in range(8)]
+    for i, folder in enumerate(folders):
         (parent,) = random_parents(sizes.large, sizes.large_layers, 1, 16, seed=i)
-        folder = scratch / f"p{i}"
         write_adapter(folder, {n: (f.B, f.A) for n, f in parent.modules.items()}, "bench", IDENTITY.base_weights)
-        size += sum(file.stat().st_size for file in folder.iterdir())
         del parent
-    done = subprocess.run(
-        [sys.executable, "-c", LARGE, str(scratch), str(Path(__file__).parent)],
-        check=True, capture_output=True, text=True,
-    )  # fmt: skip
-    took, peak = json.loads(done.stdout)
-    rows.append(Row(f"one child, {sizes.large_name}, 8 parents, rank 16 to 16, from files to a file, wall", took, "s"))
-    rows.append(Row("its peak memory over the size of the parents' files", peak / size, f"of {size / 1e9:.2f} GB"))
+    for kind in ("float32", "bfloat16"):
+        if kind == "bfloat16":
+            for folder in folders:
+                narrow(folder / WEIGHTS_FILE)
+            shutil.rmtree(scratch / "child")
+        size = sum(file.stat().st_size for folder in folders for file in folder.iterdir())
+        done = subprocess.run(
+            [sys.executable, "-c", LARGE, str(scratch), str(Path(__file__).parent)],
+            check=True, capture_output=True, text=True,
+        )  # fmt: skip
+        took, peak = json.loads(done.stdout)
+        what = f"{sizes.large_name}, 8 {kind} parents, rank 16 to 16, from files to a file"
+        rows.append(Row(f"one child, {what}, wall, one thread", took, "s"))
+        said = f"of {size / 1e9:.2f} GB, which is {peak / 1e9:.2f} GB"
+        rows.append(Row(f"its peak memory over the size of the {kind} parents' files", peak / size, said))
 
 
-def growth(axes: dict[str, tuple[int, ...]]) -> dict[str, list[tuple[int, float, float, float]]]:
-    """Seconds of the first and a further child, and peak bytes, of one layer, against parents, rank and width."""
-    found: dict[str, list[tuple[int, float, float, float]]] = {"parents": [], "rank": [], "width": []}
-    for axis, value in ((axis, value) for axis, values in axes.items() for value in values):
-        n, r, d = (value if axis == name else usual for name, usual in (("parents", 4), ("rank", 16), ("width", 1024)))
-        found[axis].append((value, *_grown(n, r, d)))
-        print(axis, *(f"{number:.3g}" for number in found[axis][-1]), file=sys.stderr)
-    return found
-
-
-def _grown(parents: int, rank: int, width: int) -> tuple[float, float, float]:
-    """Seconds of a first and a further child of one layer, best of 3, and peak MB of a single one."""
-    d = width
-    shapes: Shapes = {"q": (d, d), "k": (d, d), "v": (d, d), "o": (d, d), "up": (4 * d, d), "down": (d, 4 * d)}
-    made = random_parents(shapes, 1, parents, rank)
-    weights = [1 / parents] * parents
-    kept = ParentSet(made)
-    first = min(seconds(lambda: svd_child(ParentSet(made), weights, rank)) for _ in range(3))
-    svd_child(kept, weights, rank)
-    more = min(seconds(lambda: svd_child(kept, weights, rank)) for _ in range(3))
-    tracemalloc.start()
-    svd_child(made, weights, rank)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    return first, more, peak / 1e6
-
-
-def plot(found: dict[str, list[tuple[int, float, float, float]]], path: Path) -> None:
-    """Three panels, both axes logarithmic: time on the left scale, memory on the right."""
-    width, height, panel = 900, 300, 280
-    box = f'viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="11"'
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" {box}>',
-        "<title>Time and memory of one child of one layer against parents, rank and width</title>",
-        f'<rect width="{width}" height="{height}" fill="#fff"/>',
-    ]
-    times = [t for rows in found.values() for row in rows for t in row[1:3]]
-    memory = [row[3] for rows in found.values() for row in rows]
-    lines = ((1, "#1f5fa8", "first child, ms", times, 1000.0), (2, "#2a8a4a", "further child, ms", times, 1000.0))
-    lines += ((3, "#b4571b", "peak memory, MB", memory, 1.0),)  # type: ignore[assignment]
-    for number, (axis, rows) in enumerate(found.items()):
-        left = 30 + number * (panel + 15)
-
-        def x(value: float, left: int = left, rows: list[Any] = rows) -> float:
-            return left + (panel - 40) * np.log(value / rows[0][0]) / np.log(rows[-1][0] / rows[0][0])
-
-        parts.append(f'<text x="{left + 110}" y="{height - 8}" text-anchor="middle">{axis}</text>')
-        parts.append(f'<line x1="{left}" x2="{left + panel - 40}" y1="250" y2="250" stroke="#999"/>')
-        parts += [f'<text x="{x(row[0]):.1f}" y="266" text-anchor="middle">{row[0]}</text>' for row in rows]
-        for column, colour, _, scale, factor in lines:
-            low, high = np.log(min(scale)), np.log(max(scale))
-
-            def y(value: float, low: float = low, high: float = high) -> float:
-                return 240 - 190 * (np.log(value) - low) / (high - low)
-
-            points = [(x(row[0]), y(row[column]), row[column] * factor) for row in rows]
-            drawn = " ".join(f"{px:.1f},{py:.1f}" for px, py, _ in points)
-            parts.append(f'<polyline points="{drawn}" fill="none" stroke="{colour}" stroke-width="2"/>')
-            for px, py, value in points:
-                parts.append(f'<circle cx="{px:.1f}" cy="{py:.1f}" r="3" fill="{colour}"/>')
-                parts.append(
-                    f'<text x="{px:.1f}" y="{py - 6:.1f}" text-anchor="middle" fill="{colour}">{value:.3g}</text>'
-                )
-    for i, (_, colour, label, _, _) in enumerate(lines):
-        parts.append(f'<text x="{40 + 180 * i}" y="20" fill="{colour}">{label}</text>')
-    parts.append("</svg>\n")
-    path.write_text("\n".join(parts), encoding="utf-8")
+def narrow(weights: Path) -> None:
+    """Cuts a float32 safetensors file down to bfloat16, the upper halves of its numbers."""
+    header = read_header(weights)
+    table: dict[str, Any] = {"__metadata__": dict(header.metadata)}
+    parts: list[bytes] = []
+    end = 0
+    for name, info in header.tensors.items():
+        bits = np.ascontiguousarray(load_tensor(weights, header, name)).view(np.uint32) >> np.uint32(16)
+        parts.append(bits.astype("<u2").tobytes())
+        start, end = end, end + len(parts[-1])
+        table[name] = {"dtype": "BF16", "shape": info.shape, "data_offsets": [start, end]}
+    head = json.dumps(table).encode()
+    weights.write_bytes(b"".join([len(head).to_bytes(8, "little"), head, *parts]))
 
 
 def main() -> None:
