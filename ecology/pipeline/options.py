@@ -39,8 +39,9 @@ def read_options(kind: type[Any], data: Mapping[str, Json], where: str) -> Any:
         try:
             return kind(**values)
         except EcologyError as error:  # a range that the dataclass itself checks
-            problems.append(f"{where}: {error}")
-    raise ConfigError("\n  ".join(problems), where=where, todo=f"known options: {', '.join(sorted(fields))}")
+            place = ".".join([where, *error.where.split(".")[1:]])  # it names itself: ``ties.density``
+            problems.append("; ".join(part for part in (f"{place}: {error.what}", error.todo) if part))
+    raise ConfigError("\n  ".join(problems), todo=f"known options: {', '.join(sorted(fields))}")
 
 
 def choose(table: Mapping[str, Any], name: str, where: str) -> Any:

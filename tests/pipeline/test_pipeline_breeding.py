@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ecology.cli import main
-from ecology.pipeline.bench import preset
+from ecology.pipeline.bench import fetch_base, preset
 from ecology.pipeline.house import open_house
 from ecology.store.adapters import write_adapter
 
@@ -88,3 +88,39 @@ def test_numbers_may_be_written_with_an_exponent(
     assert code == 0, said
     assert "noise=0.05" in said
     assert "spectrum=0.1" in said
+
+
+KEEP = """\
+id: keep
+version: 1
+title: A child keeps what it was bred to be
+owner: tests
+signatures: {allow_development: true, trusted: []}
+adapter: {peft_types: [LORA], dtypes: [F32], max_rank: 64, max_scale: 8, max_file_bytes: 10000, max_relative_norm: 99}
+data: {forbid_no_train: true, licences: [Apache-2.0], max_overlap: 0.0}
+rules:
+  - {id: SIG, title: Signed, metric: static.signature, comparator: "==", threshold: 0}
+  - {id: KEEP, title: Projection keeps 97 %, metric: resource.retained_energy, comparator: ">=", threshold: 0.97}
+"""
+
+
+def test_a_gate_can_require_what_projection_keeps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    home, policy = open_house(str(tmp_path / "home"), quiet=True), tmp_path / "keep.yaml"
+    policy.write_text(KEEP)
+    base = fetch_base("toy", home)
+    generator = np.random.Generator(np.random.PCG64(2))
+    for name in "ab":
+        modules = {
+            f"model.layers.{i}.self_attn.o_proj": (generator.normal(size=(32, 2)), generator.normal(size=(2, 32)))
+            for i in range(2)
+        }
+        write_adapter(tmp_path / name, modules, "toy", base.identity.base_weights)
+    parents = [str(tmp_path / "a"), str(tmp_path / "b"), "--base", "toy"]
+    for out, rank, code, outcome in (("whole", 4, 0, "pass"), ("cut", 1, 1, "DENY")):
+        bred, said = _told(capsys, home.home, "svd", *parents, f"rank={rank}", "--out", str(tmp_path / out))
+        assert bred == 0, said
+        asked = ["gate", str(tmp_path / out), "--base", "toy", "--policy", str(policy)]
+        assert main(["--quiet", "--home", str(home.home), *asked]) == code
+        text = capsys.readouterr().out
+        line = next(line for line in text.splitlines() if " KEEP " in line)
+        assert line.split()[0] == outcome, text
