@@ -28,11 +28,11 @@ from ecology.breeder.operators import Operator, find, options_of
 from ecology.contracts.artifact import Artifact
 from ecology.contracts.genome import INTERFACE_VERSION, Genome, Lineage, ResourceProfile
 from ecology.contracts.identity import CompatibilityIdentity, Digest, Json
-from ecology.contracts.ports import Progress
+from ecology.contracts.ports import Progress, Step
 from ecology.errors import ConfigError, IncompatibleParents, IntegrityError
 from ecology.kernel.canonical import plain
 from ecology.kernel.merging import inherited, objections
-from ecology.lowrank.core import ParentSet
+from ecology.lowrank.core import ParentSet, Ticks
 from ecology.lowrank.lowrank import LowRank, Stored, canonical, module_names
 from ecology.store.adapters import AdapterFolder, describe, read_adapter, write_adapter
 from ecology.store.writer import write_tinylora
@@ -103,7 +103,7 @@ def breed(
         raise ConfigError(f"{operator} takes {wanted} parents and was given {len(parents)}", where=operator)
     genomes = _meet(parents)
     folders = [_read(parent) for parent in parents]
-    adapters = [LowRank.of({n: Stored(f.B, f.A, f.scale) for n, f in f_.modules.items()}) for f_ in folders]
+    adapters = [LowRank.of({n: Stored(f.left, f.right, f.scale) for n, f in f_.modules.items()}) for f_ in folders]
     try:
         module_names(adapters)
     except ConfigError as error:  # one of the two was not made for the base that it claims
@@ -166,10 +166,40 @@ def _conceive(
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(threadpool_limits(1, user_api="blas"))
-        if progress is not None:  # what the parents span, then the child
-            step = stack.enter_context(progress.track("breeding", 2 * len(module_names(adapters)), "step"))
-            adapters = ParentSet(adapters, keep=False, tick=lambda _: step.advance())
-        return canonical(row.function(adapters, options, seed))
+        if progress is None:
+            return canonical(row.function(adapters, options, seed))
+        looks, modules = sum(len(adapter.modules) for adapter in adapters), len(module_names(adapters))
+        step = stack.enter_context(progress.track("breeding", looks + modules * len(adapters), "module"))
+        way = _Way(step, looks, modules, len(adapters))
+        parents = ParentSet(adapters, keep=False, ticks=Ticks(way.looked, way.made))
+        child = canonical(row.function(parents, options, seed), way.made)
+        way.end()
+        return child
+
+
+class _Way:
+    """How far a child is: its parents' modules are looked at, then its own are put into their final form.
+
+    An operator may leave out a module or come back to one, so both halves are held to their length. A module of the
+    child counts as much as the modules of all its parents.
+    """
+
+    def __init__(self, step: Step, looks: int, modules: int, parents: int) -> None:
+        self._step, self._looks, self._modules, self._parents = step, looks, modules, parents
+
+    def looked(self) -> None:
+        if self._looks:
+            self._looks -= 1
+            self._step.advance()
+
+    def made(self) -> None:
+        if self._modules:
+            self._modules -= 1
+            self._step.advance(self._parents)
+
+    def end(self) -> None:
+        self._step.advance(self._looks + self._modules * self._parents)
+        self._looks = self._modules = 0
 
 
 def profile(adapter: LowRank, artifact: Artifact) -> ResourceProfile:

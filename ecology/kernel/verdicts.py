@@ -25,7 +25,7 @@ import dataclasses
 import datetime
 import math
 from collections.abc import Collection, Sequence
-from typing import Literal, cast
+from typing import Literal
 
 from ecology.contracts.evidence import Count, Evidence, Measurement, Paired, Proportion, Samples, Statistic
 from ecology.contracts.identity import Digest

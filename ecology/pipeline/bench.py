@@ -22,6 +22,7 @@ from ecology.gate.static import TOKENIZER_FILES
 from ecology.kernel.canonical import digest_bytes
 from ecology.kernel.codec import structure
 from ecology.pipeline.house import House
+from ecology.pipeline.options import choose, read_options
 from ecology.pipeline.places import shared
 from ecology.telemetry.environment import environment
 
@@ -93,10 +94,8 @@ def base_spec(base: Mapping[str, object]) -> BaseSpec:
     Raises:
         ConfigError: Unknown kind, or wrong fields.
     """
-    from ecology.pipeline import compose  # noqa: PLC0415
-
-    kind = compose.choose(KINDS, str(base.get("kind")), "base.kind")
-    spec: BaseSpec = compose.options(kind, base, "base")
+    kind = choose(KINDS, str(base.get("kind")), "base.kind")
+    spec: BaseSpec = read_options(kind, base, "base")
     return spec
 
 

@@ -7,6 +7,7 @@ here; its child's lineage names it by digest, and the gate will ask who vouches 
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,10 +21,10 @@ from ecology.contracts.artifact import CLAIMS_FILE
 from ecology.contracts.genome import Genome
 from ecology.contracts.identity import Digest, Json
 from ecology.errors import ConfigError
-from ecology.pipeline import compose
 from ecology.pipeline.bench import environment_of, known_base
 from ecology.pipeline.boundaries import admit_child
 from ecology.pipeline.house import House
+from ecology.pipeline.options import read_options
 from ecology.pipeline.places import subject
 from ecology.policy.reader import load_policy
 from ecology.signer.statements import genome_statement
@@ -147,7 +148,7 @@ def _bred(
     house: House,
     policy: str | None,
 ) -> Bred:
-    options = compose.options(find(operator).options, _parse(given), operator)
+    options = read_options(find(operator).options, _parse(given), operator)
     identity = known_base(base, house).identity
     parents = []
     for folder in folders:
@@ -162,12 +163,23 @@ def _bred(
     return breed(operator, options, parents, out, seed=seed, environment=environment, progress=house.progress)
 
 
+class _Values(yaml.SafeLoader):
+    """YAML as Hydra reads it: 1e-3 is a number, where YAML 1.1 takes it for text."""
+
+
+_Values.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)[eE][-+]?\d+"),
+    list("-+.0123456789"),
+)
+
+
 def _parse(given: Sequence[str]) -> dict[str, Json]:
     options = {}
     for text in given:
         key, _, value = text.partition("=")
         try:
-            options[key] = yaml.safe_load(value)
+            options[key] = yaml.load(value, _Values)
         except yaml.YAMLError as error:
             raise ConfigError(
                 f"the value of {key} is not YAML", where=text, todo="quote it, as in 'weights=[0.3,0.7]'"

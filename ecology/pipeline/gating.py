@@ -30,7 +30,7 @@ from ecology.contracts.identity import Digest, Json
 from ecology.contracts.policy import Finding, GateVerdict, Outcome, Policy
 from ecology.contracts.run import Budget
 from ecology.errors import EXIT_OK, EXIT_REFUSED, ConfigError, MalformedArtifact
-from ecology.gate.ladder import RUNG_RULE, Climb, Rung, climb
+from ecology.gate.ladder import RUNG_RULE, Climb, Rung, climb, rung_of
 from ecology.gate.static import context_for, static_evidence
 from ecology.kernel import canonical
 from ecology.kernel.codec import structure
@@ -324,7 +324,8 @@ def _full(member: Member, desk: _Desk) -> Climb:
         decided_at=now,
         standing=governed.standing,
     )
-    return climb_all(judge, member, RUNGS).climb
+    asked = {rung_of(rule) for rule in policy.rules}  # a rung that answers no rule would cost time and change nothing
+    return climb_all(judge, member, tuple(rung for rung in RUNGS if rung in asked)).climb
 
 
 def _asked_about(policy: Policy, suite: str) -> bool:

@@ -273,6 +273,7 @@ class Judge:
     def resources(self, member: Member) -> Evidence:
         """Rung 5: latency paired with the base, memory in a fresh process, size."""
         prompts = [item.prompt for suite in self._with("hidden")[:1] for item in self.items(suite, "public")]
+        prompts = prompts or list(PROBES)  # a policy may ask for no suite
         count = self.budget.latency_pairs
         prompts = [prompts[i % len(prompts)] for i in range(count)]
         tokens = self.budget.latency_tokens

@@ -33,9 +33,9 @@ from ecology.kernel import canonical
 from ecology.lowrank.core import ParentSet
 from ecology.lowrank.lowrank import LowRank, Stored
 from ecology.lowrank.lowrank import canonical as settle
-from ecology.pipeline import compose
 from ecology.pipeline.bench import Bench, open_bench
 from ecology.pipeline.house import House
+from ecology.pipeline.options import read_options
 from ecology.pipeline.plan import load_suites, make_plan
 from ecology.pipeline.population import populate
 from ecology.pipeline.settings import OptimiseSettings, Settings
@@ -130,7 +130,7 @@ def picture(search: Search) -> str:
         Panel(name.replace(".", " "), [trial.scores[name] for trial in search.trials], good=coefficient > 0)
         for name, coefficient in search.objective.items()
     ]
-    panels.append(Panel("objective", [trial.objective for trial in search.trials], good=True))
+    panels.append(Panel("objective", [trial.objective for trial in search.trials], good=True, share=False))
     best = search.trials.index(search.best)
     return str(weight_plane(points, panels, (search.parents[0], search.parents[1]), best))
 
@@ -157,7 +157,7 @@ def _metric(name: str, suites: Mapping[str, Suite]) -> tuple[str, Suite, str]:
 
 
 def _adapter(folder: Path) -> LowRank:
-    return LowRank.of({name: Stored(f.B, f.A, f.scale) for name, f in read_adapter(folder).modules.items()})
+    return LowRank.of({name: Stored(f.left, f.right, f.scale) for name, f in read_adapter(folder).modules.items()})
 
 
 def _maker(wanted: OptimiseSettings, parents: ParentSet, seed: int) -> Callable[[Weights], LowRank]:
@@ -166,7 +166,7 @@ def _maker(wanted: OptimiseSettings, parents: ParentSet, seed: int) -> Callable[
         raise ConfigError(f"{wanted.operator} takes no weights", where="optimise.operator", todo="choose linear or svd")
 
     def make(weights: Weights) -> LowRank:
-        options = compose.options(row.options, {**wanted.options, "weights": list(weights)}, "optimise.options")
+        options = read_options(row.options, {**wanted.options, "weights": list(weights)}, "optimise.options")
         with threadpool_limits(1, user_api="blas"):
             return settle(row.function(parents, options, seed))
 

@@ -24,6 +24,7 @@ from ecology.evaluator.suites import load_corpus
 from ecology.kernel import canonical
 from ecology.pipeline import compose
 from ecology.pipeline.bench import base_spec
+from ecology.pipeline.options import choose, read_options
 from ecology.pipeline.places import subject
 from ecology.pipeline.power import refuse_blind
 from ecology.pipeline.settings import (
@@ -202,8 +203,8 @@ def budget_of(settings: Settings) -> Budget:
 def _founder(name: str, settings: FounderSettings) -> FounderPlan:
     where = f"population.founders.{name}"
     kinds: Mapping[str, type[Any]] = {"finetune": FinetuneOptions, "import": ImportOptions}
-    kind = compose.choose(kinds, settings.kind, where)
-    checked = compose.options(kind, settings.options, f"{where}.options")
+    kind = choose(kinds, settings.kind, where)
+    checked = read_options(kind, settings.options, f"{where}.options")
     plain = canonical.plain(checked)
     if settings.kind == "finetune":
         corpus, _ = load_corpus(subject(str(plain["corpus"]), "corpora"))
@@ -246,7 +247,7 @@ def _child(
             where=f"breeder.{name}.parents",
             todo="name them in parents: [...]",
         )
-    checked = compose.options(operator.options, merged, f"breeder.{name}")
+    checked = read_options(operator.options, merged, f"breeder.{name}")
     # One seed a child, so that adding a child does not change its neighbours.
     own_seed = int(canonical.digest({"seed": seed, "child": child})[7:20], 16)
     return ChildPlan(child, breeder.kind, canonical.plain(checked), tuple(parents), own_seed)

@@ -229,15 +229,20 @@ def test_it_breeds_to_the_same_function(case: str, tmp_path: Path) -> None:
     _close(_loaded(kind, tmp_path / "child"), wanted)
 
 
-@pytest.mark.parametrize("init", ["pissa", "pissa_niter_2", "olora"])
+@pytest.mark.parametrize("init", ["pissa", "pissa_niter_2", "olora", "corda"])
 @pytest.mark.parametrize("rslora", [False, True])
 def test_an_initialisation_that_moved_the_base_breeds_once_saved_against_it(
     init: str, rslora: bool, tmp_path: Path
 ) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        config = _config(init_lora_weights=init, use_rslora=rslora)
-        model = peft.get_peft_model(_base("llama"), config).eval()
+        config, base = _config(init_lora_weights=init, use_rslora=rslora), _base("llama")
+        if init == "corda":  # looks at activations first
+            from peft.tuners.lora.corda import preprocess_corda
+
+            config.corda_config = _sub("Corda", corda_method="kpm")
+            preprocess_corda(base, config, run_model=lambda: [base(torch.arange(i, i + 12)[None]) for i in range(8)])
+        model = peft.get_peft_model(base, config).eval()
         model.peft_config["default"].init_lora_weights = True
         model.save_pretrained(tmp_path / "start")
         model.peft_config["default"].init_lora_weights = init
