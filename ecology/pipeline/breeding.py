@@ -7,11 +7,10 @@ here; its child's lineage names it by digest, and the gate will ask who vouches 
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-
-import yaml
 
 from ecology.breeder.breed import Bred, Parent, breed
 from ecology.breeder.operators import find
@@ -19,6 +18,7 @@ from ecology.breeder.replay import Replay, replay
 from ecology.contracts.artifact import CLAIMS_FILE
 from ecology.contracts.genome import Genome
 from ecology.contracts.identity import Digest, Json
+from ecology.documents.source import parse_source
 from ecology.errors import ConfigError
 from ecology.pipeline import compose
 from ecology.pipeline.bench import environment_of, known_base
@@ -166,10 +166,5 @@ def _parse(given: Sequence[str]) -> dict[str, Json]:
     options = {}
     for text in given:
         key, _, value = text.partition("=")
-        try:
-            options[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ConfigError(
-                f"the value of {key} is not YAML", where=text, todo="quote it, as in 'weights=[0.3,0.7]'"
-            ) from error
+        options[key] = parse_source(os.fsencode(value), text, ConfigError).plain("the value")
     return options
