@@ -116,29 +116,35 @@ class Judge:
         )
 
     def items(self, suite: Suite, split: str) -> tuple[Item, ...]:
-        """A suite's items of one split; the hidden ones follow from this home's secret seed."""
+        """A suite's items of one split; hidden and fresh ones follow from this home's secret seed."""
         if suite.kind == "lm_eval":
             return ()  # lm-eval counts its own documents, and they are public
         if (suite.id, split) not in self._drawn:
-            public = split == "public"
-            self._drawn[suite.id, split] = (
-                expand(suite, "public", None, self.budget.public_items) if public else self._hidden(suite)
-            )
+            self._drawn[suite.id, split] = self._draw(suite, split)
         return self._drawn[suite.id, split]
 
     @functools.cached_property
     def _drawn(self) -> dict[tuple[str, str], tuple[Item, ...]]:
         return {}
 
-    def _hidden(self, suite: Suite) -> tuple[Item, ...]:
-        count = wanted = self.budget.hidden_items
-        known = expand(suite, "hidden", self.house.split_seed(suite.digest, "hidden"), count)
-        if self.draw == "hidden":
-            return known
-        seen = {item.id for item in (*known, *self.items(suite, "public"))}
+    def _draw(self, suite: Suite, split: str) -> tuple[Item, ...]:
+        if split == "public":
+            return expand(suite, "public", None, self.budget.public_items)
+        if split == "fresh":
+            return self._unseen(suite, "fresh", self.budget.fresh_items)
+        if self.draw != "hidden":
+            return self._unseen(suite, self.draw, self.budget.hidden_items)
+        return self._secret(suite, "hidden", self.budget.hidden_items)
+
+    def _secret(self, suite: Suite, draw: str, count: int) -> tuple[Item, ...]:
+        return expand(suite, "hidden", self.house.split_seed(suite.digest, draw), count)
+
+    def _unseen(self, suite: Suite, draw: str, count: int) -> tuple[Item, ...]:
+        """The first items of a secret draw that are neither public nor in the hidden draw that everybody meets."""
+        known = (*self.items(suite, "public"), *self._secret(suite, "hidden", self.budget.hidden_items))
+        seen, wanted = {item.id for item in known}, count
         while True:  # ends: the grammar gives enough that nobody has seen, or says that it cannot
-            drawn = expand(suite, "hidden", self.house.split_seed(suite.digest, self.draw), wanted)
-            fresh = tuple(item for item in drawn if item.id not in seen)
+            fresh = tuple(item for item in self._secret(suite, draw, wanted) if item.id not in seen)
             if len(fresh) >= count:
                 return fresh[:count]
             wanted += count - len(fresh)

@@ -69,19 +69,6 @@ def load_suites(settings: Settings) -> Mapping[str, Suite]:
     return {suite.id: suite for suite in suites}
 
 
-def planned_suites(settings: Settings, plan: RunPlan) -> Mapping[str, Suite]:
-    """The suites that the plan names, read again where they have to be.
-
-    Raises:
-        ConfigError: One is no longer what was planned.
-    """
-    found = load_suites(settings)
-    for name, suite in found.items():
-        if plan.suites.get(name) != suite.digest:
-            raise ConfigError("the suite changed after the run was planned", where=name, todo="start the run again")
-    return found
-
-
 def _suite(name: str) -> Suite:
     path = subject(name, "suites").resolve()
     file = path / "suite.yaml" if path.is_dir() else path
@@ -157,13 +144,14 @@ def make_plan(settings: Settings, config: Mapping[str, Json]) -> RunPlan:
     children = _children(settings.population, settings.breeder, settings.seed, [])
     refuse_blind(policy, budget_of(settings))
     suites = {suite.id: suite.digest for suite in load_suites(settings).values()}
+    traffic = load_traffic(subject(settings.evaluator.traffic, "suites")).digest
     content = {
         "config": config,
         "founders": founders,
         "children": children,
         "policy": policy.digest,
         "suites": suites,
-        "traffic": load_traffic(subject(settings.evaluator.traffic, "suites")).digest,
+        "traffic": traffic,
     }
     return RunPlan(
         name=settings.name,
@@ -174,6 +162,7 @@ def make_plan(settings: Settings, config: Mapping[str, Json]) -> RunPlan:
         budget=budget_of(settings),
         policy=policy,
         suites=suites,
+        traffic=traffic,
         digest=canonical.digest(content),
     )
 

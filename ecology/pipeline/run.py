@@ -25,8 +25,8 @@ from ecology.pipeline.boundaries import admit_run
 from ecology.pipeline.corpora import corpora_of
 from ecology.pipeline.house import ATTEMPT, House
 from ecology.pipeline.judging import Comparator, Judge, Judged, comparator, judge_all
-from ecology.pipeline.places import subject
-from ecology.pipeline.plan import make_plan, planned_suites
+from ecology.pipeline.pinned import planned_suites, planned_traffic, refuse_swapped
+from ecology.pipeline.plan import make_plan
 from ecology.pipeline.policies import Governed, govern
 from ecology.pipeline.population import populate
 from ecology.pipeline.rescoring import confirm
@@ -36,7 +36,7 @@ from ecology.policy.boundaries import check_plan
 from ecology.promotion import archive
 from ecology.promotion.canary import canary_plan
 from ecology.promotion.fitness import FitnessSpec, fitness_spec, rank
-from ecology.promotion.traffic import Traffic, load_traffic
+from ecology.promotion.traffic import Traffic
 from ecology.store.files import write_atomic
 from ecology.telemetry.stages import Stages
 
@@ -72,7 +72,7 @@ def run(settings: Settings, config: Mapping[str, Json], house: House, *, promote
     inputs = Inputs(
         canary_plan(settings.canary),
         fitness_spec(settings.fitness),
-        load_traffic(subject(settings.evaluator.traffic, "suites")),
+        planned_traffic(settings, plan),
     )
     check_plan(plan, inputs.canary)
     with house.lock(f"run-{plan.digest.removeprefix('sha256:')[:16]}"):
@@ -119,6 +119,7 @@ def _run(settings: Settings, plan: RunPlan, inputs: Inputs, house: House, promot
                 folder = next(one.member.folder for one in judged if one.digest == winner)
                 trial = Trial(inputs.canary, inputs.traffic, bench, judge.incumbent, plan.digest).of(winner, folder)
             unranked = any(one.admitted for one in judged)
+            refuse_swapped(settings, plan)
             why = "every admitted candidate lacks evidence for its fitness" if unranked else "no candidate was admitted"
             promotion = settle(house, attempt, winner, trial, alias=settings.alias, why_none=unconfirmed or why)
     else:

@@ -6,6 +6,7 @@ Each case runs in a folder of its own. ``says`` are words of the answer: what is
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -29,6 +30,7 @@ class Case:
 
 
 TOY = ("run", "experiment=toy")
+SMALL = ("run", "experiment=small", "--config-dir", str(Path(__file__).parent / "small"))
 GATE = ("gate", "adapter", "--base", "toy", "--policy", "toy", "--static")
 
 
@@ -86,6 +88,16 @@ def mode(name: str, bits: int) -> Callable[[Path], None]:
         (folder / name).chmod(bits)
 
     return change
+
+
+def without_its_last_line(source: str, manifest: str) -> list[list[str]]:
+    """Changes that shorten a data file and keep its manifest true: what is there afterwards is well-formed."""
+    text = (ROOT / source).read_text("utf-8")
+    last = text.splitlines(keepends=True)[-1]
+    old, new = (hashlib.sha256(data.encode()).hexdigest() for data in (text, text.removesuffix(last)))
+    changes = [[f"{Path(manifest).parent}/{Path(source).name}", last, ""], [manifest, old, new]]
+    rows, told = len(text.splitlines()), (ROOT / source).with_name(Path(manifest).name).read_text("utf-8")
+    return changes + [[manifest, f"rows: {rows}", f"rows: {rows - 1}"]] * ("rows:" in told)
 
 
 OVERLAY = ("--config-dir", "mine")
@@ -306,7 +318,20 @@ HOSTILE = (
          both(copied("corpora/smalltalk", "c"), changed("c/corpus.yaml", "data: train.jsonl", "data: ../../../etc/passwd"))),
 )  # fmt: skip
 
-CASES = (*CONFIGURATION, *FILES, *MACHINE, *HOSTILE)
+CHANGED = "changed after the run was planned"
+SWAPPED = (
+    Case("suite swapped", (*SMALL, "evaluator.suites=[orders,lookalike,./s]"), 2, ("suite general", CHANGED),
+         copied("suites/general", "s"), {"swap": [["s/suite.yaml", "title: ", "title: Not "]]}),
+    Case("corpus swapped", (*SMALL, "population.founders.talker.options.corpus=./c"), 2, ("./c", CHANGED),
+         copied("corpora/smalltalk", "c"), {"swap": without_its_last_line("corpora/smalltalk/train.jsonl", "c/corpus.yaml")}),
+    Case("traffic swapped", (*SMALL, "evaluator.traffic=./t"), 2, ("traffic ./t", CHANGED),
+         copied("suites/traffic", "t"), {"swap": without_its_last_line("suites/traffic/traffic.jsonl", "t/traffic.yaml")}),
+    Case("policy swapped", (*SMALL, "gate.policy=./p.yaml"), 2, ("policy ./p.yaml", CHANGED),
+         copied("policies/toy.yaml", "p.yaml"), {"swap": [["p.yaml", "threshold: 0.5", "threshold: 0.4"]]}),
+)  # fmt: skip
+"""Files that are exchanged for other well-formed ones between planning and use."""
+
+CASES = (*CONFIGURATION, *FILES, *MACHINE, *HOSTILE, *SWAPPED)
 
 
 def listing(cases: tuple[Case, ...]) -> str:

@@ -150,10 +150,29 @@ def child(order: dict[str, Any]) -> None:
         os._exit(code)
 
 
+def swap(changes: list[list[str]]) -> None:
+    """Exchanges files, consistently, when the run has been planned and nothing has been spent."""
+    from ecology.pipeline import run
+
+    real = run.make_plan
+
+    def make_plan(*arguments: Any) -> Any:
+        plan = real(*arguments)
+        for name, old, new in changes:
+            text = Path(name).read_text("utf-8")
+            assert old in text, f"{name} has no {old!r}"
+            Path(name).write_text(text.replace(old, new, 1), "utf-8")
+        return plan
+
+    run.make_plan = make_plan
+
+
 def prepare(order: dict[str, Any]) -> None:
     """Makes the process as the order wants it."""
     if order.get("point"):
         POINTS[order["point"]]()
+    if order.get("swap"):
+        swap(order["swap"])
     if order.get("clock"):
         from ecology.telemetry.clock import SystemClock
 
