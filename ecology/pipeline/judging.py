@@ -67,14 +67,24 @@ class Judge:
     budget: Budget
     corpora: Mapping[Digest, tuple[Row, ...]]
     """Rows of the corpora at hand, by digest."""
-    house: House
     bench: Bench
     suites: Mapping[str, Suite]
-    base: Comparator
     incumbent: Comparator
     decided_at: str
     standing: tuple[Finding, ...] = ()
     """What the policy's own standing contributes to every verdict."""
+    draw: str = "hidden"
+    """Which secret draw plays the hidden items; any other than ``hidden`` leaves out what the first draw asks."""
+
+    @property
+    def house(self) -> House:
+        """Of the bench."""
+        return self.bench.house
+
+    @property
+    def base(self) -> Comparator:
+        """The bare base."""
+        return Comparator("base", self.bench.identity.base_weights, None)
 
     @functools.cached_property
     def track(self) -> Track | None:
@@ -90,9 +100,6 @@ class Judge:
     def races(self) -> tuple[RaceReport, ...]:
         """What racing saved so far."""
         return self.track.reports() if self.track else ()
-
-    draw: str = "hidden"
-    """Which secret draw plays the hidden items; any other than ``hidden`` leaves out what the first draw asks."""
 
     @functools.cached_property
     def context(self) -> StaticContext:
@@ -390,25 +397,15 @@ RUNGS = ("static", "liveness", "screen", "hidden", "resources")
 """The whole ladder, cheapest first."""
 
 
-def incumbent_of(house: House, bench: Bench, alias: str) -> tuple[Comparator, Comparator]:
-    """The bare base, and who serves now under the alias: the base itself at genesis.
-
-    Raises:
-        IntegrityError: The alias names an adapter that the store does not hold.
-    """
-    base = Comparator("base", bench.identity.base_weights, None)
-    return base, comparator(house, bench, house.registry.alias(alias) or base.digest)
-
-
-def comparator(house: House, bench: Bench, digest: str) -> Comparator:
-    """An incumbent by its digest.
+def comparator(bench: Bench, digest: str | None) -> Comparator:
+    """An incumbent by its digest; the bare base at genesis, when an alias names nobody.
 
     Raises:
         IntegrityError: The store does not hold it.
     """
-    if digest == bench.identity.base_weights:
+    if digest in (None, bench.identity.base_weights):
         return Comparator("base", bench.identity.base_weights, None)
-    return Comparator("champion", Digest(digest), house.store.folder(Digest(digest)))
+    return Comparator("champion", Digest(digest), bench.house.store.folder(Digest(digest)))
 
 
 def judge_all(judge: Judge, members: Sequence[Member], fitness: FitnessSpec) -> tuple[Judged, ...]:

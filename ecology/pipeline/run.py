@@ -24,7 +24,7 @@ from ecology.pipeline.bench import Bench, open_bench
 from ecology.pipeline.boundaries import admit_run
 from ecology.pipeline.corpora import corpora_of
 from ecology.pipeline.house import ATTEMPT, House
-from ecology.pipeline.judging import Comparator, Judge, Judged, comparator, judge_all
+from ecology.pipeline.judging import Judge, Judged, comparator, judge_all
 from ecology.pipeline.pinned import planned_suites, planned_traffic, refuse_swapped
 from ecology.pipeline.plan import make_plan
 from ecology.pipeline.policies import Governed, govern
@@ -151,17 +151,14 @@ def judge_of(
     settings: Settings, plan: RunPlan, bench: Bench, attempt: Attempt, governed: Governed, draw: str = "hidden"
 ) -> Judge:
     """The judge of one attempt, with all that the plan and the policy's standing say."""
-    house = bench.house
     return Judge(
         policy=plan.policy,
         budget=plan.budget,
         corpora=corpora_of(plan),
-        house=house,
         bench=bench,
         suites=planned_suites(settings, plan),
-        base=Comparator("base", bench.identity.base_weights, None),
-        incumbent=comparator(house, bench, attempt.incumbent),
-        decided_at=house.now(),
+        incumbent=comparator(bench, attempt.incumbent),
+        decided_at=bench.house.now(),
         standing=governed.standing,
         draw=draw,
     )

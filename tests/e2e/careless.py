@@ -322,7 +322,7 @@ CHANGED = "changed after the run was planned"
 SWAPPED = (
     Case("suite swapped", (*SMALL, "evaluator.suites=[orders,lookalike,./s]"), 2, ("suite general", CHANGED),
          copied("suites/general", "s"), {"swap": [["s/suite.yaml", "title: ", "title: Not "]]}),
-    Case("corpus swapped", (*SMALL, "population.founders.talker.options.corpus=./c"), 2, ("./c", CHANGED),
+    Case("corpus swapped", (*SMALL, "population.founders.talker.options.corpus=./c"), 2, ("corpus ./c", CHANGED),
          copied("corpora/smalltalk", "c"), {"swap": without_its_last_line("corpora/smalltalk/train.jsonl", "c/corpus.yaml")}),
     Case("traffic swapped", (*SMALL, "evaluator.traffic=./t"), 2, ("traffic ./t", CHANGED),
          copied("suites/traffic", "t"), {"swap": without_its_last_line("suites/traffic/traffic.jsonl", "t/traffic.yaml")}),
