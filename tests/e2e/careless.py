@@ -129,6 +129,12 @@ CONFIGURATION = (
     Case("density out of range", run("breeder.ties.options.density=7"), 2, ("density",)),
     Case("rank out of range", run("population.founders.talker.options.rank=0"), 2, ("rank",)),
     Case("alpha out of range", run("canary.alpha=7"), 2, ("canary.alpha", "0.5")),
+    Case("race out of range", run("evaluator.race.alpha=7", "evaluator.race.look=0", "seed=true"), 2, ("evaluator.race.alpha: 7", "look: 0", "seed")),
+    Case("suite twice", run("evaluator.suites=[orders,orders]"), 2, ("'orders' stands twice",)),
+    Case("unknown noise", run("+evaluator.perturbations=[tpyos]"), 2, ("'tpyos' is unknown", "typos")),
+    Case("search out of range", ("run", "experiment=[toy,optimise]", "optimise.low=3", "optimise.steps=1"), 2, ("optimise.low", "optimise.steps: 1")),
+    Case("search of nothing", ("run", "experiment=[toy,optimise]", "optimise.operator=mutate", "optimise.parents=[nobody]", "+optimise.objective.x=1"), 2,
+         ("takes no weights", "'nobody'", "no metric 'x'")),
     Case("no step", run("canary.steps=[]"), 2, ("canary.steps",)),
     Case("weight below zero", run("fitness.terms.quality.weight=-1"), 2, ("fitness.terms.quality.weight", "-1")),
     Case("unknown summary", run("fitness.terms.quality.summary=mode"), 2, ("fitness.terms.quality.summary",)),
@@ -259,6 +265,7 @@ MACHINE = (
     Case("damaged development key", ("sign", "adapter"), 2, ("development.pem",),
          both(copied("examples/outsider", "adapter"), file("home/keys/development.pem", "x"), mode("home/keys/development.pem", 0o600))),
     Case("wrong Python", ("--version",), 2, ("3.11", "3.10"), how={"python": [3, 10, 4]}),
+    Case("missing extra of a search", ("run", "experiment=[toy,optimise]", "optimise.method=optuna"), 2, ("tiny-ecology[optimise]",), how={"absent": "optuna"}),
     Case("missing extra", run("hydra/launcher=joblib"), 2, ("tiny-ecology[sweep]",), how={"without": "hydra_plugins"}),
 )  # fmt: skip
 
