@@ -252,7 +252,7 @@ def _examine(spec: BaseSpec, place: Path, source: Path, progress: Progress) -> m
             todo="delete the folder and run again",
         )
     data = manifest.write(found)
-    temporary = place / f".{MANIFEST_FILE}.{os.getpid()}"
+    temporary = place / f".{MANIFEST_FILE}.{os.getpid()}.0.tmp"
     with temporary.open("wb") as stream:
         stream.write(data)
         stream.flush()

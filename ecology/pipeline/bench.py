@@ -13,10 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
 from ecology.backend.bases import KINDS, BaseModel, BaseSpec, ensure, known, present
 from ecology.contracts.identity import CompatibilityIdentity, Digest
+from ecology.documents.source import read_source
 from ecology.errors import ConfigError
 from ecology.gate.static import TOKENIZER_FILES
 from ecology.kernel.canonical import digest_bytes
@@ -110,7 +109,7 @@ def preset(name: str) -> BaseSpec:
     if name in {"", ".", ".."} or "/" in name or not path.exists():
         names = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
         raise ConfigError(f"no base preset {name!r}", where="--base", todo=f"choose one of {names}")
-    said = yaml.safe_load(path.read_text("utf-8"))
+    said = read_source(path, ConfigError).plain("the preset")
     open_keys = [key for key, value in said.items() if value == "???"]
     if open_keys:
         raise ConfigError(
@@ -160,7 +159,7 @@ def list_bases(house: House) -> list[str]:
     """One line a preset of ``conf/base``: name, kind, and whether it is cached here."""
     lines = []
     for path in sorted(shared("conf", "base").glob("*.yaml")):
-        said = yaml.safe_load(path.read_text("utf-8"))
+        said = read_source(path, ConfigError).plain("the preset")
         if "???" in said.values():
             state = "to be filled in"
         else:

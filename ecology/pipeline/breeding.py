@@ -7,12 +7,10 @@ here; its child's lineage names it by digest, and the gate will ask who vouches 
 from __future__ import annotations
 
 import json
-import re
+import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-
-import yaml
 
 from ecology.breeder.breed import Bred, Parent, breed
 from ecology.breeder.operators import find
@@ -20,6 +18,7 @@ from ecology.breeder.replay import Replay, replay
 from ecology.contracts.artifact import CLAIMS_FILE
 from ecology.contracts.genome import Genome
 from ecology.contracts.identity import Digest, Json
+from ecology.documents.source import parse_source
 from ecology.errors import ConfigError
 from ecology.pipeline.bench import environment_of, known_base
 from ecology.pipeline.boundaries import admit_child
@@ -163,25 +162,9 @@ def _bred(
     return breed(operator, options, parents, out, seed=seed, environment=environment, progress=house.progress)
 
 
-class _Values(yaml.SafeLoader):
-    """YAML as Hydra reads it: 1e-3 is a number, where YAML 1.1 takes it for text."""
-
-
-_Values.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)[eE][-+]?\d+"),
-    list("-+.0123456789"),
-)
-
-
 def _parse(given: Sequence[str]) -> dict[str, Json]:
     options = {}
     for text in given:
         key, _, value = text.partition("=")
-        try:
-            options[key] = yaml.load(value, _Values)
-        except yaml.YAMLError as error:
-            raise ConfigError(
-                f"the value of {key} is not YAML", where=text, todo="quote it, as in 'weights=[0.3,0.7]'"
-            ) from error
+        options[key] = parse_source(os.fsencode(value), text, ConfigError).plain("the value")
     return options

@@ -304,23 +304,20 @@ def _full(member: Member, desk: _Desk) -> Climb:
     from ecology.pipeline.bench import open_bench  # noqa: PLC0415  (engines only where they are asked)
     from ecology.pipeline.compose import compose  # noqa: PLC0415
     from ecology.pipeline.corpora import shipped_corpora  # noqa: PLC0415
-    from ecology.pipeline.judging import RUNGS, Judge, climb_all, incumbent_of  # noqa: PLC0415
+    from ecology.pipeline.judging import RUNGS, Judge, climb_all, comparator  # noqa: PLC0415
     from ecology.pipeline.plan import budget_of, load_suites  # noqa: PLC0415
 
     governed, want, now, house = desk.governed, desk.want, desk.now, desk.house
     policy = governed.policy
     settings, _ = compose([f"base={want.base}", f"evaluator={want.evaluator}"])
     bench = open_bench(settings.base, settings.backend, house)
-    anchor, incumbent = incumbent_of(house, bench, settings.alias)
     judge = Judge(
         policy=policy,
         budget=_enough(policy, budget_of(settings)),
         corpora=shipped_corpora(),
-        house=house,
         bench=bench,
         suites={name: suite for name, suite in load_suites(settings).items() if _asked_about(policy, name)},
-        base=anchor,
-        incumbent=incumbent,
+        incumbent=comparator(bench, house.registry.alias(settings.alias)),
         decided_at=now,
         standing=governed.standing,
     )

@@ -5,10 +5,11 @@ A run is named by the digest of its plan. Two runs with the same digest breed th
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from ecology.contracts.policy import Policy
 from ecology.contracts.run import Budget, ChildPlan, FounderPlan, RunPlan
 from ecology.errors import ConfigError, EcologyError, from_system
 from ecology.evaluator.library import load_any_suite
+from ecology.evaluator.perturb import KINDS
 from ecology.evaluator.suites import load_corpus
 from ecology.kernel import canonical
 from ecology.pipeline import compose
@@ -27,6 +29,7 @@ from ecology.pipeline.bench import base_spec
 from ecology.pipeline.options import choose, read_options
 from ecology.pipeline.places import subject
 from ecology.pipeline.power import refuse_blind
+from ecology.pipeline.searching import search_mistakes
 from ecology.pipeline.settings import (
     BreederSettings,
     FounderSettings,
@@ -70,19 +73,6 @@ def load_suites(settings: Settings) -> Mapping[str, Suite]:
     return {suite.id: suite for suite in suites}
 
 
-def planned_suites(settings: Settings, plan: RunPlan) -> Mapping[str, Suite]:
-    """The suites that the plan names, read again where they have to be.
-
-    Raises:
-        ConfigError: One is no longer what was planned.
-    """
-    found = load_suites(settings)
-    for name, suite in found.items():
-        if plan.suites.get(name) != suite.digest:
-            raise ConfigError("the suite changed after the run was planned", where=name, todo="start the run again")
-    return found
-
-
 def _suite(name: str) -> Suite:
     path = subject(name, "suites").resolve()
     file = path / "suite.yaml" if path.is_dir() else path
@@ -116,16 +106,29 @@ def mistakes(plain: Mapping[str, Json]) -> tuple[str, ...]:
     if evaluator is not None:
         problems += _told(*(functools.partial(_suite, name) for name in evaluator.suites))
         problems += [] if evaluator.suites else ["evaluator.suites: there is nothing to ask"]
+        twice = [name for name in dict.fromkeys(evaluator.suites) if evaluator.suites.count(name) > 1]
+        problems += [f"evaluator.suites: {name!r} stands twice" for name in twice]
+        unknown = [kind for kind in evaluator.perturbations if kind not in KINDS]
+        problems += [f"evaluator.perturbations: {kind!r} is unknown; known: {', '.join(KINDS)}" for kind in unknown]
         problems += _told(lambda: load_traffic(subject(evaluator.traffic, "suites")))
     if "fitness" in groups:
         problems += _told(lambda: fitness_spec(groups["fitness"]))
     if "canary" in groups:
         problems += _told(lambda: canary_plan(groups["canary"]))
+    if groups.get("optimise") is not None and population is not None and evaluator is not None:
+        suites = list(_suite_ids(evaluator.suites))
+        problems += search_mistakes(groups["optimise"], list(population.founders), suites)
     if "base" in groups:
         problems += _told(lambda: base_spec(groups["base"]))
     if "signer" in groups and groups["signer"].key is not None:
         problems += _told(lambda: LocalSigner.from_file(Path(groups["signer"].key).expanduser()))
     return tuple(dict.fromkeys(problems))
+
+
+def _suite_ids(names: Sequence[str]) -> Iterator[str]:
+    for name in names:
+        with contextlib.suppress(EcologyError, OSError):  # told already
+            yield _suite(name).id
 
 
 def _told(*checks: Callable[[], object]) -> list[str]:
@@ -158,13 +161,14 @@ def make_plan(settings: Settings, config: Mapping[str, Json]) -> RunPlan:
     children = _children(settings.population, settings.breeder, settings.seed, [])
     refuse_blind(policy, budget_of(settings))
     suites = {suite.id: suite.digest for suite in load_suites(settings).values()}
+    traffic = load_traffic(subject(settings.evaluator.traffic, "suites")).digest
     content = {
         "config": config,
         "founders": founders,
         "children": children,
         "policy": policy.digest,
         "suites": suites,
-        "traffic": load_traffic(subject(settings.evaluator.traffic, "suites")).digest,
+        "traffic": traffic,
     }
     return RunPlan(
         name=settings.name,
@@ -175,6 +179,7 @@ def make_plan(settings: Settings, config: Mapping[str, Json]) -> RunPlan:
         budget=budget_of(settings),
         policy=policy,
         suites=suites,
+        traffic=traffic,
         digest=canonical.digest(content),
     )
 

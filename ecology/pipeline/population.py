@@ -70,12 +70,6 @@ def sign(house: House, artifact: Artifact, genome: Genome) -> SignedArtifact:
 
 def _train(founder: FounderPlan, plan: RunPlan, house: House, bench: Bench) -> Member:
     corpus, rows = corpus_of(founder)
-    if corpus.digest != founder.options["corpus_digest"]:
-        raise ConfigError(
-            "the corpus changed after the run was planned",
-            where=str(founder.options["corpus"]),
-            todo="start the run again",
-        )
     corpus, leaked = marked(corpus, rows, plan.policy.data.canaries)
     given = {key: value for key, value in founder.options.items() if key != "corpus_digest"}
     options: FinetuneOptions = read_options(FinetuneOptions, given, f"population.founders.{founder.name}.options")

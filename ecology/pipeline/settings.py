@@ -10,8 +10,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-from ecology.errors import ConfigError
-
 _STRICT: dict[str, Any] = {"extra": "forbid"}  # read by pydantic in compose; nothing here imports it
 
 
@@ -54,13 +52,6 @@ class RaceSettings:
     """Greatest probability of dropping one that meets every demand."""
     look: int = 16
     """Items before the first look; each further look comes after twice as many."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.alpha < 1 or self.look < 1:
-            raise ConfigError(
-                f"alpha is between 0 and 1 and look at least 1, found {self.alpha} and {self.look}",
-                where="evaluator.race",
-            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ecology.contracts.policy import Rule
+from ecology.documents.source import read_source, refuse
 from ecology.errors import PolicyError
-from ecology.policy.source import read_source, refuse
 
 MAP_FILE = Path(__file__).with_name("controls.yaml")
 
@@ -59,7 +59,7 @@ def control_map(path: Path = MAP_FILE) -> ControlMap:
         ConfigError: There is no such file.
         PolicyError: It is malformed, or a control belongs to no framework.
     """
-    source = read_source(path)
+    source = read_source(path, PolicyError)
     refuse(source, source.mistakes, "the control map")
     try:
         frameworks = [

@@ -38,13 +38,13 @@ from ecology.contracts.policy import (
     SignaturePolicy,
     WaiverRules,
 )
+from ecology.documents.source import Mistake, Source, parse_source, read_source, refuse
 from ecology.errors import EcologyError, PolicyError
 from ecology.kernel.canonical import digest_bytes
 from ecology.kernel.codec import structure
 from ecology.policy.layers import compiled, layer_of, tighten, tightened_rules, tightened_sections
 from ecology.policy.metrics import Metric, known_metrics, split_is_needed
 from ecology.policy.shape import near, shape_mistakes, understood
-from ecology.policy.source import Mistake, Source, parse_source, read_source, refuse
 
 __all__ = ["load_policy", "parse_policy", "schema", "tighten"]
 
@@ -92,7 +92,7 @@ def parse_policy(data: bytes, name: str = "policy", suites: Mapping[str, SuiteKi
         mistake
             with its line.
     """
-    source = parse_source(data, name)
+    source = parse_source(data, name, PolicyError)
     if isinstance(source.data, Mapping) and "extends" in source.data:
         alone = source.mistake(("extends",), "only a file can extend the file beside it")
         refuse(source, [*source.mistakes, *shape_mistakes(source, _schema()), alone], "the policy")
@@ -110,7 +110,7 @@ def _schema() -> Mapping[str, Json]:
 
 
 def _load(path: Path, suites: Mapping[str, SuiteKind] | None, inner: tuple[Path, ...]) -> Policy:
-    source = read_source(path)
+    source = read_source(path, PolicyError)
     outer = None
     if isinstance(source.data, Mapping) and isinstance(name := source.data.get("extends"), str):
         target = path.parent / (name if name.endswith(".yaml") else f"{name}.yaml")

@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ecology.contracts.identity import Json
+from ecology.documents.source import Mistake, Place, Source
 from ecology.errors import ConfigError
-from ecology.policy.source import Mistake, Place, Source
 
 Schema = Mapping[str, Any]
 

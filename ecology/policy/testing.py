@@ -25,11 +25,11 @@ from pathlib import Path
 from ecology.contracts.evidence import Count, Evidence, Measurement, Paired, Proportion, Samples, Statistic
 from ecology.contracts.identity import Digest, Json
 from ecology.contracts.policy import Outcome, Policy, Rule
+from ecology.documents.source import Mistake, Place, Source, read_source, refuse
 from ecology.errors import EcologyError, PolicyError
 from ecology.kernel.verdicts import headline, judge, verdict
 from ecology.policy.reader import load_policy
 from ecology.policy.shape import shape_mistakes, understood
-from ecology.policy.source import Mistake, Place, Source, read_source, refuse
 
 SUBJECT = Digest("sha256:" + "0" * 64)
 """Of the candidate that the cases are about."""
@@ -113,7 +113,7 @@ def run_tests(path: Path, policy: Policy | None = None) -> tuple[CaseResult, ...
         ConfigError: A file is missing.
         PolicyError: A file has mistakes; all of them are listed.
     """
-    source = read_source(path)
+    source = read_source(path, PolicyError)
     refuse(source, [*source.mistakes, *shape_mistakes(source, _SCHEMA)], "the test file")
     policy = policy or load_policy(path.parent / Path(source.data["policy"]).name)
     refuse(source, _mistakes(source, policy), "the test file")

@@ -20,11 +20,11 @@ from typing import Literal
 
 from ecology.contracts.identity import Digest
 from ecology.contracts.policy import Policy, Waiver, WaiverRules
+from ecology.documents.source import Mistake, Source, parse_source, read_source, refuse
 from ecology.errors import PolicyError
 from ecology.kernel.codec import structure
 from ecology.kernel.verdicts import NEVER_WAIVED, effective, instant
 from ecology.policy.shape import Schema, near, shape_mistakes, understood
-from ecology.policy.source import Mistake, Source, parse_source, read_source, refuse
 
 SCHEMA_FILE = Path(__file__).with_name("waiver.schema.json")
 State = Literal["used", "unused", "soon to expire", "expired", "not yet in effect"]
@@ -59,7 +59,7 @@ def read_waiver(path: Path, policy: Policy, now: str) -> Waiver:
         ConfigError: There is no such file.
         PolicyError: It is no waiver, or the policy does not allow it; every mistake is listed with file and line.
     """
-    return _waiver(read_source(path), policy, now)
+    return _waiver(read_source(path, PolicyError), policy, now)
 
 
 def parse_waiver(data: bytes, policy: Policy, now: str, name: str = "waiver") -> Waiver:
@@ -68,7 +68,7 @@ def parse_waiver(data: bytes, policy: Policy, now: str, name: str = "waiver") ->
     Raises:
         PolicyError: It is no waiver, or the policy does not allow it.
     """
-    return _waiver(parse_source(data, name), policy, now)
+    return _waiver(parse_source(data, name, PolicyError), policy, now)
 
 
 def objections(waiver: Waiver, policy: Policy) -> tuple[tuple[str, str], ...]:

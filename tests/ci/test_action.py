@@ -151,7 +151,8 @@ def test_the_hook_runs_the_tests_of_changed_policies(clone: Path) -> None:
         shutil.copy(path, clone / "policies" / path.name)
     changed = [f"policies/{name}.yaml" for name in ("release", "release_test", "toy")]
     done = hook("ecology-policy-test", clone, *changed)
-    assert (done.returncode, "release: 120 passed, 0 failed" in done.stdout) == (0, True), done.stdout
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"^release: [1-9]\d* passed, 0 failed$", done.stdout, re.MULTILINE), done.stdout
     path = clone / "policies" / "release.yaml"
     text = path.read_text("utf-8")
     start = text.index("- id: SAFE-001")

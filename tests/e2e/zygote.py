@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import importlib.util
 import json
 import os
 import resource
@@ -150,10 +151,36 @@ def child(order: dict[str, Any]) -> None:
         os._exit(code)
 
 
+def swap(changes: list[list[str]]) -> None:
+    """Exchanges files, consistently, when the run has been planned and nothing has been spent."""
+    from ecology.pipeline import run
+
+    real = run.make_plan
+
+    def make_plan(*arguments: Any) -> Any:
+        plan = real(*arguments)
+        for name, old, new in changes:
+            text = Path(name).read_text("utf-8")
+            assert old in text, f"{name} has no {old!r}"
+            Path(name).write_text(text.replace(old, new, 1), "utf-8")
+        return plan
+
+    run.make_plan = make_plan
+
+
+def absent(name: str) -> None:
+    """Makes a package look as if it were not installed."""
+    real = importlib.util.find_spec
+    importlib.util.find_spec = lambda asked, *rest: None if asked == name else real(asked, *rest)
+    sys.modules[name] = None  # type: ignore[assignment]
+
+
 def prepare(order: dict[str, Any]) -> None:
     """Makes the process as the order wants it."""
     if order.get("point"):
         POINTS[order["point"]]()
+    if order.get("swap"):
+        swap(order["swap"])
     if order.get("clock"):
         from ecology.telemetry.clock import SystemClock
 
@@ -162,6 +189,8 @@ def prepare(order: dict[str, Any]) -> None:
         sys.version_info = tuple(order["python"])  # type: ignore[assignment]
     if order.get("without"):
         importlib.import_module(order["without"]).__path__ = []  # as if nothing were installed below this name
+    if order.get("absent"):
+        absent(order["absent"])
     if order.get("file_bytes"):
         resource.setrlimit(resource.RLIMIT_FSIZE, (order["file_bytes"], order["file_bytes"]))
     if order.get("tmpfs"):

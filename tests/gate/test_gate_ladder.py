@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 from ecology.contracts.artifact import Artifact, Submission
 from ecology.contracts.evidence import Evidence
 from ecology.contracts.policy import Outcome, Policy
+from ecology.documents.source import read_source
 from ecology.errors import BackendError, MalformedArtifact, PolicyError
 from ecology.gate.ladder import RUNGS, Climb, Rung, climb, rung_of
 from ecology.kernel.verdicts import asked, headline
 from ecology.policy.reader import load_policy
-from ecology.policy.source import read_source
 from ecology.policy.testing import SUBJECT, evidence_of
 
 POLICIES = Path(__file__).parents[2] / "policies"
 POLICY = load_policy(POLICIES / "release.yaml")
-TYPICAL: dict[str, str] = read_source(POLICIES / "release_test.yaml").data["typical"]
+TYPICAL: dict[str, str] = read_source(POLICIES / "release_test.yaml", PolicyError).data["typical"]
 SUBMISSION = Submission("child", "/nowhere", Artifact(SUBJECT, ()), ())
 NOW = "2026-06-01T00:00:00Z"
 ALL = RUNGS[:5]

@@ -308,8 +308,8 @@ def test_of_a_large_file_little_is_in_memory(tmp_path: Path, home: Path) -> None
     assert peak < 8 * CHUNK_BYTES
 
 
-def test_the_command_line_loads_nothing_heavy_and_makes_nothing(tmp_path: Path) -> None:
-    """A static gate in a home that is not there yet: the verdict, and a note of what was measured."""
+def test_the_command_line_loads_nothing_heavy(tmp_path: Path) -> None:
+    """A static gate in a home that is not there yet keeps its signed verdict and a note of what was measured."""
     code = """
 import sys
 from ecology.cli import main
@@ -323,7 +323,7 @@ print("loaded:", sorted({name.partition(".")[0] for name in sys.modules} & set(h
         [sys.executable, "-c", code, str(tmp_path / "home"), str(outsider)], check=True, capture_output=True, text=True
     )
     assert ran.stdout.splitlines()[-1] == "loaded: [] 1"
-    assert [path.name for path in (tmp_path / "home").iterdir()] == ["notes"]
+    assert sorted(path.name for path in (tmp_path / "home").iterdir()) == ["keys", "notes", "verdicts"]
 
 
 def test_a_large_adapter_is_judged_without_torch(tmp_path: Path) -> None:

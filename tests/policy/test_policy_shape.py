@@ -11,10 +11,10 @@ from typing import Any
 import jsonschema
 import pytest
 
-from ecology.errors import ConfigError
+from ecology.documents.source import Source, read_source, written
+from ecology.errors import ConfigError, PolicyError
 from ecology.policy import reader, testing, waivers
 from ecology.policy.shape import shape_mistakes, understood
-from ecology.policy.source import Source, read_source, written
 
 ROOT = Path(__file__).parents[2]
 SCHEMAS: dict[str, Any] = {
@@ -33,9 +33,12 @@ ODD: tuple[Any, ...] = (
 
 
 def documents() -> list[tuple[str, Any]]:
-    found = [("policy", read_source(path).data) for path in sorted((ROOT / "policies").glob("*[a-z].yaml"))]
-    found = [("cases" if "policy" in data else "policy", data) for _, data in found]
-    return [*found, ("waiver", WAIVER)]
+    data = [read_source(path, PolicyError).data for path in sorted((ROOT / "policies").glob("*[a-z].yaml"))]
+    return [*(("cases" if "policy" in one else "policy", one) for one in data), ("waiver", WAIVER)]
+
+
+def source(data: Any) -> Source:
+    return Source("x", data, {}, (), PolicyError, b"")
 
 
 def changed(data: Any, rng: random.Random) -> Any:
@@ -80,7 +83,7 @@ def test_the_same_places_are_wrong(seed: int) -> None:
     for kind, data in documents():
         for _ in range(12):
             other = changed(data, rng)
-            ours = {mistake.place for mistake in shape_mistakes(Source("x", other, {}, ()), SCHEMAS[kind])}
+            ours = {mistake.place for mistake in shape_mistakes(source(other), SCHEMAS[kind])}
             assert ours == peer(other, SCHEMAS[kind]), other
             bad += bool(ours)
     assert bad > 20
@@ -91,7 +94,7 @@ def test_the_shipped_schemas_are_sound_and_the_shipped_files_follow_them() -> No
         jsonschema.Draft202012Validator.check_schema(schema)
         assert understood(schema) is schema
     for kind, data in documents():
-        assert list(shape_mistakes(Source("x", data, {}, ()), SCHEMAS[kind])) == []
+        assert list(shape_mistakes(source(data), SCHEMAS[kind])) == []
 
 
 @pytest.mark.parametrize(
