@@ -82,12 +82,15 @@ def test_a_search_asks_nothing_twice_and_draws_the_plane(tmp_path: Path) -> None
         ("optimise.operator=mutate", "takes no weights"),
         ("optimise.parents=[nobody]", "no parent"),
         ("optimise.low=2", "not below"),
-        ("optimise.high=.nan", "not below"),
+        ("optimise.high=nan", "not below"),
         ("optimise.steps=1", "optimise.steps: 1 is not between 2"),
         ("optimise.operator=linaer", "unknown operator 'linaer'"),
     ],
 )
 def test_mistakes_are_named(override: str, message: str, tmp_path: Path) -> None:
-    settings, config = compose(["experiment=[toy,optimise]", override])
-    with pytest.raises(ConfigError, match=message):
+    def search() -> None:
+        settings, config = compose(["experiment=[toy,optimise]", override])
         optimise.optimise(settings, config, open_house(str(tmp_path / "home"), quiet=True), tmp_path / "out")
+
+    with pytest.raises(ConfigError, match=message):
+        search()
