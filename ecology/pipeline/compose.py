@@ -266,7 +266,7 @@ def _composition(error: Exception, overlay: Path | None) -> ConfigError:
         text, todo = "the joblib launcher is not installed", "pip install 'tiny-ecology[sweep]'"
     elif missing:
         group, name = missing.groups()
-        known = _presets(group, overlay)
+        known = ["basic", "joblib"] if group == "hydra/launcher" else _presets(group, overlay)
         text = f"there is no preset {name!r} in {group}{nearest(name, known or _groups(overlay))}"
         todo = f"known presets: {', '.join(known)}" if known else f"known groups: {', '.join(_groups(overlay))}"
     elif unknown:

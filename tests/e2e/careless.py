@@ -145,6 +145,7 @@ CONFIGURATION = (
     Case("too many parents", run("breeder.mutate.parents=[talker,chatter]"), 2, ("mutate", "2")),
     Case("open key", ("run", "base=hub"), 2, ("base.repo", "base.revision")),
     Case("branch for a commit", ("run", "base=hub", "base.repo=a/b", "base.revision=main"), 2, ("commit",)),
+    Case("unknown launcher", run("hydra/launcher=jobllib"), 2, ("jobllib", "did you mean 'joblib'", "basic")),
     Case("no override", run("seed"), 2, ("seed",)),
     Case("unbalanced bracket", run("breeder=[ties"), 2, ("breeder=[ties",)),
     Case("loosened policy", run("+gate.tighten.SAFE-002.threshold=0.9"), 2, ("0.5", "0.9")),
