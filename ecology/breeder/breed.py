@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from ecology.breeder.folders import Manner, add_vectors, agree
+from ecology.breeder.folders import Manner, add_vectors, agree, fit
 from ecology.breeder.operators import Operator, find, options_of
 from ecology.contracts.artifact import Artifact
 from ecology.contracts.genome import INTERFACE_VERSION, Genome, Lineage, ResourceProfile
@@ -53,6 +53,8 @@ class Parent:
     """None for a bare PEFT folder from outside; then ``identity`` is needed."""
     identity: CompatibilityIdentity | None = None
     """The base it is for, as the caller vouches; of use where there is no genome."""
+    tensors: Mapping[str, tuple[int, ...]] | None = None
+    """Name and shape of that base's tensors: where there is no genome, they must fit. None asks nothing."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -109,6 +111,9 @@ def breed(
     except ConfigError as error:  # one of the two was not made for the base that it claims
         raise IncompatibleParents(error.what, fields=("tensor_schema",), where=error.where, todo=error.todo) from error
     identity, base = genomes[0].identity, base_id or _base_id(parents, folders)
+    for parent, folder in zip(parents, folders, strict=True):
+        if parent.genome is None and parent.tensors is not None:
+            fit(parent.name, folder, parent.tensors)
     manner = agree([parent.name for parent in parents], folders, identity.base_weights)
     child = _conceive(row, adapters, chosen, seed, progress)
     if (tiny := add_vectors(folders, chosen)) is not None:
