@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from ecology.breeder.folders import Manner, add_vectors, agree
+from ecology.breeder.folders import Manner, add_vectors, agree, fit
 from ecology.breeder.operators import Operator, find, options_of
 from ecology.contracts.artifact import Artifact
 from ecology.contracts.genome import INTERFACE_VERSION, Genome, Lineage, ResourceProfile
@@ -36,6 +36,7 @@ from ecology.lowrank.core import ParentSet, Ticks
 from ecology.lowrank.lowrank import LowRank, Stored, canonical, module_names
 from ecology.store.adapters import AdapterFolder, describe, read_adapter, write_adapter
 from ecology.store.writer import write_tinylora
+from ecology.telemetry.progress import SilentProgress
 
 ENERGY_DIGITS = 6
 """Of the retained energy in a genome: more would record rounding errors."""
@@ -53,6 +54,8 @@ class Parent:
     """None for a bare PEFT folder from outside; then ``identity`` is needed."""
     identity: CompatibilityIdentity | None = None
     """The base it is for, as the caller vouches; of use where there is no genome."""
+    tensors: Mapping[str, tuple[int, ...]] | None = None
+    """Name and shape of that base's tensors: where there is no genome, they must fit. None asks nothing."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -102,13 +105,21 @@ def breed(
         )
         raise ConfigError(f"{operator} takes {wanted} parents and was given {len(parents)}", where=operator)
     genomes = _meet(parents)
-    folders = [_read(parent) for parent in parents]
+    progress = progress or SilentProgress()
+    folders = []
+    with progress.track("reading parents", len(parents), "parent") as step:
+        for parent in parents:
+            folders.append(_read(parent))
+            step.advance()
     adapters = [LowRank.of({n: Stored(f.left, f.right, f.scale) for n, f in f_.modules.items()}) for f_ in folders]
     try:
         module_names(adapters)
     except ConfigError as error:  # one of the two was not made for the base that it claims
         raise IncompatibleParents(error.what, fields=("tensor_schema",), where=error.where, todo=error.todo) from error
     identity, base = genomes[0].identity, base_id or _base_id(parents, folders)
+    for parent, folder in zip(parents, folders, strict=True):
+        if parent.genome is None and parent.tensors is not None:
+            fit(parent.name, folder, parent.tensors)
     manner = agree([parent.name for parent in parents], folders, identity.base_weights)
     child = _conceive(row, adapters, chosen, seed, progress)
     if (tiny := add_vectors(folders, chosen)) is not None:
@@ -156,9 +167,7 @@ def written(child: LowRank, out: Path, base_id: str, base_weights: Digest, manne
     )
 
 
-def _conceive(
-    row: Operator, adapters: Sequence[LowRank], options: object, seed: int, progress: Progress | None
-) -> LowRank:
+def _conceive(row: Operator, adapters: Sequence[LowRank], options: object, seed: int, progress: Progress) -> LowRank:
     """The child in canonical form; parents are walked once and not kept.
 
     On one BLAS thread, whatever the process was given: how sums are split among threads decides their last bits, and
@@ -166,8 +175,6 @@ def _conceive(
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(threadpool_limits(1, user_api="blas"))
-        if progress is None:
-            return canonical(row.function(adapters, options, seed))
         looks, modules = sum(len(adapter.modules) for adapter in adapters), len(module_names(adapters))
         step = stack.enter_context(progress.track("breeding", looks + modules * len(adapters), "module"))
         way = _Way(step, looks, modules, len(adapters))

@@ -148,12 +148,15 @@ def _bred(
     policy: str | None,
 ) -> Bred:
     options = read_options(find(operator).options, _parse(given), operator)
-    identity = known_base(base, house).identity
+    model = known_base(base, house)
     parents = []
-    for folder in folders:
-        artifact = describe(folder)
-        claims = verify_claims(read_claims(folder), artifact.digest, (), house.development_keys)
-        parents.append(Parent(folder.name, folder, artifact, genome_of(claims), identity))
+    with house.progress.track("checking parents", len(folders), "parent") as step:
+        for folder in folders:
+            artifact = describe(folder)
+            claims = verify_claims(read_claims(folder), artifact.digest, (), house.development_keys)
+            genome = genome_of(claims)
+            parents.append(Parent(folder.name, folder, artifact, genome, model.identity, model.tensor_schema))
+            step.advance()
     limits = None if policy is None else load_policy(subject(policy, "policies", ".yaml")).reproduction
     if policy is not None or (house.home / "registry.sqlite3").exists():
         admit_child(limits, operator, [parent.artifact.digest for parent in parents], house)

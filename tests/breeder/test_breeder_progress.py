@@ -31,12 +31,12 @@ class Bar:
     """A progress bar that remembers."""
 
     def __init__(self) -> None:
-        self.total, self.steps = 0, list[int]()
+        self.total, self.steps, self.whats = 0, list[int](), list[tuple[str, int, str]]()
 
     @contextlib.contextmanager
     def track(self, what: str, total: int, unit: str = "it") -> Iterator[Bar]:
-        assert (what, unit) == ("breeding", "module")
-        self.total = total
+        self.whats.append((what, total, unit))
+        self.steps, self.total = [], total
         yield self
 
     def advance(self, amount: int = 1, note: str = "") -> None:
@@ -56,6 +56,7 @@ def test_the_bar_moves_in_small_steps_and_ends(name: str, options: dict[str, obj
         parents.append(Parent(folder.name, folder, artifact, None, IDENTITY))
     bar = Bar()
     told = breed(name, options, parents, tmp_path / "child", 1, {}, progress=bar)
+    assert [(what, unit) for what, _, unit in bar.whats] == [("reading parents", "parent"), ("breeding", "module")]
     assert sum(bar.steps) == bar.total
     assert max(bar.steps[:-1]) <= len(parents)
     assert bar.steps[-1] <= bar.total // 2, "more than half of the way at once"
