@@ -108,7 +108,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     gate.add_argument("--static", action="store_true", help="only what needs no model; admits to nothing")
     gate.add_argument("--format", default="text", choices=["text", "json", "junit", "sarif", "github"])
-    gate.add_argument("--out", metavar="DIR", type=Path, help="also write verdicts and signed attestations here")
+    gate.add_argument(
+        "--out", metavar="DIR", type=Path, help="also write verdicts, signed attestations, JUnit and SARIF here"
+    )
     gate.add_argument("--since", default="", metavar="REV", help="only adapters that changed since this Git revision")
     gate.add_argument("--at", default="", metavar="INSTANT", help="waivers and approvals as of this instant")
     gate.add_argument("--evaluator", default="standard", metavar="NAME", help="a preset of conf/evaluator")
