@@ -4,8 +4,9 @@ Static questions need neither weights nor torch; a static verdict carries its sc
 ladder asks the same suites, with the same secret hidden items, as the main job does.
 
 Many adapters in one call, and only those that changed since a revision if that is asked. What was measured is kept
-under the digest of everything it depends on (bytes and claims of the adapter, policy, base, keys, quarantine), so an
-unchanged adapter costs the reading of its files; the verdict itself is always made anew, since waivers expire.
+under the digest of everything it depends on (bytes and claims of the adapter, policy, base, suites, corpora, keys,
+quarantine), so an unchanged adapter costs the reading of its files; the verdict itself is always made anew, since
+waivers expire.
 
 Every verdict is kept with its evidence for ``policy replay`` (``verdicts``), those of unsigned folders too; not one
 that was asked as of another instant (``--at``), which is a question and no judgement.
@@ -18,7 +19,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -39,7 +40,8 @@ from ecology.pipeline.bench import known_base, tokenizer_files
 from ecology.pipeline.governing import Governed, govern
 from ecology.pipeline.house import House
 from ecology.pipeline.members import Member, submission_of
-from ecology.pipeline.overlaps import Overlaps
+from ecology.pipeline.overlaps import Overlaps, files_below
+from ecology.pipeline.places import shared
 from ecology.pipeline.revocations import quarantined
 from ecology.pipeline.verdicts import keep_verdict
 from ecology.report.gated import Judged
@@ -235,11 +237,12 @@ def _cache_key(member: Member, desk: _Desk) -> Digest:
     anchor: Json = []
     if not want.static and (house.home / "registry.sqlite3").exists():
         anchor = dict(house.registry.aliases())
+    asked: Json = [want.static, [files_below(shared(folder)) for folder in ("suites", "corpora")]]
+    if not want.static:
+        asked = [*asked, canonical.digest_bytes(shared("conf", "evaluator", f"{want.evaluator}.yaml").read_bytes())]
     claims = list(member.submission.claims)
     policy, base = desk.governed.policy.digest, desk.model.identity
-    return canonical.digest(
-        [ecology.__version__, member.digest, claims, policy, base, want.static, want.evaluator, mine, anchor]
-    )
+    return canonical.digest([ecology.__version__, member.digest, claims, policy, base, asked, mine, anchor])
 
 
 def _recall(key: Digest, house: House) -> Climb | None:
@@ -388,6 +391,8 @@ def _shown_path(folder: Path) -> str:
         return folder.as_posix()
 
 
+FILES: Mapping[str, Form] = {"gate.json": "json", "junit.xml": "junit", "sarif.json": "sarif"}
+"""What ``--out`` writes besides the verdicts one by one."""
 MARKS = {
     Outcome.PASS: "pass",
     Outcome.WAIVED: "waived",
@@ -421,8 +426,13 @@ def _text(gated: Gated, policy: Policy) -> str:
 
 
 def _write(gated: Sequence[Gated], governed: Governed, out: Path, house: House) -> None:
-    """Verdicts and their signed attestations (SLSA VSA), one pair an adapter; nothing vouches for a folder unread."""
+    """Everything that a build keeps: all verdicts in the formats of machines, and one signed SLSA VSA an adapter.
+
+    Nothing vouches for a folder that could not be read.
+    """
     out.mkdir(parents=True, exist_ok=True)
+    for name, form in FILES.items():
+        write_atomic(out / name, f"{_render(gated, governed, form)}\n".encode())
     for one in gated:
         if one.member is None:
             continue

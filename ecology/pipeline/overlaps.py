@@ -43,7 +43,9 @@ class Overlaps(Mapping[Digest, float]):
 
     def _shares(self) -> dict[Digest, float]:
         if self._found is None:
-            key = canonical.digest([_files(shared("suites")), _files(shared("corpora")), self._house.seed_commitment])
+            key = canonical.digest(
+                [files_below(shared("suites")), files_below(shared("corpora")), self._house.seed_commitment]
+            )
             self._found = self._recalled(key)
             if self._found is None:
                 self._found = _computed(self._house)
@@ -63,7 +65,7 @@ class Overlaps(Mapping[Digest, float]):
         return hmac.new(self._house.secret_seed, canonical.canonical([KIND, key, shares]), "sha256").hexdigest()
 
 
-def _files(folder: Path) -> list[list[str]]:
+def files_below(folder: Path) -> list[list[str]]:
     """Name and digest of every file below a folder."""
     return [
         [path.relative_to(folder).as_posix(), canonical.digest_bytes(path.read_bytes())]

@@ -8,7 +8,7 @@ Nothing here is imported that lint, test, diff and explain do not need: they ans
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,18 +49,24 @@ class Linted:
         return any(remark.level == "error" for remark in self.remarks)
 
 
-def lint_file(name: str, now: str, used: Collection[tuple[str, Digest]] = ()) -> Linted:
+def lint_file(name: str, now: str, opened: Callable[[], House] | None = None) -> Linted:
     """Everything unwise in one policy.
 
     Args:
         name: Path, or name of a shipped policy.
         now: Instant as of which waivers stand.
-        used: Rule and subject of findings that a waiver stood for, as far as the caller knows of any.
+        opened: Gives the home whose verdicts say which waivers were used; asked only where there are waivers.
 
     Raises:
         PolicyError: It cannot be read; all mistakes are listed.
+        IntegrityError: The store is damaged.
     """
     governed = govern(name, now)
+    used: Collection[tuple[str, Digest]] = ()
+    if governed.policy.waivers and opened is not None:
+        from ecology.pipeline.past import past_of  # noqa: PLC0415
+
+        used = used_waivers(past_of(opened()))
     cases = cases_file(governed.path)
     tested = coverage(run_tests(cases, governed.policy)) if cases.exists() else {}
     remarks = sorted(lint(governed.policy, tested=tested), key=lambda remark: remark.level)

@@ -12,6 +12,7 @@ about the policy and not about the candidate, so a verdict's outcome stands here
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -107,6 +108,12 @@ class Replay:
     """Promoted ones first, then by name."""
     moved: int
     """Verdicts with another outcome that admit, or refuse, as before."""
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """One sentence a flip; what several verdicts on one adapter say alike is said once."""
+        counted = collections.Counter(map(str, self.flips))
+        return tuple(f"{line} ({count} verdicts)" if count > 1 else line for line, count in counted.items())
 
     @property
     def sentence(self) -> str:

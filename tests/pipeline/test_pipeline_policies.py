@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -160,7 +161,8 @@ def test_a_changed_threshold_is_seen_on_the_past_before_it_is_approved(desk: Des
     assert "1 of 1 verdict flips" in html
     assert "threshold from &gt;= 0.9 to &gt;= 0.98" in html
     assert "<script" not in html
-    assert "http" not in html.replace("http-equiv", ""), "nothing from elsewhere"
+    assert not re.search(r"""src=|href="(?!#)|url\(""", html), "nothing from elsewhere"
+    assert "not checked</span>" in html, "what was not compared with its source says so"
     review_file(str(desk.policy), page, before=str(old), at=desk.clock.now(), house=desk.house)
     assert page.read_text("utf-8") == html, "the same facts give the same bytes"
 
@@ -215,11 +217,13 @@ def test_an_unapproved_policy_is_a_refusal_in_the_gate_and_says_so(
     want = Asked(str(desk.policy), "smollm2-135m", True, "json", tmp_path / "out")
     assert gate([OUTSIDER], want, desk.house) == 1
     assert APPROVAL_RULE in capsys.readouterr().out
-    assert len(list((tmp_path / "out").iterdir())) == 2
+    digest = describe(OUTSIDER).digest.removeprefix("sha256:")[:16]
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {f"{digest}.verdict.json", f"{digest}.intoto.jsonl", "gate.json", "junit.xml", "sarif.json"}
 
 
 def test_what_did_not_change_is_not_measured_again(
-    desk: Desk, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    desk: Desk, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     want = Asked(str(desk.policy), "smollm2-135m", True, "text", None)
     gate([OUTSIDER], want, desk.house)
@@ -235,6 +239,21 @@ def test_what_did_not_change_is_not_measured_again(
     assert again.replace(" (unchanged: nothing was measured again)", "") == first
     assert gate([OUTSIDER], dataclasses.replace(want, fresh=True), desk.house) == 1
     assert "RUNG-static" in capsys.readouterr().out, "asked afresh it is measured, and the failure shows"
+
+    mine = tmp_path / "shipped"
+    shutil.copytree(ROOT / "suites", mine / "suites")
+    shutil.copytree(ROOT / "corpora", mine / "corpora")
+    with monkeypatch.context() as patch:
+        patch.setattr("ecology.pipeline.gating.shared", mine.joinpath)
+        gate([OUTSIDER], want, desk.house)
+        assert "nothing was measured again" in capsys.readouterr().out, "the same suites elsewhere"
+        suite = mine / "suites" / "orders" / "suite.yaml"
+        suite.write_text(suite.read_text("utf-8") + "# another word\n", "utf-8")
+        gate([OUTSIDER], want, desk.house)
+        assert "RUNG-static" in capsys.readouterr().out, "a changed suite is another question"
+    desk.policy.write_text(desk.policy.read_text("utf-8").replace("version: 1", "version: 2", 1), "utf-8")
+    gate([OUTSIDER], want, desk.house)
+    assert "RUNG-static" in capsys.readouterr().out, "and so is a changed policy"
 
 
 def test_a_folder_that_cannot_be_read_is_refused_and_the_others_are_judged(
