@@ -146,10 +146,9 @@ def judged(base: BaseModel, folder: Path, home: Path) -> Judged:
         data=RELEASE.data, rules=rules, waivers=(), digest=RELEASE.digest,
     )  # fmt: skip
     bench = Bench(base, BackendSettings(kind="transformers", threads=1, batch_size=64), house)
-    itself = Comparator("base", base.identity.base_weights, None)
     judge = Judge(
         policy, Budget(64, 200, 2, 60, 12, 64, 1, race_alpha=0.05, race_look=16), {corpus.digest: (Row("p", "r"),)},
-        house, bench, {"harmful": HARMFUL}, itself, itself, "2026-06-01T00:00:00Z",
+        bench, {"harmful": HARMFUL}, Comparator("base", base.identity.base_weights, None), "2026-06-01T00:00:00Z",
     )  # fmt: skip
     return climb_all(judge, Member("tiny", submission_of("tiny", folder), None, False), RUNGS)
 
