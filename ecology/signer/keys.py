@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from ecology.contracts.identity import Json
 from ecology.contracts.policy import TrustedKey
-from ecology.errors import ConfigError, PolicyError
+from ecology.errors import BackendError, ConfigError, PolicyError, from_system
 from ecology.kernel.canonical import canonical
 from ecology.signer import dsse
 
@@ -56,6 +56,7 @@ class LocalSigner:
 
         Raises:
             ConfigError: The file cannot be made or read, is no Ed25519 key, or others may read it.
+            BackendError: There is no room to write it.
         """
         folder = home / "keys"
         path = folder / f"{DEVELOPMENT}.pem"
@@ -68,6 +69,8 @@ class LocalSigner:
             if not public.exists():
                 write_once(public, signer.public_key.public_key.encode("ascii"), 0o644)
         except OSError as error:
+            if isinstance(full := from_system(error), BackendError):
+                raise full from error
             raise ConfigError(
                 f"cannot make or read the development key: {error.strerror}",
                 where=str(path),

@@ -14,7 +14,7 @@ import pytest
 
 from ecology.pipeline.house import open_house
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # a sweep takes a minute, and ten on a busy machine
 ROOT = Path(__file__).parents[2]
 PLAIN = {"OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin", "HF_HUB_OFFLINE": "1"}
 SMALL = ("run", "experiment=small", "--config-dir", str(Path(__file__).parent / "small"))
