@@ -30,6 +30,7 @@ from ecology.gate.static import StaticContext, context_for, retained_evidence, s
 from ecology.kernel import canonical
 from ecology.kernel.racing import Race
 from ecology.pipeline.bench import Bench, tokenizer_files
+from ecology.pipeline.corpora import forbidden
 from ecology.pipeline.house import House
 from ecology.pipeline.members import Member
 from ecology.pipeline.race import Lap, Track
@@ -122,6 +123,7 @@ class Judge:
             revoked=self.house.registry.revoked(),
             base_names=self.bench.base.names,
             base_files=tokenizer_files(self.bench.base.folder),
+            forbidden=forbidden,
         )
 
     def items(self, suite: Suite, split: str) -> tuple[Item, ...]:

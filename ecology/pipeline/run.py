@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from ecology.contracts.evidence import Evidence
 from ecology.contracts.identity import Digest, Json
 from ecology.contracts.policy import Policy
-from ecology.contracts.promotion import CanaryPlan, CanaryResult, Fitness, Promotion, Revocation
+from ecology.contracts.promotion import CanaryPlan, CanaryResult, Fitness, Promotion
 from ecology.contracts.run import REPORT_SCHEMA, CandidateReport, RaceReport, RunPlan, RunReport
 from ecology.kernel import canonical
 from ecology.kernel.codec import structure
@@ -234,7 +234,6 @@ def report_of(
     """Everything as one value."""
     house = bench.house
     places = {f.subject: f for f in ranked}
-    instants = house.registry.revocations()
     candidates = tuple(
         CandidateReport(
             name=one.member.name,
@@ -269,10 +268,7 @@ def report_of(
         seed_commitment=house.seed_commitment,
         config=plan.config,
         checkpoint=house.log.checkpoint(),
-        revoked=tuple(
-            Revocation(Digest(found), why, instants.get(found, ("", ""))[1])
-            for found, why in house.registry.revoked().items()
-        ),
+        revoked=house.quarantine(),
         races=races,
         approvals=governed.envelopes,
     )

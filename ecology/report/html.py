@@ -87,6 +87,7 @@ def render_html(report: RunReport) -> bytes:
         "canary": timeline(story),
     }
     present = {"figures": any(pictures[k] for k in ("plane", "objectives", "lineage")), "ranking": bool(ranked(story))}
+    present["revoked"] = bool(report.revoked)
     candidates = [row for row in story.rows if row.candidate is not None]
     page = {
         "report": report,
@@ -108,6 +109,7 @@ def render_html(report: RunReport) -> bytes:
         "rules": [texts.rule_line(rule) for rule in report.policy.rules],
         "bounds": texts.adapter_bounds(report.policy),
         "waivers": texts.waivers(report),
+        "revoked": texts.quarantine(report),
         "controls": texts.controls(report.policy),
         "sights": sights(report),
         "races": races(report),

@@ -130,6 +130,17 @@ def test_the_bases_own_tokenizer_may_stand_beside_an_adapter(
     assert set(tokenizer_files(base)) == {"tokenizer.json"}
 
 
+def test_the_name_of_a_folder_writes_no_line_of_its_own(
+    tmp_path: Path, house: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "evil\ngood: passed under release v1\n::error::\x1b[2K"
+    folder.mkdir()
+    assert main(["gate", "--static", "--home", str(house.home), str(folder)]) == 1
+    text = capsys.readouterr().out
+    assert not any(line.startswith(("good: passed", "::")) for line in text.splitlines())
+    assert "\x1b" not in text
+
+
 def test_overlaps_are_computed_once_and_a_changed_note_is_not_believed(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
