@@ -20,7 +20,7 @@ from lm_eval.tasks import TaskManager
 from ecology.contracts.ports import Progress, Step
 from ecology.errors import ConfigError
 from ecology.evaluator.lmeval import MAX_NEW_TOKENS, TaskScores, TokenEngine, check_greedy
-from ecology.runtime.scoring import Question
+from ecology.runtime.packing import Question
 
 FEWSHOT_SEED = 1234
 """Of the choice of worked examples; lm-eval's own default."""

@@ -25,6 +25,7 @@ import torch
 
 from ecology.errors import BackendError, MalformedArtifact
 from ecology.runtime.kernels import FrozenProduct
+from ecology.runtime.workers import side_by_side
 from ecology.store.adapters import read_adapter
 
 
@@ -76,13 +77,25 @@ def read_deltas(model: Any, folder: Path) -> Mapping[str, Delta]:
 
 
 @contextlib.contextmanager
-def merged(deltas: Mapping[str, Delta]) -> Iterator[None]:
-    """Computes with W + dW inside the block. W itself is not written to: the sum is a copy, dropped afterwards."""
-    products = [_product(delta) for delta in deltas.values()]
+def merged(deltas: Mapping[str, Delta], workers: int = 1) -> Iterator[None]:
+    """Computes with W + dW inside the block. W itself is not written to: the sum is a copy, dropped afterwards.
+
+    Args:
+        deltas: Of one adapter.
+        workers: Threads that make the copies.
+    """
+    every = list(deltas.values())
+    products = [_product(delta) for delta in every]
+
+    def put_on(places: list[int]) -> None:
+        for place in places:
+            delta = every[place]
+            products[place].use(torch.addmm(delta.layer.weight, delta.B, delta.A, alpha=delta.scale))
+
     try:
-        with torch.no_grad():
-            for product, delta in zip(products, deltas.values(), strict=True):
-                product.use(torch.addmm(delta.layer.weight, delta.B, delta.A, alpha=delta.scale))
+        shares = [places for worker in range(workers) if (places := list(range(len(every)))[worker::workers])]
+        for _ in side_by_side(put_on, shares, workers):
+            pass
         yield
     finally:
         for product in products:

@@ -22,8 +22,9 @@ import torch
 from transformers.cache_utils import Cache
 
 from ecology.contracts.ports import Step
-from ecology.runtime.prefix import Prefix, shared
-from ecology.runtime.trunk import Trunk
+from ecology.runtime.beginnings import Beginnings
+from ecology.runtime.prefix import Prefix, additive
+from ecology.runtime.trunk import Head, Trunk
 from ecology.runtime.workers import LockedStep, dealt, side_by_side
 
 LEAVE_AT = 0.75
@@ -58,11 +59,6 @@ def causal(real: torch.Tensor, before: int = 0) -> torch.Tensor:
     return torch.cat([own.new_ones((rows, length, before)), own], dim=2)[:, None]
 
 
-def additive(mask: torch.Tensor) -> torch.Tensor:
-    """A mask of what may be seen as what is added to attention scores: done once here and not once a layer."""
-    return torch.zeros(mask.shape).masked_fill_(~mask, -torch.inf)
-
-
 @torch.inference_mode()
 def greedy(
     model: Any,
@@ -74,6 +70,7 @@ def greedy(
     done: Done | None = None,
     trunk: Trunk | None = None,
     workers: int = 1,
+    beginnings: Beginnings | None = None,
 ) -> tuple[tuple[int, ...], ...]:
     """The most likely continuation of each sequence, token by token.
 
@@ -87,12 +84,13 @@ def greedy(
         done: Asked after each token whether the continuation is complete.
         trunk: Given where it holds for the weights as they are now.
         workers: Batches computed side by side.
+        beginnings: What was computed before of the same weights; nothing where none are given.
 
     Returns:
         Continuations in the order of ``sequences``.
     """
     replies: list[tuple[int, ...]] = [()] * len(sequences)
-    prefix = shared(model, sequences)
+    prefix = (beginnings or Beginnings(model, trunk, workers)).of(sequences)
     bar = LockedStep(progress)
 
     def talk(chosen: list[int]) -> list[tuple[int, ...]]:
@@ -132,13 +130,14 @@ class _Batch:
         if trunk is None:
             self._logits = self._forward(ids, mask, positions)
             return
-        spans = [slice(ids.shape[1] - len(sequence), ids.shape[1]) for sequence in sequences]
+        spans = [(row, slice(ids.shape[1] - len(s), ids.shape[1])) for row, s in enumerate(sequences)]
         keys = [("reply", prefix.tokens, tuple(sequence)) for sequence in sequences]
         readings = trunk.recall(keys)
         if readings is None:
             readings = trunk.read(prefix, ids, mask, positions, spans, decode=True)
             trunk.keep(keys, readings)
-        self._logits = trunk.go_on(readings, spans, mask, positions, self._layers, logits=1)[:, -1]
+        hidden = trunk.go_on(readings, spans, mask, positions, self._layers)
+        self._logits = Head(model)(hidden[:, -1])
 
     def talk(
         self, max_new_tokens: int, ends: frozenset[int], bar: LockedStep, done: Done | None

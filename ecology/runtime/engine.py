@@ -30,15 +30,17 @@ from ecology.contracts.identity import CompatibilityIdentity, Digest
 from ecology.contracts.ports import Clock, Step
 from ecology.errors import BackendError, ConfigError, IntegrityError, MalformedArtifact
 from ecology.runtime.attachment import Switch, merged, read_deltas, unmerged
+from ecology.runtime.beginnings import Beginnings
 from ecology.runtime.chat import chat_format, encode_plain, encode_prompts, encode_texts
 from ecology.runtime.decoding import causal, greedy, left_padded
 from ecology.runtime.kernels import GROUPED, freeze_products
-from ecology.runtime.scoring import Question, Score, score
+from ecology.runtime.packing import Question
+from ecology.runtime.scoring import Score, score
 from ecology.runtime.trunk import Trunk, lowest_layer
 from ecology.runtime.workers import LockedStep, side_by_side
 from ecology.telemetry.clock import SystemClock
 
-POLICY = "greedy/left-padded/shared-prefix/shared-trunk/merged/frozen-products/v2"
+POLICY = "greedy/left-padded/token-trees/piped-prefix/shared-trunk/merged/frozen-products/v3"
 """How answers are computed; part of every cache key, changed whenever answers may change in their last digits."""
 
 ALIVE = 1e-4
@@ -86,6 +88,7 @@ class TransformersEngine:
         self._products = freeze_products(self.model)
         self._trunk = Trunk(self.model)
         self._above: Trunk | None = None
+        self._beginnings = self._begin()
         self.frame = chat_format(self.tokenizer)
         self.ends = _end_tokens(self.tokenizer, self.model)
         self._resident = self._digest_resident()
@@ -143,22 +146,21 @@ class TransformersEngine:
         """
         if self._attached is not None:
             raise BackendError("an adapter is already attached", where=str(self._attached))
-        if folder is None:
-            self._above = self._trunk if self._trunk.serves(None) else None
-            try:
-                yield
-            finally:
-                self._above = None
-            return
-        deltas = read_deltas(self.model, folder)
-        lowest = lowest_layer(self.model, [delta.layer for delta in deltas.values()])
+        deltas = read_deltas(self.model, folder) if folder is not None else {}
+        lowest = lowest_layer(self.model, [delta.layer for delta in deltas.values()]) if deltas else None
         self._attached = folder
         self._above = self._trunk if self._trunk.serves(lowest) else None
+        self._beginnings = self._begin()
         try:
-            with merged(deltas):
+            with merged(deltas, self.threads):
                 yield
         finally:
             self._attached = self._above = None
+            self._beginnings = self._begin()
+
+    def _begin(self) -> Beginnings:
+        """What prompts have in common is computed anew for each adapter."""
+        return Beginnings(self.model, self._above, self.threads)
 
     def generate(self, prompts: Sequence[str], max_new_tokens: int, progress: Step | None = None) -> tuple[str, ...]:
         """Greedy replies to single user messages, special tokens left out.
@@ -255,7 +257,7 @@ class TransformersEngine:
             return (str(error),)
         wrong = [f"{name} changes nothing: dW is zero" for name, d in deltas.items() if d.norm == 0.0]  # 2
         bare = self._probe(prompts)
-        with merged(deltas):
+        with merged(deltas, self.threads):
             inside = self._probe(prompts)
         with unmerged(deltas):
             beside = self._probe(prompts)
@@ -317,6 +319,7 @@ class TransformersEngine:
                 done if stops else None,
                 self._above,
                 self.threads,
+                self._beginnings,
             )
 
     def score_tokens(
@@ -326,7 +329,7 @@ class TransformersEngine:
         longest = (len(q.context) + max(map(len, q.answers), default=0) for q in questions)
         self._check_length(max(longest, default=0))
         with _memory():
-            return score(self.model, questions, self.batch_size, progress, self._above, self.threads)
+            return score(self.model, questions, self.batch_size, progress, self._above, self.threads, self._beginnings)
 
     @torch.inference_mode()
     def _probe(self, prompts: Sequence[str]) -> torch.Tensor:
