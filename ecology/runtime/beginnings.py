@@ -86,9 +86,9 @@ class Beginnings:
             (piece,) = places
             start, end = ends[piece - 1] if piece else 0, ends[piece]
             seen = torch.ones((end - start, end), dtype=torch.bool).tril(start)[None, None]
-            stretch = [_Stretch(lane, piece, start) for lane in lanes]
+            cache = Cache(layers=[_Stretch(lane, piece, start) for lane in lanes])
             try:
-                return run(slice(start, end), additive(seen), torch.arange(start, end)[None], Cache(layers=stretch))
+                return run(slice(start, end), additive(seen), torch.arange(start, end)[None], cache)
             except BaseException:
                 for lane in lanes:
                     lane.give_up()
@@ -150,7 +150,7 @@ class _Lane:
             event.set()
 
 
-class _Stretch(RoomyLayer):
+class _Stretch(RoomyLayer):  # type: ignore[no-untyped-call]  # transformers has no types
     """One stretch's view of a layer, as transformers wants its caches."""
 
     def __init__(self, lane: _Lane, piece: int, start: int) -> None:

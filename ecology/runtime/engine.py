@@ -1,12 +1,18 @@
 """The reference engine: transformers on the CPU, one base in fp32, adapters put on and taken off.
 
-Why fp32 and not bfloat16: bf16 is two to three times faster on new CPUs and slower on old ones, and its rounding makes
-a reply depend on which replies share its batch; a judge should not. The base is loaded once, from safetensors, without
-remote code and without the network.
+Why fp32 unless bfloat16 is asked for: products in bf16 are twice as fast on new CPUs and slower on old ones, and their
+rounding moves a log-likelihood by hundredths and lets a reply depend on which replies share its batch; a judge should
+not. Who asks for it finds it in the engine's fingerprint, which is in every key of the cache of answers, and in the
+report; liveness and training stay in fp32. The base is loaded once, from safetensors, without remote code and without
+the network.
 
-What it proves. ``prove_base`` digests every resident tensor (two threads, half a second for half a gigabyte). When the
-engine loads, each digest is compared with that of the bytes in the file, so the chain from file to memory has no gap;
-later calls compare with what was loaded. A base that any adapter has left a trace in is an ``IntegrityError``.
+What it proves. When the engine loads, the digest of each tensor is compared with that of the bytes in the file, and the
+weights that are laid out for the kernels are laid back and compared bit by bit, so the chain from file to memory has no
+gap. ``prove_base`` digests what is computed with, layout and all (two threads, half a second for half a gigabyte), and
+compares it with what was loaded. A base that any adapter has left a trace in is an ``IntegrityError``.
+
+An adapter that is put on again, byte for byte the last one, finds its merged weights and what was computed of the
+beginnings of its prompts: a race asks the same candidate a few items at a time.
 
 ``threads`` is how many batches are computed side by side, each by one core (``runtime.workers``).
 """
@@ -14,6 +20,7 @@ later calls compare with what was loaded. A base that any adapter has left a tra
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,11 +36,11 @@ from ecology.backend.quiet import quiet
 from ecology.contracts.identity import CompatibilityIdentity, Digest
 from ecology.contracts.ports import Clock, Step
 from ecology.errors import BackendError, ConfigError, IntegrityError, MalformedArtifact
-from ecology.runtime.attachment import Switch, merged, read_deltas, unmerged
+from ecology.runtime.attachment import Delta, Switch, alike, merge, merged, read_deltas, unmerged
 from ecology.runtime.beginnings import Beginnings
 from ecology.runtime.chat import chat_format, encode_plain, encode_prompts, encode_texts
 from ecology.runtime.decoding import causal, greedy, left_padded
-from ecology.runtime.kernels import GROUPED, freeze_products
+from ecology.runtime.kernels import GROUPED, Precision, freeze_products, raw
 from ecology.runtime.packing import Question
 from ecology.runtime.scoring import Score, score
 from ecology.runtime.trunk import Trunk, lowest_layer
@@ -47,13 +54,21 @@ ALIVE = 1e-4
 """Nats by which some log-probability must move for an adapter to count as applied."""
 EXACT = 1e-2
 """Nats by which merged and unmerged may differ: two ways to round the same sum."""
+DTYPES = ("float32", "bfloat16")
 STORED = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
 
 
 class TransformersEngine:
     """``ports.ModelEngine`` on transformers. Not safe for threads: one call at a time."""
 
-    def __init__(self, base: BaseModel, threads: int = 2, batch_size: int = 64, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        base: BaseModel,
+        threads: int = 2,
+        batch_size: int = 64,
+        clock: Clock | None = None,
+        dtype: str = "float32",
+    ) -> None:
         """Loads the base and proves that what was loaded is what the files hold.
 
         Args:
@@ -61,18 +76,23 @@ class TransformersEngine:
             threads: Batches computed side by side; the last digits of answers depend on who shares a batch.
             batch_size: Rows decoded together, at least 1; the last digits depend on it too.
             clock: For ``time_pair``; the machine's where none is given.
+            dtype: Of the products with the base's weights when something is asked: ``float32`` or ``bfloat16``.
 
         Raises:
+            ConfigError: A number or the dtype cannot be.
             BackendError: The base cannot be loaded.
             IntegrityError: The loaded weights are not those of ``base.identity``.
         """
         if threads < 1 or batch_size < 1:
             raise ConfigError(f"threads={threads} and batch_size={batch_size} must be at least 1", where="backend")
+        if dtype not in DTYPES:
+            raise ConfigError(f"dtype={dtype!r}", where="backend", todo=f"choose one of {', '.join(DTYPES)}")
         torch.set_num_threads(1)  # the cores get batches of their own: runtime.workers
         torch.use_deterministic_algorithms(True)
         self.base = base
         self.threads = threads
         self.batch_size = batch_size
+        self.dtype = dtype
         self._clock = clock or SystemClock()
         self._attached: Path | None = None
         try:
@@ -85,14 +105,16 @@ class TransformersEngine:
             raise BackendError(f"the base cannot be loaded: {error}", where=str(base.folder)) from error
         self.model.train(False)
         self.model.requires_grad_(False)
-        self._products = freeze_products(self.model)
+        self._check_against_files()
+        self._precision = Precision()
+        self._products = freeze_products(self.model, self._precision, reduced=dtype == "bfloat16")
+        self._worn: dict[bool, _Worn] = {}
         self._trunk = Trunk(self.model)
         self._above: Trunk | None = None
         self._beginnings = self._begin()
         self.frame = chat_format(self.tokenizer)
         self.ends = _end_tokens(self.tokenizer, self.model)
         self._resident = self._digest_resident()
-        self._check_against_files()
 
     @property
     def identity(self) -> CompatibilityIdentity:
@@ -103,7 +125,7 @@ class TransformersEngine:
     def fingerprint(self) -> str:
         """Engine, versions, dtype, kind of CPU, threads and batch policy."""
         return (
-            f"transformers {transformers.__version__}; torch {torch.__version__}; float32; "
+            f"transformers {transformers.__version__}; torch {torch.__version__}; {self.dtype}; "
             f"{torch.backends.cpu.get_cpu_capability()}; threads {self.threads}; batch {self.batch_size}; {POLICY}"
         )
 
@@ -150,17 +172,37 @@ class TransformersEngine:
         lowest = lowest_layer(self.model, [delta.layer for delta in deltas.values()]) if deltas else None
         self._attached = folder
         self._above = self._trunk if self._trunk.serves(lowest) else None
-        self._beginnings = self._begin()
+        worn = self._worn.get(bool(deltas))
+        if worn is None or not alike(worn.deltas, deltas) or worn.above is not self._above:
+            self._worn.pop(bool(deltas), None)  # before there is another, so that there are never two
+            weights = {} if self._beside else merge(deltas, self.threads)
+            worn = self._worn[bool(deltas)] = _Worn(deltas, weights, self._above, self._begin())
+        self._beginnings = worn.beginnings
         try:
-            with merged(deltas, self.threads):
+            with unmerged(deltas) if self._beside else merged(deltas, worn.weights):
                 yield
         finally:
             self._attached = self._above = None
             self._beginnings = self._begin()
 
+    @property
+    def _beside(self) -> bool:
+        """Whether adapters stand beside the weights: a small dW would be lost in a sum of bfloat16."""
+        return self.dtype != "float32"
+
     def _begin(self) -> Beginnings:
         """What prompts have in common is computed anew for each adapter."""
         return Beginnings(self.model, self._above, self.threads)
+
+    @contextlib.contextmanager
+    def _asking(self) -> Iterator[None]:
+        """Products in the dtype that was asked for; "out of memory" as an error of ours."""
+        self._precision.reduced = self.dtype == "bfloat16"
+        try:
+            with _memory():
+                yield
+        finally:
+            self._precision.reduced = False
 
     def generate(self, prompts: Sequence[str], max_new_tokens: int, progress: Step | None = None) -> tuple[str, ...]:
         """Greedy replies to single user messages, special tokens left out.
@@ -210,7 +252,7 @@ class TransformersEngine:
             bar.advance()
             return found[True], found[False]
 
-        with unmerged(deltas, switch), _memory():
+        with unmerged(deltas, switch), self._asking():
             for adapter in (True, False):
                 seconds(sequences[0], adapter=adapter)
             return tuple(side_by_side(pair, [[place] for place in range(len(sequences))], self.threads))
@@ -239,7 +281,7 @@ class TransformersEngine:
             bar.advance()
             return text, seconds
 
-        with _memory():
+        with self._asking():
             return tuple(side_by_side(one, [[place] for place in range(len(sequences))], self.threads))
 
     def liveness(self, folder: Path, prompts: Sequence[str]) -> tuple[str, ...]:
@@ -257,7 +299,7 @@ class TransformersEngine:
             return (str(error),)
         wrong = [f"{name} changes nothing: dW is zero" for name, d in deltas.items() if d.norm == 0.0]  # 2
         bare = self._probe(prompts)
-        with merged(deltas, self.threads):
+        with merged(deltas, merge(deltas, self.threads)):
             inside = self._probe(prompts)
         with unmerged(deltas):
             beside = self._probe(prompts)
@@ -308,7 +350,7 @@ class TransformersEngine:
             return any(stop in text for stop in stops)
 
         self._check_length(max(map(len, sequences), default=0) + max_new_tokens)
-        with _memory():
+        with self._asking():
             return greedy(
                 self.model,
                 sequences,
@@ -328,7 +370,7 @@ class TransformersEngine:
         """Log-likelihood of each answer behind its context."""
         longest = (len(q.context) + max(map(len, q.answers), default=0) for q in questions)
         self._check_length(max(longest, default=0))
-        with _memory():
+        with self._asking():
             return score(self.model, questions, self.batch_size, progress, self._above, self.threads, self._beginnings)
 
     @torch.inference_mode()
@@ -345,17 +387,31 @@ class TransformersEngine:
         if tokens > self.max_tokens:
             raise ConfigError(f"prompt and reply are {tokens} tokens, the base holds {self.max_tokens}")
 
-    def _tensors(self) -> Mapping[str, torch.Tensor]:
+    def _tensors(self) -> dict[str, torch.Tensor]:
         return dict(self.model.named_parameters()) | dict(self.model.named_buffers())
 
+    def _computed_with(self) -> dict[str, torch.Tensor]:
+        """Every tensor of the base that an answer follows from, as it lies in memory."""
+        found = self._tensors()
+        for name, product in self._products.items():
+            # a weight that gave its place up is both; one that is shared, or in bfloat16, is a copy besides
+            found |= {
+                f"{name}.weight ({str(tensor.dtype).removeprefix('torch.')}, laid out)": tensor
+                for tensor in product.own
+            }
+        return {name: tensor for name, tensor in found.items() if not (tensor.is_mkldnn and name in self._tensors())}
+
     def _digest_resident(self) -> dict[str, str]:
-        tensors = self._tensors()
+        return self._digest(self._computed_with())
+
+    def _digest(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
         with ThreadPoolExecutor(self.threads) as pool:  # hashlib lets other threads run while it works
             return dict(zip(tensors, pool.map(_digest_tensor, tensors.values()), strict=True))
 
     def _check_against_files(self) -> None:
         """The link from the files to the memory, tensor by tensor, in the dtype that the files have."""
         tensors = self._tensors()
+        digests = self._digest(tensors)
         for name, expected in self.base.tensor_digests.items():
             tensor = tensors.get(name)
             if tensor is None:
@@ -363,7 +419,7 @@ class TransformersEngine:
                     continue
                 raise IntegrityError("the file's tensor is not in the loaded base", where=f"{self.base.folder}: {name}")
             stored = self.base.tensor_dtypes[name]
-            found = self._resident[name]
+            found = digests[name]
             if stored != "F32" and stored in STORED:
                 found = _digest_tensor(tensor.detach().to(STORED[stored]))
             if found != expected:
@@ -374,9 +430,18 @@ class TransformersEngine:
                 )
 
 
+@dataclasses.dataclass(frozen=True)
+class _Worn:
+    """The adapter that was put on last, or none, and what was made for it."""
+
+    deltas: Mapping[str, Delta]
+    weights: Mapping[str, torch.Tensor]
+    above: Trunk | None
+    beginnings: Beginnings
+
+
 def _digest_tensor(tensor: torch.Tensor) -> str:
-    raw = tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
-    return "sha256:" + hashlib.sha256(raw.data).hexdigest()
+    return "sha256:" + hashlib.sha256(raw(tensor).data).hexdigest()
 
 
 def _end_tokens(tokenizer: Any, model: Any) -> frozenset[int]:

@@ -111,7 +111,9 @@ def _read(
 ) -> list[tuple[int, tuple[Score, ...]]]:
     """Scores of the questions in these rows, with their numbers."""
     spots: dict[tuple[int, int], int] = {}  # (row, node) -> line of the table of logits
-    lines, targets, ends = [], [], []
+    lines: list[int] = []
+    targets: list[int] = []
+    ends: list[int] = []
     for number, row in enumerate(rows):
         for one in row.placed:
             for answer, before in zip(questions[one.number].answers, one.before, strict=True):

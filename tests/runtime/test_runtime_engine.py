@@ -12,8 +12,10 @@ from safetensors.torch import load_file, save_file
 
 from ecology.backend.bases import BaseModel, Folder, ensure
 from ecology.errors import BackendError, ConfigError, IntegrityError, MalformedArtifact
+from ecology.runtime import engine as module
 from ecology.runtime.attachment import Switch, read_deltas, unmerged
 from ecology.runtime.engine import TransformersEngine
+from ecology.runtime.kernels import lay_out, raw
 from ecology.runtime.workers import side_by_side
 from ecology.store.adapters import write_adapter
 from ecology.telemetry.memory import measure_serving_memory
@@ -51,12 +53,12 @@ def test_a_key_that_does_not_fit_is_refused(
 
 def test_merged_is_the_weight_plus_the_delta(engine: TransformersEngine, base: BaseModel, folder: Path) -> None:
     written(base, folder, Q, 32, 32)
-    weight = engine.model.get_submodule(Q).weight
-    before = weight.detach().clone()
+    product = engine.model.get_submodule(Q).forward
+    before = product.plain.clone()
     with engine.attach(folder):
         found = engine.model.get_submodule(Q)(torch.eye(32)).T
         assert torch.allclose(found, before + torch.ones(32, 32), atol=1e-6)
-        assert torch.equal(weight, before), "the base's own weight is never written to"
+        assert torch.equal(product.plain, before), "the base's own weight is never written to"
         assert engine.prove_base() == engine.identity.base_weights
         with pytest.raises(BackendError, match="bare base"):
             engine.model.get_submodule(Q)(torch.eye(32, requires_grad=True))
@@ -64,17 +66,42 @@ def test_merged_is_the_weight_plus_the_delta(engine: TransformersEngine, base: B
 
 
 def test_a_changed_weight_and_a_forgotten_adapter_are_noticed(engine: TransformersEngine) -> None:
-    layer = engine.model.get_submodule(Q)
-    layer.forward.use(layer.weight + 1)
+    product = engine.model.get_submodule(Q).forward
+    product.use(lay_out(product.plain + 1))
     with pytest.raises(IntegrityError, match="still computes"):
         engine.prove_base()
-    layer.forward.restore()
-    with torch.no_grad():
-        layer.weight[0, 0] += 1
-    with pytest.raises(IntegrityError, match="have changed"):
+    product.restore()
+    engine.prove_base()
+
+
+@pytest.mark.parametrize("name", [f"{Q}.weight", "lm_head.weight"])
+def test_one_changed_bit_of_what_is_computed_with_is_noticed(engine: TransformersEngine, name: str) -> None:
+    (laid, *_) = engine.model.get_submodule(name.removesuffix(".weight")).forward.own
+    raw(laid)[1234] ^= 1
+    with pytest.raises(IntegrityError, match=f"{name} .float32, laid out.: 1 of"):
         engine.prove_base()
-    with torch.no_grad():
-        layer.weight[0, 0] -= 1
+    raw(laid)[1234] ^= 1
+    engine.prove_base()
+
+
+def test_an_adapter_that_is_put_on_again_is_not_merged_again(
+    base: BaseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, same = toy_adapter(base, tmp_path / "one", seed=1), toy_adapter(base, tmp_path / "same", seed=1)
+    other = toy_adapter(base, tmp_path / "other", seed=2)
+    del one, same, other
+    engine, fresh = TransformersEngine(base, threads=1), TransformersEngine(base, threads=1)
+    merges: list[int] = []
+    real = module.merge
+    monkeypatch.setattr(module, "merge", lambda *a: merges.append(len(a[0])) or real(*a))
+    for name in ("one", "same", None, "one", "other", "one"):
+        with engine.attach(tmp_path / name if name else None):
+            found = engine.generate(PROMPTS, 5)
+        merged = len(merges)
+        with fresh.attach(tmp_path / name if name else None):
+            assert found == fresh.generate(PROMPTS, 5)
+        del merges[merged:]
+    assert len([n for n in merges if n]) == 3, "one, other, and one again"
 
 
 def test_one_adapter_at_a_time(engine: TransformersEngine, base: BaseModel, folder: Path) -> None:
@@ -87,11 +114,11 @@ def test_one_adapter_at_a_time(engine: TransformersEngine, base: BaseModel, fold
 
 
 def test_a_base_that_was_changed_behind_our_back_is_noticed(engine: TransformersEngine) -> None:
-    weight = engine.model.get_submodule(Q).weight
+    weight = engine.model.get_submodule("model.norm").weight
     before = weight.detach().clone()
     with torch.no_grad():
-        weight[0, 0] += 1e-6
-    with pytest.raises(IntegrityError, match=Q):
+        weight[0] += 1e-6
+    with pytest.raises(IntegrityError, match=r"model\.norm"):
         engine.prove_base()
     with torch.no_grad():
         weight.copy_(before)

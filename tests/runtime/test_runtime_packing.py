@@ -29,7 +29,7 @@ def test_each_token_sees_its_own_sequence_and_nothing_else(
                     assert set(path.tolist()) <= set(one.nodes)
 
 
-@given(questions=st.lists(QUESTIONS, min_size=1, max_size=12))
+@given(questions=st.lists(QUESTIONS, min_size=1, max_size=5))
 def test_no_path_of_a_row_is_read_twice(questions: list[Question]) -> None:
     (row,) = fill_rows(questions, 0, 1)
     _, _, seen = table([row], 0)
