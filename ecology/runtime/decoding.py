@@ -162,9 +162,11 @@ class _Batch:
         for row, token in enumerate(tokens):
             if self._talking[row]:
                 reply = self._said[self._rows[row]]
-                if token not in ends:
+                complete = token in ends
+                if not complete:
                     reply.append(token)
-                if last or token in ends or (done is not None and done(reply)):
+                    complete = done is not None and done(reply)  # told of every token, the last one too
+                if last or complete:
                     self._talking[row] = False
                     finished += 1
         return finished

@@ -29,10 +29,9 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ecology.backend.bases import BaseModel
-from ecology.backend.quiet import quiet
+from ecology.contracts.evidence import Turn
 from ecology.contracts.identity import CompatibilityIdentity, Digest
 from ecology.contracts.ports import Clock, Step
 from ecology.errors import BackendError, ConfigError, IntegrityError, MalformedArtifact
@@ -40,8 +39,9 @@ from ecology.runtime.attachment import Delta, Switch, alike, merge, merged, read
 from ecology.runtime.beginnings import Beginnings
 from ecology.runtime.chat import chat_format, encode_plain, encode_prompts, encode_texts
 from ecology.runtime.decoding import causal, greedy, left_padded
-from ecology.runtime.kernels import GROUPED, Precision, freeze_products, raw
+from ecology.runtime.kernels import raw
 from ecology.runtime.packing import Question
+from ecology.runtime.resident import load
 from ecology.runtime.scoring import Score, score
 from ecology.runtime.trunk import Trunk, lowest_layer
 from ecology.runtime.workers import LockedStep, side_by_side
@@ -75,7 +75,7 @@ class TransformersEngine:
             base: What ``backend.bases.ensure`` returned.
             threads: Batches computed side by side; the last digits of answers depend on who shares a batch.
             batch_size: Rows decoded together, at least 1; the last digits depend on it too.
-            clock: For ``time_pair``; the machine's where none is given.
+            clock: For ``time_turns`` and ``serve``; the machine's where none is given.
             dtype: Of the products with the base's weights when something is asked: ``float32`` or ``bfloat16``.
 
         Raises:
@@ -87,27 +87,16 @@ class TransformersEngine:
             raise ConfigError(f"threads={threads} and batch_size={batch_size} must be at least 1", where="backend")
         if dtype not in DTYPES:
             raise ConfigError(f"dtype={dtype!r}", where="backend", todo=f"choose one of {', '.join(DTYPES)}")
-        torch.set_num_threads(1)  # the cores get batches of their own: runtime.workers
-        torch.use_deterministic_algorithms(True)
         self.base = base
         self.threads = threads
         self.batch_size = batch_size
         self.dtype = dtype
         self._clock = clock or SystemClock()
         self._attached: Path | None = None
-        try:
-            with quiet():
-                self.tokenizer: Any = AutoTokenizer.from_pretrained(base.folder, local_files_only=True)
-                self.model: Any = AutoModelForCausalLM.from_pretrained(
-                    base.folder, dtype=torch.float32, local_files_only=True, attn_implementation=GROUPED
-                )
-        except (OSError, ValueError, ImportError, RuntimeError) as error:
-            raise BackendError(f"the base cannot be loaded: {error}", where=str(base.folder)) from error
-        self.model.train(False)
-        self.model.requires_grad_(False)
-        self._check_against_files()
-        self._precision = Precision()
-        self._products = freeze_products(self.model, self._precision, reduced=dtype == "bfloat16")
+        resident = load(base.folder, reduced=dtype == "bfloat16", check=self._check_against_files)
+        self.tokenizer: Any = resident.tokenizer
+        self.model: Any = resident.model
+        self._precision, self._products = resident.precision, resident.products
         self._worn: dict[bool, _Worn] = {}
         self._trunk = Trunk(self.model)
         self._above: Trunk | None = None
@@ -224,38 +213,55 @@ class TransformersEngine:
         ]
         return tuple(tuple(s.logprob for s in scores) for scores in self.score_tokens(questions, progress))
 
-    def time_pair(
-        self, folder: Path, prompts: Sequence[str], max_new_tokens: int, progress: Step | None = None
-    ) -> tuple[tuple[float, float], ...]:
-        """Seconds of (adapter unmerged, bare base) for each prompt alone, every reply ``max_new_tokens`` long.
+    def time_turns(
+        self,
+        folders: Sequence[Path | None],
+        prompts: Sequence[str],
+        max_new_tokens: int,
+        progress: Step | None = None,
+    ) -> tuple[tuple[Turn, ...], ...]:
+        """Seconds that each of these adapters, unmerged, and None the bare base, takes for each prompt alone.
 
-        Which of the two goes first alternates (ABBA), so drift of the machine's speed cancels; one of each is run
-        before and thrown away. Every core has a pair of its own, as when the machine serves: the two of a pair run one
-        after the other on the same core beside the same neighbours.
+        Every reply is ``max_new_tokens`` long. Who goes first turns with the prompt (of two: ABBA), so drift of the
+        machine's speed cancels; one of each is run before and thrown away. Every core has a prompt of its own, as when
+        the machine serves: those who answer it do so one after the other on the same core beside the same neighbours.
         """
         if not prompts:
             return ()
-        deltas, switch = read_deltas(self.model, folder), Switch()
+        deltas = [read_deltas(self.model, folder) if folder is not None else {} for folder in folders]
+        switches = [Switch() for _ in folders]
         sequences = self.encode_prompts(prompts)
         bar = LockedStep(progress)
 
-        def seconds(sequence: Sequence[int], *, adapter: bool) -> float:
-            switch.on = adapter
+        def turn(sequence: Sequence[int], who: int) -> Turn:
+            for place, switch in enumerate(switches):
+                switch.on = place == who
+            heard: list[float] = []
+
+            def listen(said: Sequence[int]) -> bool:
+                if len(said) == 1:
+                    heard.append(self._clock.monotonic())
+                return False
+
             start = self._clock.monotonic()
-            greedy(self.model, [sequence], max_new_tokens, frozenset(), batch_size=1)
-            return self._clock.monotonic() - start
+            greedy(self.model, [sequence], max_new_tokens, frozenset(), batch_size=1, done=listen)
+            end = self._clock.monotonic()
+            return Turn(heard[0] - start, end - start, max_new_tokens)
 
-        def pair(places: list[int]) -> tuple[float, float]:
+        def turns(places: list[int]) -> tuple[Turn, ...]:
             (place,) = places
-            first = place % 2 == 0
-            found = {adapter: seconds(sequences[place], adapter=adapter) for adapter in (first, not first)}
+            order = [(place + n) % len(folders) for n in range(len(folders))]
+            found = {who: turn(sequences[place], who) for who in order}
             bar.advance()
-            return found[True], found[False]
+            return tuple(found[who] for who in range(len(folders)))
 
-        with unmerged(deltas, switch), self._asking():
-            for adapter in (True, False):
-                seconds(sequences[0], adapter=adapter)
-            return tuple(side_by_side(pair, [[place] for place in range(len(sequences))], self.threads))
+        with contextlib.ExitStack() as stack:
+            for some, switch in zip(deltas, switches, strict=True):
+                stack.enter_context(unmerged(some, switch))
+            stack.enter_context(self._asking())
+            for who in range(len(folders)):
+                turn(sequences[0], who)
+            return tuple(side_by_side(turns, [[place] for place in range(len(sequences))], self.threads))
 
     def serve(
         self, prompts: Sequence[str], max_new_tokens: Sequence[int], progress: Step | None = None
@@ -387,19 +393,16 @@ class TransformersEngine:
         if tokens > self.max_tokens:
             raise ConfigError(f"prompt and reply are {tokens} tokens, the base holds {self.max_tokens}")
 
-    def _tensors(self) -> dict[str, torch.Tensor]:
-        return dict(self.model.named_parameters()) | dict(self.model.named_buffers())
-
     def _computed_with(self) -> dict[str, torch.Tensor]:
         """Every tensor of the base that an answer follows from, as it lies in memory."""
-        found = self._tensors()
+        plain = _tensors(self.model)
+        found = {name: tensor for name, tensor in plain.items() if not tensor.is_mkldnn}
         for name, product in self._products.items():
-            # a weight that gave its place up is both; one that is shared, or in bfloat16, is a copy besides
             found |= {
                 f"{name}.weight ({str(tensor.dtype).removeprefix('torch.')}, laid out)": tensor
                 for tensor in product.own
             }
-        return {name: tensor for name, tensor in found.items() if not (tensor.is_mkldnn and name in self._tensors())}
+        return found
 
     def _digest_resident(self) -> dict[str, str]:
         return self._digest(self._computed_with())
@@ -408,14 +411,14 @@ class TransformersEngine:
         with ThreadPoolExecutor(self.threads) as pool:  # hashlib lets other threads run while it works
             return dict(zip(tensors, pool.map(_digest_tensor, tensors.values()), strict=True))
 
-    def _check_against_files(self) -> None:
+    def _check_against_files(self, model: Any) -> None:
         """The link from the files to the memory, tensor by tensor, in the dtype that the files have."""
-        tensors = self._tensors()
+        tensors = _tensors(model)
         digests = self._digest(tensors)
         for name, expected in self.base.tensor_digests.items():
             tensor = tensors.get(name)
             if tensor is None:
-                if name in self.model.state_dict():  # the other name of a shared weight
+                if name in model.state_dict():  # the other name of a shared weight
                     continue
                 raise IntegrityError("the file's tensor is not in the loaded base", where=f"{self.base.folder}: {name}")
             stored = self.base.tensor_dtypes[name]
@@ -438,6 +441,10 @@ class _Worn:
     weights: Mapping[str, torch.Tensor]
     above: Trunk | None
     beginnings: Beginnings
+
+
+def _tensors(model: Any) -> dict[str, torch.Tensor]:
+    return dict(model.named_parameters()) | dict(model.named_buffers())
 
 
 def _digest_tensor(tensor: torch.Tensor) -> str:

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ecology.backend.bases import BaseModel, Folder, ensure
+from ecology.contracts.evidence import Turn
 from ecology.errors import BackendError, ConfigError, IntegrityError, MalformedArtifact
 from ecology.runtime import engine as module
 from ecology.runtime.attachment import Switch, read_deltas, unmerged
@@ -162,8 +163,21 @@ def test_time_is_measured_by_the_injected_clock_in_turns(base: BaseModel, folder
             return float(next(self.count) ** 2)
 
     engine = TransformersEngine(base, threads=1, clock=Ticks())
-    # two calls are thrown away; call k takes (2k+1)^2 - (2k)^2 = 4k+1; then adapter, base, base, adapter
-    assert engine.time_pair(folder, PROMPTS[:2], 2) == ((9.0, 13.0), (21.0, 17.0))
+    # the clock is looked at three times a turn, k = 3t, 3t+1, 3t+2, and shows k squared: first token (3t+1)^2 - (3t)^2,
+    # last (3t+2)^2 - (3t)^2. Turns 0 and 1 are thrown away; then adapter, base, base, adapter.
+    (a, b), (c, d) = engine.time_turns((folder, None), PROMPTS[:2], 2)
+    turns = [Turn(6.0 * t + 1, 12.0 * t + 4, 2) for t in range(6)]
+    assert [a, b, d, c] == turns[2:]
+    assert a.token_ms == 1000.0 * (a.total_s - a.first_s)
+
+
+def test_three_take_turns_in_going_first(base: BaseModel, tmp_path: Path) -> None:
+    toy_adapter(base, tmp_path / "one", seed=1)
+    toy_adapter(base, tmp_path / "two", seed=2)
+    clock = types.SimpleNamespace(now=str, monotonic=itertools.count(1.0).__next__)
+    engine = TransformersEngine(base, threads=1, clock=clock)
+    turns = engine.time_turns((tmp_path / "one", None, tmp_path / "two"), PROMPTS, 1)
+    assert [[(t.first_s, t.total_s, t.tokens, t.token_ms) for t in one] for one in turns] == [[(1, 2, 1, 0)] * 3] * 3
 
 
 def test_pairs_side_by_side_keep_adapter_and_base_apart(base: BaseModel, folder: Path) -> None:
@@ -183,10 +197,8 @@ def test_pairs_side_by_side_keep_adapter_and_base_apart(base: BaseModel, folder:
             seen.add(tuple(side_by_side(ask, [[i] for i in range(6)], 2)))
     assert seen == {(False, True) * 3}
     steps: list[int] = []
-    pairs = engine.time_pair(
-        folder, PROMPTS[:3], 2, types.SimpleNamespace(advance=lambda n=1, note="": steps.append(n))
-    )
-    assert len(pairs) == sum(steps) == 3
+    step = types.SimpleNamespace(advance=lambda n=1, note="": steps.append(n))
+    assert len(engine.time_turns((folder, None), PROMPTS[:3], 2, step)) == sum(steps) == 3
 
 
 @pytest.mark.parametrize("threads", [1, 2])
