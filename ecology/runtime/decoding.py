@@ -15,6 +15,7 @@ neighbours beyond the rounding of a matrix product of another shape (1e-5 in a l
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,7 +24,8 @@ from transformers.cache_utils import Cache
 
 from ecology.contracts.ports import Step
 from ecology.runtime.beginnings import Beginnings
-from ecology.runtime.prefix import Prefix, additive
+from ecology.runtime.mixing import Gates
+from ecology.runtime.prefix import NONE, Prefix, additive
 from ecology.runtime.trunk import Head, Trunk
 from ecology.runtime.workers import LockedStep, dealt, side_by_side
 
@@ -71,6 +73,7 @@ def greedy(
     trunk: Trunk | None = None,
     workers: int = 1,
     beginnings: Beginnings | None = None,
+    gates: Gates | None = None,
 ) -> tuple[tuple[int, ...], ...]:
     """The most likely continuation of each sequence, token by token.
 
@@ -85,16 +88,19 @@ def greedy(
         trunk: Given where it holds for the weights as they are now.
         workers: Batches computed side by side.
         beginnings: What was computed before of the same weights; nothing where none are given.
+        gates: Told which sequences the rows of a batch are, where rows belong to different mixtures.
 
     Returns:
         Continuations in the order of ``sequences``.
     """
     replies: list[tuple[int, ...]] = [()] * len(sequences)
-    prefix = (beginnings or Beginnings(model, trunk, workers)).of(sequences)
+    # mixtures differ in what they make of the same beginning
+    prefix = NONE if gates else (beginnings or Beginnings(model, trunk, workers)).of(sequences)
     bar = LockedStep(progress)
 
     def talk(chosen: list[int]) -> list[tuple[int, ...]]:
-        batch = _Batch(model, prefix, [sequences[i][len(prefix) :] for i in chosen], max_new_tokens, trunk)
+        tell = functools.partial(_tell, gates, chosen) if gates else None
+        batch = _Batch(model, prefix, [sequences[i][len(prefix) :] for i in chosen], max_new_tokens, trunk, tell)
         return batch.talk(max_new_tokens, ends, bar, done)
 
     batches = dealt([len(s) for s in sequences], batch_size, workers)
@@ -102,6 +108,10 @@ def greedy(
         for place, reply in zip(chosen, said, strict=True):
             replies[place] = reply
     return tuple(replies)
+
+
+def _tell(gates: Gates, chosen: Sequence[int], rows: Sequence[int]) -> None:
+    gates.choose([chosen[row] for row in rows])
 
 
 class _Batch:
@@ -114,10 +124,13 @@ class _Batch:
         sequences: Sequence[Sequence[int]],
         max_new_tokens: int,
         trunk: Trunk | None,
+        tell: Callable[[Sequence[int]], None] | None,
     ) -> None:
         self._model = model
+        self._tell = tell or (lambda _: None)
         self._said: list[list[int]] = [[] for _ in sequences]
         self._rows = list(range(len(sequences)))  # which sequence each row of the batch belongs to
+        self._tell(self._rows)
         self._talking = [True] * len(sequences)
         ids, real = left_padded(sequences)
         room = len(prefix) + ids.shape[1] + max_new_tokens
@@ -134,8 +147,13 @@ class _Batch:
         keys = [("reply", prefix.tokens, tuple(sequence)) for sequence in sequences]
         readings = trunk.recall(keys)
         if readings is None:
-            readings = trunk.read(prefix, ids, mask, positions, spans, decode=True)
-            trunk.keep(keys, readings)
+            first = {key: row for row, key in reversed(list(enumerate(keys)))}  # mixtures are asked the same prompts
+            rows = sorted(first.values())
+            places = [(place, spans[row][1]) for place, row in enumerate(rows)]
+            fresh = trunk.read(prefix, ids[rows], mask[rows], positions[rows], places, decode=True)
+            trunk.keep([keys[row] for row in rows], fresh)
+            found = dict(zip(rows, fresh, strict=True))
+            readings = [found[first[key]] for key in keys]
         hidden = trunk.go_on(readings, spans, mask, positions, self._layers)
         self._logits = Head(model)(hidden[:, -1])
 
@@ -177,6 +195,7 @@ class _Batch:
         for layer in self._layers:
             layer.keep_rows(keep)
         self._rows = [self._rows[row] for row in keep.tolist()]
+        self._tell(self._rows)
         self._talking = [True] * len(self._rows)
         self._visible, self._position = self._visible[keep], self._position[keep]
         return tokens[keep]

@@ -40,6 +40,7 @@ from ecology.runtime.beginnings import Beginnings
 from ecology.runtime.chat import chat_format, encode_plain, encode_prompts, encode_texts
 from ecology.runtime.decoding import causal, greedy, left_padded
 from ecology.runtime.kernels import raw
+from ecology.runtime.mixing import Gates, stacked
 from ecology.runtime.packing import Question
 from ecology.runtime.resident import load
 from ecology.runtime.scoring import Score, score
@@ -202,6 +203,58 @@ class TransformersEngine:
         """
         replies = self.continue_tokens(self.encode_prompts(prompts), max_new_tokens, progress)
         return tuple(self.decode(reply) for reply in replies)
+
+    def generate_mixtures(
+        self,
+        parents: Sequence[Path],
+        weights: Sequence[Sequence[float]],
+        prompts: Sequence[str],
+        max_new_tokens: int,
+        progress: Step | None = None,
+    ) -> tuple[tuple[str, ...], ...]:
+        """Greedy replies of many linear children of the same parents to the same messages, in the same batches.
+
+        Args:
+            parents: Folders of adapters.
+            weights: Of each child, one for each parent.
+            prompts: Single user messages.
+            max_new_tokens: Longest reply.
+            progress: Advanced by one for each reply.
+
+        Returns:
+            Replies of each child.
+
+        Raises:
+            BackendError: An adapter is attached, or out of memory.
+            ConfigError: There are no parents, a child has not a weight for each, or a prompt is too long.
+            MalformedArtifact: A parent does not fit the base.
+        """
+        if self._attached is not None:
+            raise BackendError("an adapter is already attached", where=str(self._attached))
+        if any(len(child) != len(parents) for child in weights):
+            raise ConfigError(f"each child needs {len(parents)} weights, one for each parent")
+        deltas = [read_deltas(self.model, folder) for folder in parents]
+        lowest = lowest_layer(self.model, [delta.layer for parent in deltas for delta in parent.values()])
+        sequences = self.encode_prompts(prompts)
+        self._check_length(max(map(len, sequences), default=0) + max_new_tokens)
+        # prompt by prompt, so that the children of one prompt share a batch and what lower layers make of it
+        gates = Gates(weights, [child for _ in sequences for child in range(len(weights))])
+        every = [sequence for sequence in sequences for _ in weights]
+        trunk = self._trunk if self._trunk.serves(lowest) else None
+        with stacked(deltas, gates), self._asking():
+            said = greedy(
+                self.model,
+                every,
+                max_new_tokens,
+                self.ends,
+                self.batch_size,
+                progress,
+                trunk=trunk,
+                workers=self.threads,
+                gates=gates,
+            )
+        replies = [self.decode(reply) for reply in said]
+        return tuple(tuple(replies[child :: len(weights)]) for child in range(len(weights)))
 
     def loglikelihoods(
         self, prompts: Sequence[str], choices: Sequence[Sequence[str]], progress: Step | None = None
