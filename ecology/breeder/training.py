@@ -33,6 +33,7 @@ from ecology.breeder.finetune import FinetuneOptions, Row
 from ecology.contracts.ports import Progress
 from ecology.errors import BackendError, ConfigError
 from ecology.runtime.engine import TransformersEngine
+from ecology.runtime.kernels import forget_gradients
 from ecology.runtime.trunk import CUTTABLE, can_be_cut, stack_part
 from ecology.runtime.workers import dealt, side_by_side
 
@@ -248,6 +249,7 @@ class Trainer:
 
     def _unwrap(self) -> None:
         self._peft.unload()
+        forget_gradients(self._model)
         for mark in ("peft_config", "_hf_peft_config_loaded"):
             self._model.__dict__.pop(mark, None)
         self._model.eval().requires_grad_(False)
