@@ -258,7 +258,8 @@ def _item(suite: Suite, derivation: grammar.Derivation, seed: str) -> Item:
     prompt = _prompt(suite.grammar, derivation)
     category = derivation.cell.category
     name = digest([prompt, answer, choices, category])[7:23]
-    return Item(name, prompt, answer, choices, category, derivation.cell.difficulty)
+    family = f"{derivation.cell.id}: {derivation.template}"
+    return Item(name, prompt, answer, choices, category, derivation.cell.difficulty, family)
 
 
 def _prompt(data: Mapping[str, Json], item: grammar.Derivation) -> str:

@@ -182,7 +182,7 @@ class Judge:
     ) -> Evidence:
         scores = self.bench.evaluator.ask(who, folder, suite, split, items)
         source = canonical.digest([suite.digest, [item.id for item in items]])
-        return measured.proportions(who, suite.id, split, scores, source)
+        return measured.proportions(who, suite.id, split, scores, source, _families(items))
 
     def measure(self, member: Member, suite: Suite, split: Split, items: Sequence[Item]) -> Evidence:
         """Evidence of a member on some items of a suite, compared with the incumbent where any rule asks for that."""
@@ -196,7 +196,15 @@ class Judge:
         ours = ask(member.digest, member.folder, suite, split, items)
         theirs = ask(rival.digest, rival.folder, suite, split, items)
         return measured.compared(
-            member.digest, suite.id, split, ours, theirs, "incumbent", rival.digest, floor=self._floor(items)
+            member.digest,
+            suite.id,
+            split,
+            ours,
+            theirs,
+            "incumbent",
+            rival.digest,
+            floor=self._floor(items),
+            families=_families(items),
         )
 
     def _floor(self, items: Sequence[Item]) -> float:
@@ -370,6 +378,10 @@ class Judge:
                 cells[suite.capability, item.category] = cells.get((suite.capability, item.category), 0) + 1
         measured = sum(count >= CELL_MINIMUM for count in cells.values())
         return Measurement("coverage.cells", member.digest, Proportion(measured, len(cells)), source="coverage/v1")
+
+
+def _families(items: Sequence[Item]) -> Mapping[str, str]:
+    return {item.id: item.family for item in items}
 
 
 @dataclasses.dataclass(frozen=True)
