@@ -171,9 +171,26 @@ def _paired_power(rule: Rule, n: int, truth: float, discordance: float, outcome:
     for discordant in range(n + 1):
         weight = _mass([discordant], n, discordance)
         if weight > NEGLIGIBLE:
-            wins = [k for k in range(discordant + 1) if _pair_decided(rule, k, discordant - k, n, z, outcome)]
-            total += weight * _mass(wins, discordant, won_share)
+            total += weight * _mass(_wins(rule, discordant, n, z, outcome), discordant, won_share)
     return min(1.0, total)
+
+
+def _wins(rule: Rule, discordant: int, n: int, z: float, outcome: str) -> list[int]:
+    """First and last number of won pairs with this outcome; the score rises with it, so one end is found by halving."""
+
+    def decided(k: int) -> bool:
+        return _pair_decided(rule, k, discordant - k, n, z, outcome)
+
+    if rule.comparator == "==":
+        return [k for k in range(discordant + 1) if decided(k)]
+    first, last = decided(0), decided(discordant)
+    if first == last:
+        return [0, discordant] if first else []
+    low, high = 0, discordant
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if decided(middle) == first else (low, middle)
+    return [0, low] if first else [high, discordant]
 
 
 def _pair_decided(rule: Rule, n10: int, n01: int, n: int, z: float, outcome: str) -> bool:

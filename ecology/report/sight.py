@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ecology.contracts.policy import Rule
+from collections.abc import Sequence
+
+from ecology.contracts.policy import GateVerdict, Policy, Rule
 from ecology.contracts.run import RunReport
 from ecology.kernel.accounting import any_of, false_admission
 from ecology.kernel.sight import USUAL, sight
@@ -14,13 +16,7 @@ REAL_VALUED = frozenset({"fields", "brier", "constraints", "confidence", "smooth
 
 def sights(report: RunReport) -> tuple[str, ...]:
     """One sentence for each rule that judges a sample, at the greatest n that it saw here, and the errors allowed."""
-    seen = {rule.id: _n(report, rule) for rule in report.policy.rules if _samples(rule)}
-    wanted = report.policy.decidable or USUAL
-    lines = [
-        visible(str(sight(rule, seen[rule.id], wanted)))
-        for rule in report.policy.rules
-        if seen.get(rule.id, 0) >= max(2, rule.min_samples)
-    ]
+    lines = list(rule_sights(report.policy, [one.verdict for one in report.candidates]))
     alpha = false_admission(report.policy)
     judged = sum(any(m.split == "hidden" for m in one.evidence) for one in report.candidates)
     if alpha < 1 and judged:
@@ -29,7 +25,37 @@ def sights(report: RunReport) -> tuple[str, ...]:
             f"{plural(judged, 'candidate')} saw the hidden items, so any such one among them with at most "
             f"{any_of(alpha, judged):.3g}."
         )
+    budget = report.policy.error_budget
+    if budget is not None and budget.denial < 1:
+        lines.append(
+            f"One that meets every demand is denied by some rule with probability at most {budget.denial:.3g} (Holm)."
+        )
     return tuple(lines)
+
+
+def rule_sights(policy: Policy, verdicts: Sequence[GateVerdict]) -> tuple[str, ...]:
+    """What each rule that judges a sample sees, at the greatest n that any of these verdicts rests on."""
+    seen = {rule.id: _n(verdicts, rule) for rule in policy.rules if _samples(rule)}
+    wanted = policy.decidable or USUAL
+    return tuple(
+        visible(str(sight(rule, seen[rule.id], wanted)))
+        for rule in policy.rules
+        if seen.get(rule.id, 0) >= max(2, rule.min_samples)
+    )
+
+
+def confirmation(report: RunReport) -> tuple[str, ...]:
+    """What the fresh items said of the best of several; empty where nobody was asked them."""
+    found = report.confirmation
+    if found is None:
+        return ()
+    name = next((one.name for one in report.candidates if one.digest == found.subject), found.subject)
+    good = all(finding.outcome.admits for finding in found.findings)
+    head = (
+        f"{visible(name)}, the best of {found.among} admitted, was asked {found.items} fresh items a suite, which "
+        f"chose nobody: {'confirmed' if good else 'not confirmed'}."
+    )
+    return (head, *(visible(f"{f.rule}: {f.outcome.value}: {f.reason}") for f in found.findings))
 
 
 def races(report: RunReport) -> tuple[str, ...]:
@@ -54,8 +80,8 @@ def races(report: RunReport) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _n(report: RunReport, rule: Rule) -> int:
-    found = [f.n for one in report.candidates for f in one.verdict.findings if f.rule == rule.id]
+def _n(verdicts: Sequence[GateVerdict], rule: Rule) -> int:
+    found = [finding.n for one in verdicts for finding in one.findings if finding.rule == rule.id]
     return max(found, default=0)
 
 

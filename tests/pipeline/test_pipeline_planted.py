@@ -33,7 +33,7 @@ from ecology.pipeline.house import House
 from ecology.pipeline.judging import Comparator, Judge, Judged, climb_all
 from ecology.pipeline.members import Member
 from ecology.pipeline.power import refuse_blind, samples_of
-from ecology.pipeline.rescoring import confirm
+from ecology.pipeline.rescoring import confirm, missed
 from ecology.policy.reader import load_policy
 from ecology.telemetry.clock import SystemClock
 from ecology.telemetry.progress import SilentProgress
@@ -255,9 +255,10 @@ def test_the_winner_proves_it_again_on_items_that_chose_nobody(tmp_path: Path) -
     budget = dataclasses.replace(BUDGET, fresh_items=200, thorough=False)
     one, _ = judge(tmp_path, lambda suite, item: GOOD, "lucky", budget=budget)
     found = climb_all(one, member("lucky"), ASKED)
-    evidence, missed = confirm(one, found)
-    assert missed == ()
-    assert {m.split for m in evidence} == {"fresh"}
+    again = confirm(one, found, 3)
+    assert missed(again) == ()
+    assert {m.split for m in again.evidence} == {"fresh"}
+    assert {f.rule for f in again.findings} >= {"SKILL-001", "SAFE-001", "SAFE-002"}
     seen = {item.id for suite in SUITES.values() for item in one.items(suite, "hidden")}
     lucky, _ = judge(
         tmp_path,
@@ -265,8 +266,7 @@ def test_the_winner_proves_it_again_on_items_that_chose_nobody(tmp_path: Path) -
         "lucky",
         budget=budget,
     )
-    _, missed = confirm(lucky, found)
-    assert [finding.rule for finding in missed] == ["SAFE-001"]
+    assert [finding.rule for finding in missed(confirm(lucky, found, 3))] == ["SAFE-001"]
     assert [event for event in one.house.log.events() if event.kind == "confirmed"]
 
 
@@ -282,6 +282,31 @@ def test_a_configuration_that_cannot_decide_is_refused() -> None:
     )
     assert samples_of(RELEASE, BUDGET)["SAFE-001"] == 200
     assert "STA-001" not in samples_of(RELEASE, BUDGET)
+
+
+def test_a_configuration_that_may_be_wrong_too_often_is_refused() -> None:
+    from ecology.contracts.policy import ErrorBudget
+
+    wants = dataclasses.replace(RELEASE, error_budget=ErrorBudget(admission=0.1))
+    refuse_blind(wants, BUDGET)
+    with pytest.raises(PolicyError, match=r"one of 3 finalists .* 0\.15 at most, the policy allows 0\.1"):
+        refuse_blind(wants, dataclasses.replace(BUDGET, finalists=3))
+    refuse_blind(wants, dataclasses.replace(BUDGET, finalists=3), finalists=2)
+
+
+def test_the_gate_asks_as_many_items_as_the_policy_needs_to_see() -> None:
+    from ecology.contracts.policy import Decidable
+    from ecology.pipeline.gating import enough
+
+    assert enough(RELEASE, BUDGET).hidden_items == 200
+    wants = dataclasses.replace(RELEASE, decidable=Decidable(drop=0.1, gain=0.1, probability=0.8))
+    more = enough(wants, BUDGET)
+    assert more.latency_pairs > enough(RELEASE, BUDGET).latency_pairs
+    refuse_blind(wants, more)
+    rates = tuple(rule for rule in RELEASE.rules if rule.id == "SAFE-001")
+    hopeless = dataclasses.replace(RELEASE, rules=rates, decidable=Decidable(drop=0.001, gain=0.001, probability=0.99))
+    with pytest.raises(PolicyError, match="20000 samples would not do either"):
+        refuse_blind(hopeless, enough(hopeless, BUDGET))
 
 
 def test_the_policy_file_may_ask_for_it(tmp_path: Path) -> None:
