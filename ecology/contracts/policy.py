@@ -161,6 +161,14 @@ class DataPolicy:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class EvaluationPolicy:
+    """What may run while candidates are asked."""
+
+    functions: tuple[str, ...] = ()
+    """Digests of Python files beside lm-eval tasks; those of the installed lm-eval need no entry."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Waiver:
     """A named person accepts one violation of one rule by one subject, until a day."""
 
@@ -284,6 +292,8 @@ class Policy:
     """What it extends, the outermost first."""
     decidable: Decidable | None = dataclasses.field(default=None, metadata=OPTIONAL)
     """What every rule must be able to see with the n that a configuration gives it; None asks for nothing."""
+    evaluation: EvaluationPolicy | None = dataclasses.field(default=None, metadata=OPTIONAL)
+    """Whose code tasks may run; None allows that of the installed lm-eval alone."""
     error_budget: ErrorBudget | None = dataclasses.field(default=None, metadata=OPTIONAL)
     """How many mistakes are allowed over rules and candidates; None leaves each rule its own confidence."""
 

@@ -152,8 +152,11 @@ def items(suite: Suite, split: str, seed: str | None = None, n: int | None = Non
         ConfigError: If the split is unknown, has no seed, or cannot give so many distinct items.
     """
     where = f"suite {suite.id}: splits.{split}"
-    if split not in suite.grammar["splits"]:
-        raise ConfigError("there is no such split", where=where, todo=f"known: {', '.join(suite.grammar['splits'])}")
+    if "records" in suite.grammar and split == "public":
+        return tuple(suite.grammar["records"][:n])
+    if split not in suite.grammar.get("splits", {}):
+        known = ", ".join(suite.grammar.get("splits", ("public",)))
+        raise ConfigError("there is no such split", where=where, todo=f"known: {known}")
     plan = suite.grammar["splits"][split]
     seed = plan.get("seed") if seed is None else seed
     if seed is None:
@@ -164,6 +167,11 @@ def items(suite: Suite, split: str, seed: str | None = None, n: int | None = Non
         return tuple(attacked(item, kinds[place % len(kinds)], seed) for place, item in enumerate(plain))
     derived = grammar.expand(_cells(suite.grammar, split), seed, wanted)
     return tuple(_item(suite, derivation, seed) for derivation in derived)
+
+
+def has_hidden(suite: Suite) -> bool:
+    """Whether a suite has items that nobody can have seen; what others published has none."""
+    return "hidden" in suite.grammar.get("splits", {})
 
 
 def load_corpus(folder: Path) -> tuple[Corpus, tuple[Row, ...]]:

@@ -332,7 +332,7 @@ def _full(member: Member, desk: _Desk) -> Climb:
         budget=enough(policy, budget_of(settings)),
         corpora=shipped_corpora(),
         bench=bench,
-        suites={name: suite for name, suite in load_suites(settings).items() if _asked_about(policy, name)},
+        suites={name: suite for name, suite in load_suites(settings, policy).items() if _asked_about(policy, name)},
         incumbent=comparator(bench, house.registry.alias(settings.alias)),
         decided_at=now,
         standing=governed.standing,

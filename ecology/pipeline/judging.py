@@ -22,7 +22,7 @@ from ecology.contracts.run import NOT_A_FINALIST, Budget, RaceReport
 from ecology.errors import ConfigError
 from ecology.evaluator.noise import noisy
 from ecology.evaluator.perturb import perturbed, worst_of
-from ecology.evaluator.suites import Row, overlap
+from ecology.evaluator.suites import Row, has_hidden, overlap
 from ecology.evaluator.suites import items as expand
 from ecology.gate import measured, serving
 from ecology.gate.ladder import Climb, Rung, climb
@@ -110,6 +110,7 @@ class Judge:
             item
             for suite in self.suites.values()
             for split in ("public", "hidden")
+            if split == "public" or has_hidden(suite)
             for item in self.items(suite, split)
         ]
         shares = {digest: overlap(rows, every).exact for digest, rows in self.corpora.items()}
@@ -162,8 +163,8 @@ class Judge:
             wanted += count - len(fresh)
 
     def _with(self, split: str) -> list[Suite]:
-        """Suites that have this split: a stock lm-eval task has public documents only."""
-        return [suite for suite in self.suites.values() if split == "public" or suite.kind != "lm_eval"]
+        """Suites that have this split: what others published is public."""
+        return [suite for suite in self.suites.values() if split == "public" or has_hidden(suite)]
 
     def ask(self, who: Digest, folder: Path | None, suite: Suite, split: Split) -> Scores:
         """Scores of one subject on one split of one suite."""

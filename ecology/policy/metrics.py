@@ -76,6 +76,16 @@ SHIPPED_SUITES: Mapping[str, SuiteKind] = {
     "truths": "choice",
 }
 """The suites that this package ships."""
+STOCK_TASKS: Mapping[str, SuiteKind] = {
+    "gsm8k": "lm_eval",
+    "truthfulqa": "lm_eval",
+    "bbq": "lm_eval",
+    "ifeval": "lm_eval",
+    "svamp": "numeric",
+    "xstest": "refusal",
+    "xstest_unsafe": "refusal",
+}
+"""Stock tasks that a rule may name; a configuration may ask any other one of lm-eval for the report alone."""
 
 _TABLE = (
     *(Metric(name, "count", title) for name, title in STATIC.items()),
@@ -107,7 +117,7 @@ def known_metrics(suites: Mapping[str, SuiteKind] | None = None) -> Mapping[str,
     """
     of_suites = (
         Metric(f"{suite}.{score}", kind, f"{score} on the items of {suite}")
-        for suite, suite_kind in {**SHIPPED_SUITES, **(suites or {})}.items()
+        for suite, suite_kind in {**SHIPPED_SUITES, **STOCK_TASKS, **(suites or {})}.items()
         for score, kind in SCORES[suite_kind].items()
     )
     return {metric.name: metric for metric in (*_TABLE, *of_suites)}

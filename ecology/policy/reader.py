@@ -32,6 +32,7 @@ from ecology.contracts.policy import (
     DataPolicy,
     Decidable,
     ErrorBudget,
+    EvaluationPolicy,
     Policy,
     ReproductionLimits,
     ResourceLimits,
@@ -63,6 +64,7 @@ SECTION_TYPES: Mapping[str, type] = {
     "waiver_rules": WaiverRules,
     "approvals": ApprovalRules,
     "decidable": Decidable,
+    "evaluation": EvaluationPolicy,
     "error_budget": ErrorBudget,
 }
 

@@ -85,10 +85,11 @@ SECTIONS: Mapping[str, Mapping[str, Callable[[Any, Any], Change]]] = {
     "waiver_rules": {"approvers": FEWER, "max_days": LESS, "soon_days": FREE, "never": MORE_OF},
     "approvals": {"required": MORE, "approvers": FEWER, "severity": SEVERER},
     "decidable": {"drop": LESS, "gain": LESS, "probability": MORE, "discordance": MORE, "design_effect": MORE},
+    "evaluation": {"functions": FEWER},
     "error_budget": {"admission": LESS, "denial": FREE},
 }
 """Every section of a policy that is not its rules."""
-ADDING: Mapping[str, Change] = {"waiver_rules": "looser"}
+ADDING: Mapping[str, Change] = {"waiver_rules": "looser", "evaluation": "looser"}
 """What it is to add a section that was not there; ``tighter`` for all others, since each only forbids."""
 
 
