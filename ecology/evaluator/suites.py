@@ -240,10 +240,10 @@ def overlap(rows: Iterable[Row], tested: Iterable[Item], wrap: str = "") -> Over
         Shares of the training prompts; 0 and 0 for an empty corpus.
     """
     frame = words(wrap.replace("{text}", " "))
-    asked = [_without(frame, words(item.prompt)) for item in tested]
+    asked = [unframed(frame, words(item.prompt)) for item in tested]
     whole = {tuple(words) for words in asked}
     pieces = {piece for words in asked for piece in _shingles(words)}
-    trained = [_without(frame, words(row.prompt)) for row in rows]
+    trained = [unframed(frame, words(row.prompt)) for row in rows]
     same = [tuple(words) in whole for words in trained]
     near = [bool(pieces.intersection(_shingles(words))) for words in trained]
     shared = sorted({digest(" ".join(words)) for words, hit in zip(trained, same, strict=True) if hit})
@@ -465,7 +465,13 @@ def words(text: str) -> list[str]:
     return re.findall(r"\w+", text.casefold())
 
 
-def _without(frame: Sequence[str], words: list[str]) -> list[str]:
+def frame_of(suite: Suite) -> list[str]:
+    """Words that all prompts of a suite begin with, which are no evidence of copying."""
+    return words(str(suite.grammar.get("wrap", "")).partition("{text}")[0])
+
+
+def unframed(frame: Sequence[str], words: list[str]) -> list[str]:
+    """The words behind the frame, where they begin with it."""
     return words[len(frame) :] if frame and words[: len(frame)] == list(frame) else words
 
 

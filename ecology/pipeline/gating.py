@@ -43,7 +43,7 @@ from ecology.pipeline.house import House
 from ecology.pipeline.members import Member, submission_of
 from ecology.pipeline.overlaps import Overlaps, files_below
 from ecology.pipeline.places import shared
-from ecology.pipeline.power import refuse_blind, samples_of
+from ecology.pipeline.power import AGAIN, refuse_blind, samples_of
 from ecology.pipeline.revocations import quarantined
 from ecology.pipeline.verdicts import keep_verdict
 from ecology.report.gated import Judged
@@ -360,12 +360,13 @@ def enough(policy: Policy, budget: Budget) -> Budget:
         if rule.id in samples_of(policy, budget) and rule.severity == "deny":
             wanted[rule.id] = max(rule.min_samples, sufficient(rule, policy.decidable or USUAL) or 0)
 
-    def most(split: str, prefix: str = "") -> int:
-        return max((wanted[r.id] for r in policy.rules if r.split == split and r.metric.startswith(prefix)), default=0)
+    def most(split: str, prefix: str = "", suffix: str | tuple[str, ...] = "") -> int:
+        asked = (r for r in policy.rules if r.split == split and r.metric.startswith(prefix))
+        return max((wanted[r.id] for r in asked if r.metric.endswith(suffix)), default=0)
 
     return dataclasses.replace(
         budget,
-        public_items=max(1, most("public"), most("hidden", "robust.")),
+        public_items=max(1, most("public"), most("hidden", "robust."), most("hidden", suffix=AGAIN)),
         hidden_items=max(1, most("hidden")),
         latency_pairs=max(1, most("none", "resource.latency")),
     )

@@ -21,7 +21,6 @@ from ecology.contracts.promotion import Admitted, Rejected
 from ecology.contracts.run import NOT_A_FINALIST, Budget, RaceReport
 from ecology.errors import ConfigError
 from ecology.evaluator.noise import noisy
-from ecology.evaluator.perturb import perturbed, worst_of
 from ecology.evaluator.suites import Row, has_hidden, overlap
 from ecology.evaluator.suites import items as expand
 from ecology.gate import measured, serving
@@ -35,7 +34,7 @@ from ecology.pipeline.corpora import forbidden
 from ecology.pipeline.house import House
 from ecology.pipeline.members import Member
 from ecology.pipeline.race import Lap, Track
-from ecology.pipeline.thorough import contaminated, covered_and_calibrated
+from ecology.pipeline.thorough import contaminated, covered_and_calibrated, steady, told_by_lineage
 from ecology.promotion.fitness import FitnessSpec, TermSpec, rank
 from ecology.telemetry.memory import measure_serving_memory
 
@@ -254,24 +253,26 @@ class Judge:
         found = list(self.asked(member.digest, member.folder, "hidden", lap.asked))
         for suite in self._with("hidden"):
             found += self._compared(member, suite, "hidden", lap.asked.get(suite.id, self.items(suite, "hidden")))
-        if self.budget.thorough:
-            found += self._thorough(member)
-        return (*found, *self._robust(member), self._coverage(member))
+        return (*found, *self._finalist(member), *self._robust(member), self._coverage(member))
 
-    def _thorough(self, member: Member) -> Evidence:
-        """What the full preset adds: signs of contamination, cells of the coverage matrix, calibration."""
+    def _finalist(self, member: Member) -> Evidence:
+        """What the lineage tells of every finalist; and with the full preset what asking again tells."""
 
         def ask(suite: Suite, split: Split, items: Sequence[Item]) -> Scores:
             return self.bench.evaluator.ask(member.digest, member.folder, suite, split, items)
 
         suites = [(suite, self.items(suite, "public"), self.items(suite, "hidden")) for suite in self._with("hidden")]
-        seed = functools.partial(self.house.split_seed, split="twin")
         lineage = {corpus.digest for corpus in member.signed.genome.lineage.corpora} if member.signed else set()
         rows = {digest: rows for digest, rows in self.corpora.items() if digest in lineage}
-        return (
-            *contaminated(member.digest, suites, seed, ask, rows),
-            *covered_and_calibrated(member.digest, suites, ask),
-        )
+        found = list(told_by_lineage(member.digest, suites, rows))
+        if kinds := self.budget.perturbations:
+            noise = functools.partial(self.house.split_seed, split="noise")
+            found += steady(member.digest, suites, kinds, noise, ask)
+        if self.budget.thorough:
+            twin = functools.partial(self.house.split_seed, split="twin")
+            found += contaminated(member.digest, suites, twin, ask)
+            found += covered_and_calibrated(member.digest, suites, ask)
+        return tuple(found)
 
     def _open(self, member: Member, suite: Suite) -> None:
         """Notes that a candidate is shown the hidden items of a suite, within the budget of such looks.
@@ -351,26 +352,7 @@ class Judge:
         exact = scores["exact"]
         source = canonical.digest([item.id for item in asked])
         statistic = Proportion(sum(bool(v) for v in exact.values()), len(exact))
-        found = Measurement("robust.exact", member.digest, statistic, "hidden", source=source)
-        return (found, *self._worst(member, suite, seed))
-
-    def _worst(self, member: Member, suite: Suite, seed: str) -> Evidence:
-        """The same items under every kind of noise that the budget names: worst of k, and spread."""
-        kinds = self.budget.perturbations
-        if not kinds:
-            return ()
-        plain = self.items(suite, "hidden")[: self.budget.public_items]
-        right: dict[str, list[bool]] = {}
-        for kind in kinds:
-            asked = [perturbed(item, kind, seed) for item in plain]
-            exact = self.bench.evaluator.ask(member.digest, member.folder, suite, "hidden", asked)["exact"]
-            right[kind] = [bool(exact[item.id]) for item in asked]
-        steady = worst_of(right)
-        source = canonical.digest([[item.id for item in plain], list(kinds), seed])
-        return (
-            Measurement("robust.worst", member.digest, Proportion(steady.worst, steady.n), "hidden", source=source),
-            Measurement("robust.spread", member.digest, Samples((steady.spread,), "rate"), "hidden", source=source),
-        )
+        return (Measurement("robust.exact", member.digest, statistic, "hidden", source=source),)
 
     def _coverage(self, member: Member) -> Measurement:
         cells: dict[tuple[str, str], int] = {}

@@ -12,6 +12,9 @@ from ecology.kernel.accounting import any_of, false_admission, false_refusal
 from ecology.kernel.sight import USUAL, blind, sight, sufficient
 from ecology.policy.metrics import known_metrics
 
+AGAIN = (".worst", ".twins", ".shuffled")
+"""Scores of hidden items of which as many are asked as there are public ones."""
+
 
 def samples_of(policy: Policy, budget: Budget) -> Mapping[str, int]:
     """Rule id -> samples that a configuration gives it; rules whose power is not known beforehand are left out."""
@@ -21,7 +24,7 @@ def samples_of(policy: Policy, budget: Budget) -> Mapping[str, int]:
     for rule in policy.rules:
         kind = metrics[rule.metric].kind if rule.metric in metrics else "proportion"
         if rule.split != "none" and kind == "proportion":
-            small = rule.metric.startswith("robust.")
+            small = rule.metric.startswith("robust.") or rule.metric.endswith(AGAIN)
             found[rule.id] = budget.public_items if small else given[rule.split]
         elif rule.metric.startswith("resource.latency"):
             found[rule.id] = budget.latency_pairs

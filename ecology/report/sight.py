@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ecology.contracts.evidence import Proportion
 from ecology.contracts.policy import GateVerdict, Policy, Rule
 from ecology.contracts.run import RunReport
 from ecology.kernel.accounting import any_of, false_admission
+from ecology.kernel.differences import independent
 from ecology.kernel.sight import USUAL, sight
 from ecology.report.words import plural, visible
 
@@ -42,6 +44,28 @@ def rule_sights(policy: Policy, verdicts: Sequence[GateVerdict]) -> tuple[str, .
         for rule in policy.rules
         if seen.get(rule.id, 0) >= max(2, rule.min_samples)
     )
+
+
+def contamination(report: RunReport) -> tuple[str, ...]:
+    """Of each finalist that was asked them: public items against twins, with interval, and options turned."""
+    lines = []
+    for one in report.candidates:
+        seen = {(m.metric, m.split): m.statistic for m in one.evidence if m.against == "absolute"}
+        for (metric, _), twins in seen.items():
+            suite, _, score = metric.rpartition(".")
+            rates = (seen.get((f"{suite}.{name}", "public")) for name in ("exact", "correct", "followed"))
+            public = next((rate for rate in rates if isinstance(rate, Proportion)), None)
+            if score != "twins" or not isinstance(twins, Proportion) or public is None:
+                continue
+            low, high = independent(public.k, public.n, twins.k, twins.n, 0.95)
+            turned = seen.get((f"{suite}.shuffled", "hidden"))
+            after = f"; {turned.k} of {turned.n} with the options turned" if isinstance(turned, Proportion) else ""
+            lines.append(
+                f"{visible(one.name)}, {visible(suite)}: {public.k} of {public.n} public items and {twins.k} of "
+                f"{twins.n} twins right, a gap of {public.k / public.n - twins.k / twins.n:+.2f} "
+                f"(90 % interval {low:+.2f} to {high:+.2f}){after}."
+            )
+    return tuple(lines)
 
 
 def confirmation(report: RunReport) -> tuple[str, ...]:
