@@ -245,8 +245,7 @@ class Judge:
 
     def hidden(self, member: Member) -> Evidence:
         """Rung 4: the hidden items, also paired with the incumbent's answers, noise and coverage."""
-        for suite in self._with("hidden"):
-            self._open(member, suite)
+        self._open(member)
         lap = self._raced(member, "hidden")
         if lap.finding:
             return lap.evidence
@@ -274,27 +273,33 @@ class Judge:
             found += covered_and_calibrated(member.digest, suites, ask)
         return tuple(found)
 
-    def _open(self, member: Member, suite: Suite) -> None:
-        """Notes that a candidate is shown the hidden items of a suite, within the budget of such looks.
+    def _open(self, member: Member) -> None:
+        """Notes that a candidate is shown the hidden items, within the budget of such looks.
 
         Raises:
             ConfigError: So many adapters were asked them that their scores have been selected on.
         """
-        opened = {
-            str(event.body.get("subject"))
-            for event in self.house.log.events()
-            if event.kind == "opened"
-            and (event.body.get("suite"), event.body.get("seed")) == (suite.digest, self.house.seed_commitment)
-        }
-        if member.digest not in opened and len(opened) >= self.budget.hidden_queries:
-            raise ConfigError(
-                f"the hidden items of {suite.id} were opened by {len(opened)} adapters, the budget of queries is "
-                f"{self.budget.hidden_queries}",
-                where="evaluator.hidden_queries",
-                todo="renew the secret seed: what so many were judged on has chosen among them",
-            )
-        body = {"suite": suite.digest, "split": "hidden", "seed": self.house.seed_commitment, "subject": member.digest}
-        self.house.record("opened", body)
+        facts = [event.body for event in self.house.log.events() if event.kind == "opened"]
+        for suite in self._with("hidden"):
+            opened = {
+                str(body.get("subject"))
+                for body in facts
+                if (body.get("suite"), body.get("seed")) == (suite.digest, self.house.seed_commitment)
+            }
+            if member.digest not in opened and len(opened - {self.base.digest}) >= self.budget.hidden_queries:
+                raise ConfigError(
+                    f"the hidden items of {suite.id} were opened by {len(opened)} adapters, the budget of queries is "
+                    f"{self.budget.hidden_queries}",
+                    where="evaluator.hidden_queries",
+                    todo="renew the secret seed: what so many were judged on has chosen among them",
+                )
+        self._opened(member.digest)
+
+    def _opened(self, subject: Digest) -> None:
+        """Every opening is a fact, that for the comparison table as well."""
+        for suite in self._with("hidden"):
+            body = {"suite": suite.digest, "split": "hidden", "seed": self.house.seed_commitment, "subject": subject}
+            self.house.record("opened", body)
 
     def resources(self, member: Member) -> Evidence:
         """Rung 5: latency in turn with base and incumbent, memory in a fresh process, size."""
@@ -335,11 +340,14 @@ class Judge:
 
     def references(self, judged: Sequence[Judged]) -> tuple[Evidence, Mapping[Digest, Evidence]]:
         """The base's hidden scores, and those of the finalists' parents: for the comparison table, seen by no rule."""
+        self._opened(self.base.digest)
         base = self.asked(self.base.digest, self.base.folder, "hidden")
         finalists = [one for one in judged if any(m.split == "hidden" for m in one.evidence)]
         parents = {p for one in finalists if one.member.signed for p in one.member.signed.genome.lineage.parents}
         done = {one.digest for one in finalists}
         wanted = [one for one in judged if one.digest in parents - done]
+        for one in wanted:
+            self._opened(one.digest)
         return base, {one.digest: self.asked(one.digest, one.member.folder, "hidden") for one in wanted}
 
     def _robust(self, member: Member) -> Evidence:

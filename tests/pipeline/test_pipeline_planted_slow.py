@@ -96,7 +96,9 @@ class Plant:
     def __init__(self, home: Path) -> None:
         self.house = House(home, SystemClock(), SilentProgress())
         self.bench = Bench(
-            ensure(preset("smollm2-135m"), home, SilentProgress()), BackendSettings("transformers", 2, 64), self.house
+            ensure(preset("smollm2-135m"), home, SilentProgress()),
+            BackendSettings(kind="transformers", threads=2, batch_size=64),
+            self.house,
         )
         self.corpora: dict[Any, tuple[Row, ...]] = {}
 
