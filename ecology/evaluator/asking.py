@@ -32,7 +32,7 @@ from ecology.contracts.identity import Digest, Json
 from ecology.contracts.ports import ModelEngine, Progress, Step
 from ecology.errors import ConfigError, IntegrityError, MalformedArtifact
 from ecology.evaluator.cache import ResultCache
-from ecology.evaluator.lmeval import TokenEngine, load_task_suite, run_tasks
+from ecology.evaluator.lmeval import TokenEngine, prove_task, run_suite
 from ecology.evaluator.suites import BY_LIKELIHOOD
 from ecology.kernel.canonical import digest
 from ecology.store.adapters import describe
@@ -70,8 +70,7 @@ class Evaluator:
             folder: The artifact's folder; None for the bare base.
             suite: Where the items are from; says how they are asked and scored.
             split: For the restricted record.
-            items: What to ask; for an ``lm_eval`` suite the task's own documents are asked, as many as there are items,
-                or all where there are none.
+            items: What to ask; for an ``lm_eval`` suite the task's own documents are asked, as many as the suite says.
 
         Raises:
             IntegrityError: The folder does not hold the subject's bytes, or the base has changed.
@@ -79,7 +78,7 @@ class Evaluator:
             BackendError: The engine failed.
         """
         if suite.kind == "lm_eval":
-            return self._ask_task(subject, folder, suite, len(items) or None)
+            return self._ask_task(subject, folder, suite)
         answers = self._answers(subject, folder, suite, split, items)
         scores: dict[str, dict[str, bool | float]] = {}
         for item, answer in zip(items, answers, strict=True):
@@ -160,10 +159,10 @@ class Evaluator:
             "engine": self._engine.fingerprint,
         }
 
-    def _ask_task(self, subject: Digest, folder: Path | None, suite: Suite, limit: int | None) -> Scores:
+    def _ask_task(self, subject: Digest, folder: Path | None, suite: Suite) -> Scores:
         if not isinstance(self._engine, TokenEngine):
             raise ConfigError("this engine has no tokens to offer to lm-eval", where=suite.id)
-        key = digest(self._who(subject, folder) | {"task": suite.digest, "limit": limit or 0})
+        key = digest(self._who(subject, folder) | {"task": suite.digest})
         known = self._cache.get([key])
         if key not in known:
             self._engine.prove_base()
@@ -172,22 +171,14 @@ class Evaluator:
 
             tokens = RememberedTokens(self._engine, self._cache, self._who(subject, folder))
             with self._engine.attach(folder):
-                (found,) = run_tasks(
-                    tokens, Path(suite.grammar["folder"]), [suite.grammar["task"]], limit, self._progress
-                )
-            _prove_task(suite)
+                found = run_suite(tokens, suite, self._progress)
+            prove_task(suite)
             known = {key: {name: dict(values) for name, values in found.scores.items()}}
             self._cache.put(known)
         return {
             name: {place: bool(value) if name in RIGHT_OR_WRONG else float(value) for place, value in values.items()}
             for name, values in known[key].items()
         }
-
-
-def _prove_task(suite: Suite) -> None:
-    """That the task which lm-eval has just read from its files is the one that was planned."""
-    if load_task_suite(Path(suite.grammar["folder"])).digest != suite.digest:
-        raise ConfigError("the task changed after the run was planned", where=suite.id, todo="start the run again")
 
 
 def _prove_folder(folder: Path | None, subject: Digest) -> None:
