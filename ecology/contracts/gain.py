@@ -13,6 +13,8 @@ from typing import Literal
 from ecology.contracts.evidence import Paired
 from ecology.contracts.identity import Digest
 
+CLAIM_METRIC = "claim.missed"
+"""What a policy may demand of an adapter that something is claimed of: 0 criteria missed, and none open."""
 Standing = Literal["supported", "not supported", "inconclusive"]
 State = Literal["met", "missed", "open"]
 """``open``: not measured, or neither shown nor excluded by what was."""

@@ -139,7 +139,7 @@ def _seeds(evidence: GainEvidence, demand: GainDemand) -> Criterion:
     unmeasured = sorted({name for seed in evidence.seeds for name in OTHERS if getattr(seed, name) is None})
     wrong = []
     if len(evidence.planned) < demand.seeds:
-        wrong.append(f"{len(evidence.planned)} seeds were planned, {demand.seeds} are needed")
+        wrong.append(f"{len(evidence.planned)} planned, {demand.seeds} are needed")
     wrong += [f"missing: seed {', '.join(map(str, missing))}"] if missing else []
     wrong += [f"not planned: seed {', '.join(map(str, strange))}"] if strange else []
     wrong += [f"fewer than {evidence.items} items: seed {', '.join(map(str, thin))}"] if thin else []
@@ -248,10 +248,10 @@ def _line(evidence: GainEvidence, standing: Standing, kind: Kind, criteria: Sequ
         told.append(f"{_points(prompt[0])} over a better prompt")
     if control is not None:
         told.append(f"shuffled rewards {_points(control[0])} {_span(control)}")
-    for state in ("missed", "open"):
-        named = [f"{c.id} ({c.reason})" for c in criteria if c.state == state]
-        if named:
-            told.append(f"{state}: {', '.join(named)}")
+    missed = [f"{c.id} ({c.reason})" for c in criteria if c.state == "missed"]
+    unsure = [f"{c.id} ({c.reason})" if c.id == "seeds" else c.id for c in criteria if c.state == "open"]
+    told += [f"missed: {', '.join(missed)}"] if missed else []
+    told += [f"open: {', '.join(unsure)}"] if unsure else []
     return "; ".join(told)
 
 

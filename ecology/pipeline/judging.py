@@ -75,6 +75,8 @@ class Judge:
     decided_at: str
     standing: tuple[Finding, ...] = ()
     """What the policy's own standing contributes to every verdict."""
+    claimed: Mapping[Digest, Evidence] = dataclasses.field(default_factory=dict)
+    """What claims of learning say of the adapters that they are about."""
 
     @functools.cached_property
     def track(self) -> Track | None:
@@ -200,7 +202,8 @@ class Judge:
     def static(self, member: Member) -> Evidence:
         """Rung 1: no model."""
         evidence = static_evidence(member.submission, self.context)
-        return (*evidence, *retained_evidence(member.submission, self.context))
+        claimed = self.claimed.get(member.digest, ())
+        return (*evidence, *retained_evidence(member.submission, self.context), *claimed)
 
     def liveness(self, member: Member) -> Evidence:
         """Rung 2: does it apply, exactly, and leave the base alone?"""

@@ -27,7 +27,9 @@ from ecology.pipeline.bench import base_spec
 from ecology.pipeline.places import subject
 from ecology.pipeline.power import refuse_blind
 from ecology.pipeline.settings import (
+    CLAIM_SUITES,
     BreederSettings,
+    ClaimSettings,
     FounderSettings,
     GateSettings,
     PopulationSettings,
@@ -65,7 +67,7 @@ def load_suites(settings: Settings) -> Mapping[str, Suite]:
     Raises:
         ConfigError: One is missing or malformed.
     """
-    suites = [_suite(name) for name in settings.evaluator.suites]
+    suites = [named_suite(name) for name in settings.evaluator.suites]
     return {suite.id: suite for suite in suites}
 
 
@@ -82,7 +84,12 @@ def planned_suites(settings: Settings, plan: RunPlan) -> Mapping[str, Suite]:
     return found
 
 
-def _suite(name: str) -> Suite:
+def named_suite(name: str) -> Suite:
+    """One suite, by the name of a shipped one or by path.
+
+    Raises:
+        ConfigError: It is missing or malformed.
+    """
     path = subject(name, "suites").resolve()
     file = path / "suite.yaml" if path.is_dir() else path
     seen = file.stat() if file.exists() else None
@@ -113,7 +120,7 @@ def mistakes(plain: Mapping[str, Json]) -> tuple[str, ...]:
     if "gate" in groups:
         problems += _told(lambda: load_gate_policy(groups["gate"]))
     if evaluator is not None:
-        problems += _told(*(functools.partial(_suite, name) for name in evaluator.suites))
+        problems += _told(*(functools.partial(named_suite, name) for name in evaluator.suites))
         problems += [] if evaluator.suites else ["evaluator.suites: there is nothing to ask"]
         problems += _told(lambda: load_traffic(subject(evaluator.traffic, "suites")))
     if "fitness" in groups:
@@ -122,9 +129,29 @@ def mistakes(plain: Mapping[str, Json]) -> tuple[str, ...]:
         problems += _told(lambda: canary_plan(groups["canary"]))
     if "base" in groups:
         problems += _told(lambda: base_spec(groups["base"]))
+    if groups.get("claims") and population is not None and breeders is not None:
+        problems += _claims(groups["claims"], population, breeders)
     if "signer" in groups and groups["signer"].key is not None:
         problems += _told(lambda: LocalSigner.from_file(Path(groups["signer"].key).expanduser()))
     return tuple(dict.fromkeys(problems))
+
+
+def _claims(
+    claims: Mapping[str, ClaimSettings], population: PopulationSettings, breeders: Mapping[str, BreederSettings]
+) -> list[str]:
+    """Claims about somebody who is not in the run, or on suites that are not there."""
+    known = {*population.founders, *(child.name for child in _children(population, breeders, 0, []))}
+    problems = []
+    for name, claim in claims.items():
+        for key in ("adapters", "controls"):
+            problems += [
+                f"claims.{name}.{key}: nobody is called {one!r}{compose.nearest(one, known)}"
+                for one in getattr(claim, key)
+                if one not in known
+            ]
+        suites = {getattr(claim, key) for key in CLAIM_SUITES}
+        problems += _told(*(functools.partial(named_suite, suite) for suite in sorted(suites)))
+    return problems
 
 
 def _told(*checks: Callable[[], object]) -> list[str]:
@@ -165,6 +192,9 @@ def make_plan(settings: Settings, config: Mapping[str, Json]) -> RunPlan:
         "suites": suites,
         "traffic": load_traffic(subject(settings.evaluator.traffic, "suites")).digest,
     }
+    if settings.claims:
+        asked = sorted({getattr(c, k) for c in settings.claims.values() for k in CLAIM_SUITES})
+        content["claim_suites"] = {name: named_suite(name).digest for name in asked}
     return RunPlan(
         name=settings.name,
         seed=settings.seed,

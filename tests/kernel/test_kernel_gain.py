@@ -84,7 +84,7 @@ def test_each_criterion_can_sink_a_claim_by_itself(change: dict[str, Any], crite
     claim = decide(evidence(*(seed(number, **change) for number in (1, 2, 3))))
     assert claim.standing == expected
     assert state(claim, criterion) == ("missed" if expected == "not supported" else "open")
-    assert f"{criterion} (" in claim.line
+    assert criterion in claim.line
 
 
 def test_one_seed_is_inconclusive_however_good() -> None:
