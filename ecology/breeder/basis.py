@@ -57,9 +57,7 @@ def leading(weight: torch.Tensor, rank: int) -> Leading:
     return Leading((U * signs).contiguous(), S.contiguous(), (V * signs[:, None]).contiguous())
 
 
-def bases(
-    modules: Mapping[str, Any], rank: int, base_weights: Digest, cache: Path | None
-) -> Mapping[str, Leading]:
+def bases(modules: Mapping[str, Any], rank: int, base_weights: Digest, cache: Path | None) -> Mapping[str, Leading]:
     """The leading singular vectors of linear modules, by name.
 
     Args:
@@ -91,6 +89,4 @@ def bases(
         cache.mkdir(parents=True, exist_ok=True)
         write_atomic(file, data)
         write_atomic(note, digest_bytes(data).encode())
-    return {
-        name: Leading(found[f"{name}.U"], found[f"{name}.S"], found[f"{name}.V"]).cut(rank) for name in modules
-    }
+    return {name: Leading(found[f"{name}.U"], found[f"{name}.S"], found[f"{name}.V"]).cut(rank) for name in modules}

@@ -120,6 +120,7 @@ def finetune(
     capabilities: Sequence[str],
     progress: Progress,
     name: str = "founder",
+    keep: Path | None = None,
 ) -> Bred:
     """Trains one adapter on the engine's base.
 
@@ -135,12 +136,14 @@ def finetune(
         capabilities: What it is trained for.
         progress: Told about steps.
         name: For people.
+        keep: Nothing outlives this training but the adapter.
 
     Raises:
         ConfigError: No rows, a row too long, or no module matches.
         IntegrityError: The base is not the base afterwards.
         BackendError: An adapter is attached.
     """
+    del keep
     if not rows:
         raise ConfigError("there is nothing to train on", where=corpus.id)
     from ecology.breeder.training import Trainer, tokenise  # noqa: PLC0415  (torch and PEFT)
