@@ -189,6 +189,7 @@ def wrap(model: Any, kind: str, options: Any, *, base_weights: Digest, cache: Pa
             peft = get_peft_model(model, config)
         if kind == "lora_xs":
             _use(modules, model, given)
+        peft.to(next(model.parameters()).device)  # PEFT makes some of what it adds on the CPU
     return Adapted(model, peft, kind, options, names)
 
 
