@@ -24,6 +24,8 @@ class FounderPlan:
     capabilities: tuple[str, ...]
     breeds: bool
     """Whether it may be a parent; an outsider is only judged."""
+    base: str = dataclasses.field(default="", metadata=OPTIONAL)
+    """Preset of another base than the run's, on which it is trained to teach; empty for the run's own."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

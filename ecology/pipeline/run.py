@@ -162,7 +162,7 @@ def judge_of(
     return Judge(
         policy=plan.policy,
         budget=plan.budget,
-        corpora=corpora_of(plan),
+        corpora=corpora_of(plan, house),
         house=house,
         bench=bench,
         suites=planned_suites(settings, plan),

@@ -25,6 +25,8 @@ class FounderSettings:
     options: Mapping[str, Any]
     capabilities: tuple[str, ...] = ()
     breeds: bool = True
+    base: str = ""
+    """Preset of ``conf/base`` of another family: it is trained there, and can only teach; empty is the run's own."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
