@@ -128,7 +128,8 @@ def test_a_child_of_two_families_knows_what_both_knew(
     assert [json.loads(line)["prompt"] for line in data.splitlines()] == [prompt for prompt, *_ in ROWS]
     assert lineage.learned is not None
     right = lineage.learned["teachers_right"]
-    assert right["near"] >= 0.5 and right["far"] >= 0.25
+    assert right["near"] >= 0.5
+    assert right["far"] >= 0.25
     with engines["toy"].attach(bred.folder):
         replies = engines["toy"].generate([row[0] for row in ROWS], 5)
     assert sum(reply == row[1] for reply, row in zip(replies, ROWS, strict=True)) >= 3
