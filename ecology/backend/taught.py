@@ -27,7 +27,7 @@ CHAT_TEMPLATE = (
     "{{ '<|begin|>' + message['role'] + ': ' + message['content'] + '<|end|>' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|begin|>assistant: ' }}{% endif %}"
 )
-BATCH = 16
+BATCH = 8
 LEARNING_RATE = 5e-3
 
 _THINGS = ("sky", "grass", "snow", "coal", "a lemon", "a rose", "the sea", "honey")

@@ -36,6 +36,9 @@ def test_nothing_of_it_fits_the_toy(base: BaseModel, tmp_path: Path) -> None:
     assert all(base.tensor_schema[name] != toy.tensor_schema[name] for name in shared)
 
 
-def test_it_is_the_same_again(base: BaseModel, tmp_path: Path) -> None:
-    again = ensure(Taught(name="taught"), tmp_path, SilentProgress())
-    assert again.identity == base.identity
+def test_it_is_the_same_again(tmp_path: Path) -> None:
+    one, two = (ensure(Taught(name="taught", steps=3), tmp_path / name, SilentProgress()) for name in ("a", "b"))
+    assert one.identity == two.identity
+    other = ensure(Taught(name="taught", steps=3, seed=1), tmp_path / "c", SilentProgress())
+    assert other.identity.base_weights != one.identity.base_weights
+    assert other.identity.tokenizer == one.identity.tokenizer

@@ -208,6 +208,7 @@ def wide(engines: dict[str, TransformersEngine], tmp_path_factory: pytest.TempPa
     return founder(engines["wide"], NEAR, ROWS, tmp_path_factory.mktemp("wide") / "wide", "wide")
 
 
+@pytest.mark.slow
 def test_on_policy_moves_the_student_towards_the_teacher(
     teach: Teach, wide: Teacher, engines: dict[str, TransformersEngine]
 ) -> None:

@@ -11,11 +11,17 @@ from typing import Any
 
 import pytest
 
+from ecology.errors import IncompatibleParents
+from ecology.pipeline.breeding import breed_folders, told
+from ecology.pipeline.house import open_house
+from ecology.report.claims import claim_problems
+from ecology.report.json_report import parse_report
+
 TIMEOUT_S = 300
 QUICK = (
-    "population.founders.near.options.epochs=12",
-    "population.founders.far.options.epochs=12",
-    "breeder.distill.options.epochs=12",
+    "population.founders.near.options.epochs=6",
+    "population.founders.far.options.epochs=6",
+    "breeder.distill.options.epochs=6",
     "breeder.recover.options.epochs=1",
     "evaluator.finalists=1",
     "evaluator.latency_pairs=2",
@@ -118,9 +124,6 @@ def test_one_seed_without_a_control_is_inconclusive(ran: Ran) -> None:
 
 
 def test_a_claim_that_was_written_better_is_noticed(ran: Ran, tmp_path: Path) -> None:
-    from ecology.report.claims import claim_problems
-    from ecology.report.json_report import parse_report
-
     data = (ran.folder / "report.json").read_bytes()
     assert list(claim_problems(parse_report(data))) == []
     standing = ran.report["claims"][0]["standing"]
@@ -129,25 +132,23 @@ def test_a_claim_that_was_written_better_is_noticed(ran: Ran, tmp_path: Path) ->
 
 
 def test_breed_refuses_two_families_and_the_way_that_it_points_to_works(ran: Ran, tmp_path: Path) -> None:
-    parents = [str(ran.stored(name)) for name in ("near", "far")]
-    refused = ecology(ran.home, tmp_path, "breed", "linear", *parents, "--base", "toy", "--out", "sum")
-    assert refused.returncode == 2
-    assert "ecology breed distill" in refused.stderr
-    taught = ecology(
-        ran.home, tmp_path, "breed", "distill", *parents, "--base", "toy", "--out", "child",
-        "corpus=smalltalk", "epochs=2", "rank=2", "layers=0", "max_new_tokens=24",
-    )  # fmt: skip
-    assert taught.returncode == 0, taught.stderr
-    assert "teachers_right" in taught.stdout
+    house = open_house(str(ran.home), quiet=True)
+    parents = [ran.stored(name) for name in ("near", "far")]
+    with pytest.raises(IncompatibleParents) as refused:
+        breed_folders("linear", parents, [], out=tmp_path / "sum", base="toy", seed=0, house=house)
+    assert "ecology breed distill" in refused.value.todo
+    given = ["corpus=smalltalk", "epochs=2", "rank=2", "layers=0", "max_new_tokens=24"]
+    child = tmp_path / "child"
+    taught = breed_folders("distill", parents, given, out=child, base="toy", seed=0, house=house)
+    assert any("teachers_right" in line for line in told(taught, "distill"))
     judged = ecology(
         ran.home, tmp_path, "gate", "child", "--base", "toy", "--policy", "toy", "--static", "--format", "json"
     )
     (one,) = json.loads(judged.stdout)
     static = {f["rule"]: f["outcome"] for f in one["verdict"]["findings"] if f["rule"].startswith("STA")}
     assert {rule for rule, outcome in static.items() if outcome != "pass"} == {"STA-007"}, static
-    back = ecology(
-        ran.home, tmp_path, "breed", "recover", "child", "--base", "toy", "--out", "back", "epochs=1",
-        "max_new_tokens=24",
-    )  # fmt: skip
-    assert back.returncode == 0, back.stderr
-    assert ecology(ran.home, tmp_path, "breed", "recover", "child", "--base", "taught", "--out", "x").returncode == 2
+    given = ["epochs=1", "max_new_tokens=24"]
+    back = breed_folders("recover", [child], given, out=tmp_path / "back", base="toy", seed=0, house=house)
+    assert back.genome.lineage.parents == (taught.artifact.digest,)
+    with pytest.raises(IncompatibleParents, match="another base"):
+        breed_folders("recover", [child], given, out=tmp_path / "no", base="taught", seed=0, house=house)
