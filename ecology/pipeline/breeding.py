@@ -15,9 +15,8 @@ from pathlib import Path
 import yaml
 
 from ecology.breeder.breed import Bred, Parent, breed
-from ecology.breeder.operators import find
 from ecology.breeder.replay import Replay, replay
-from ecology.breeder.schooling import SCHOOLS
+from ecology.breeder.schooling import SCHOOLS, breeder_of
 from ecology.contracts.artifact import CLAIMS_FILE
 from ecology.contracts.genome import Genome
 from ecology.contracts.identity import Digest, Json
@@ -156,7 +155,7 @@ def _bred(
     policy: str | None,
 ) -> Bred:
     school = SCHOOLS.get(operator)
-    options = compose.options((school or find(operator)).options, _parse(given), operator)
+    options = compose.options(breeder_of(operator).options, _parse(given), operator)
     identity = known_base(base, house).identity
     parents = []
     for folder in folders:

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ecology.breeder.finetune import FinetuneOptions
-from ecology.breeder.operators import find
-from ecology.breeder.schooling import SCHOOLS
+from ecology.breeder.schooling import SCHOOLS, breeder_of
 from ecology.contracts.evidence import Suite
 from ecology.contracts.identity import Json
 from ecology.contracts.policy import Policy
@@ -277,7 +276,7 @@ def _child(
 ) -> ChildPlan:
     """One child; ``breeding`` says of each founder that breeds whether it is of another base."""
     school = SCHOOLS.get(breeder.kind)
-    operator = school or find(breeder.kind)
+    operator = breeder_of(breeder.kind)
     merged = {**breeder.options, **variant}
     meets = school is not None and not school.same_base
     parents = breeder.parents or tuple(one for one, foreign in breeding.items() if meets or not foreign)
