@@ -31,7 +31,7 @@ from ecology.contracts.identity import Digest, Json
 from ecology.contracts.ports import ModelEngine, Progress, Step
 from ecology.errors import ConfigError, IntegrityError, MalformedArtifact
 from ecology.evaluator.cache import ResultCache
-from ecology.evaluator.lmeval import TokenEngine, run_tasks
+from ecology.evaluator.lmeval import TokenEngine, load_task_suite, run_tasks
 from ecology.evaluator.suites import BY_LIKELIHOOD
 from ecology.kernel.canonical import digest
 from ecology.store.adapters import describe
@@ -170,12 +170,19 @@ class Evaluator:
                 (found,) = run_tasks(
                     tokens, Path(suite.grammar["folder"]), [suite.grammar["task"]], limit, self._progress
                 )
+            _prove_task(suite)
             known = {key: {name: dict(values) for name, values in found.scores.items()}}
             self._cache.put(known)
         return {
             name: {place: bool(value) if name in RIGHT_OR_WRONG else float(value) for place, value in values.items()}
             for name, values in known[key].items()
         }
+
+
+def _prove_task(suite: Suite) -> None:
+    """That the task which lm-eval has just read from its files is the one that was planned."""
+    if load_task_suite(Path(suite.grammar["folder"])).digest != suite.digest:
+        raise ConfigError("the task changed after the run was planned", where=suite.id, todo="start the run again")
 
 
 def _prove_folder(folder: Path | None, subject: Digest) -> None:

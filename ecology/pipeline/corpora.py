@@ -12,6 +12,7 @@ import yaml
 from ecology.contracts.artifact import Corpus
 from ecology.contracts.identity import Digest
 from ecology.contracts.run import FounderPlan, RunPlan
+from ecology.errors import ConfigError
 from ecology.evaluator.suites import Row, load_corpus
 from ecology.kernel.leakage import forbidden_ngrams, leaks
 from ecology.pipeline.house import House
@@ -34,7 +35,11 @@ def corpus_of(founder: FounderPlan) -> tuple[Corpus, tuple[Row, ...]]:
     Raises:
         ConfigError: The corpus is missing, malformed, or not the one that was planned.
     """
-    return load_corpus(subject(str(founder.options["corpus"]), "corpora"))
+    name = str(founder.options["corpus"])
+    corpus, rows = load_corpus(subject(name, "corpora"))
+    if corpus.digest != founder.options["corpus_digest"]:
+        raise ConfigError("it changed after the run was planned", where=f"corpus {name}", todo="start the run again")
+    return corpus, rows
 
 
 def marked(corpus: Corpus, rows: Sequence[Row], canaries: Sequence[str]) -> tuple[Corpus, tuple[str, ...]]:

@@ -37,6 +37,7 @@ STATIC: Mapping[str, str] = {
     "static.taint": "corpora in the lineage that must not be trained on, or under a licence that is not listed",
     "static.overlap": "corpora in the lineage that share prompts with the suites",
     "static.limits": "sizes, ranks, scales and norms that are out of bounds",
+    "static.anomaly": "statistics of the spectra that are unlike those of the adapters bred on this base",
 }
 """Answered without a model, each a count of violations."""
 

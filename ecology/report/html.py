@@ -51,6 +51,7 @@ CONTENTS = (
     ("ranking", "Ranking"),
     ("canary", "Canary"),
     ("rules", "Rule by rule"),
+    ("revoked", "Revoked"),
     ("policy", "Policy"),
     ("limits", "Not measured"),
     ("verify", "Verify"),

@@ -149,8 +149,7 @@ def controls(policy: Policy) -> tuple[tuple[str, tuple[tuple[str, str], ...]], .
     groups = []
     for framework, found in by_framework(policy.rules).items():
         lines = tuple(
-            (f"{c.id} {c.title}{'' if c.checked else ' (wording not checked against the source)'}", ", ".join(rules))
-            for c, rules in found.items()
+            (f"{c.id} {c.title}{f' ({c.remark})' if c.remark else ''}", ", ".join(rules)) for c, rules in found.items()
         )
         groups.append((f"{framework.title}, {framework.edition}", lines))
     return tuple(groups)

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ecology.errors import BackendError, MalformedArtifact
+from ecology.errors import BackendError, MalformedArtifact, UnsupportedAdapter
 from ecology.runtime.kernels import FrozenProduct
 from ecology.store.adapters import read_adapter
 
@@ -48,18 +48,34 @@ def read_deltas(model: Any, folder: Path) -> Mapping[str, Delta]:
     """The adapter's changes by module name, each fitted to its layer.
 
     Raises:
-        MalformedArtifact: A module is not in the base, is no linear layer, has another shape or shares its weight.
+        UnsupportedAdapter: A module is an embedding, a convolution or something else that is no linear layer.
+        MalformedArtifact: A module is not in the base, has another shape or shares its weight.
     """
+    read = read_adapter(folder)
+    if read.layouts:
+        name, layout = next(iter(read.layouts.items()))
+        raise UnsupportedAdapter(
+            f"it changes {'an embedding' if layout.kind == 'embedding' else 'a convolution'}",
+            field="target_modules",
+            where=f"{folder.name}: {name}",
+            todo="this engine adds to linear layers alone; serve it with one that adds to the others, or train it "
+            "without them among the targets",
+        )
     layers = dict(model.named_modules())
     shared = _shared_weights(model)
     deltas = {}
-    for name, factors in read_adapter(folder).modules.items():
+    for name, factors in read.modules.items():
         layer = layers.get(name)
         where, todo = f"{folder.name}: {name}", "train the adapter on this base"
         if layer is None:
             raise MalformedArtifact("the base has no such module", where=where, todo=todo)
         if not isinstance(layer, torch.nn.Linear):
-            raise MalformedArtifact(f"it is a {type(layer).__name__}, not a linear layer", where=where, todo=todo)
+            raise UnsupportedAdapter(
+                f"it is a {type(layer).__name__}, not a linear layer",
+                field="target_modules",
+                where=where,
+                todo="this engine adds to linear layers alone, and Transformers' Conv1D keeps its weight turned",
+            )
         if id(layer.weight) in shared:
             raise MalformedArtifact("its weight is shared with another module, which would change too", where=where)
         found = (factors.B.shape[0], factors.A.shape[1])

@@ -135,7 +135,7 @@ def test_a_suites_digest_covers_task_and_data(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "reason"),
     [
-        ("doc_to_text: ", "process_docs: !function evil.py\ndoc_to_text: ", "not plain YAML"),
+        ("doc_to_text: ", "process_docs: !function evil.py\ndoc_to_text: ", "the tag .!function. is not read"),
         ("{{question}}", "{{question.__class__}}", "can run code"),
         ("{metric: acc}", "{metric: acc, hf_evaluate: true}", "can run code"),
         ("{data_files", "{trust_remote_code: true, data_files", "can run code"),

@@ -115,7 +115,7 @@ def test_the_bases_own_tokenizer_may_stand_beside_an_adapter(
     tmp_path: Path, house: House, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Of the toy base, which is built here; its files have digests of their own."""
-    from ecology.pipeline.gating import tokenizer_files
+    from ecology.pipeline.bench import tokenizer_files
 
     base, folder = tmp_path / "base", tmp_path / "adapter"
     base.mkdir()
@@ -125,6 +125,7 @@ def test_the_bases_own_tokenizer_may_stand_beside_an_adapter(
     (folder / "tokenizer.json").write_bytes(b"other")
     (folder / "modeling.py").write_bytes(b"")
     assert set(tokenizer_files(base, folder)) == {"tokenizer.json"}
+    assert set(tokenizer_files(base)) == {"tokenizer.json"}
 
 
 def test_overlaps_are_computed_once_and_a_changed_note_is_not_believed(

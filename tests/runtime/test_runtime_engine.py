@@ -11,11 +11,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ecology.backend.bases import BaseModel, Folder, ensure
-from ecology.errors import BackendError, ConfigError, IntegrityError, MalformedArtifact
+from ecology.errors import BackendError, ConfigError, IntegrityError, MalformedArtifact, UnsupportedAdapter
 from ecology.runtime.attachment import Switch, read_deltas, unmerged
 from ecology.runtime.engine import TransformersEngine
 from ecology.runtime.workers import side_by_side
 from ecology.store.adapters import write_adapter
+from ecology.store.layouts import Layout
 from ecology.telemetry.memory import measure_serving_memory
 from ecology.telemetry.progress import SilentProgress
 from ecology.testing.toys import toy_adapter
@@ -47,6 +48,29 @@ def test_a_key_that_does_not_fit_is_refused(
         pass
     assert reason in engine.liveness(folder, PROMPTS)[0]
     engine.prove_base()
+
+
+@pytest.mark.parametrize(
+    ("layout", "reason"),
+    [
+        (Layout("embedding"), "it changes an embedding"),
+        (Layout("conv", (2, 2)), "it changes a convolution"),
+        (Layout(), "it is a Conv1D, not a linear layer"),
+    ],
+)
+def test_what_is_no_linear_layer_is_refused_with_a_reason_before_anything_is_attached(
+    layout: Layout, reason: str, base: BaseModel, folder: Path
+) -> None:
+    from transformers.pytorch_utils import Conv1D
+
+    model = torch.nn.ModuleDict({"wte": Conv1D(8, 8)})
+    factors = {"wte": (np.ones((8, 1)), np.ones((1, 8)))}
+    write_adapter(folder, factors, "toy", base.identity.base_weights, layouts={"wte": layout})
+    with pytest.raises(UnsupportedAdapter, match=reason) as caught:
+        read_deltas(model, folder)
+    assert caught.value.field == "target_modules"
+    assert caught.value.where == f"{folder.name}: wte"
+    assert "linear layers alone" in caught.value.todo
 
 
 def test_merged_is_the_weight_plus_the_delta(engine: TransformersEngine, base: BaseModel, folder: Path) -> None:
