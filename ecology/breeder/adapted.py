@@ -38,6 +38,7 @@ from ecology.breeder.parametrisation import (
 )
 from ecology.contracts.identity import Digest
 from ecology.errors import ConfigError, UnsupportedAdapter
+from ecology.runtime.kernels import forget_gradients
 from ecology.store.layouts import LINEAR
 from ecology.store.tinylora import Basis, TinyLora
 
@@ -95,6 +96,7 @@ class Adapted:
     def unwrap(self) -> None:
         """Takes the adapter out: the model is the base again."""
         self.model = self.peft.unload()
+        forget_gradients(self.model)
         for mark in ("peft_config", "_hf_peft_config_loaded"):
             self.model.__dict__.pop(mark, None)
         self.model.eval().requires_grad_(False)

@@ -1,8 +1,9 @@
 """Asks a candidate the items of a suite and scores its answers.
 
 1. What was asked before, of the same bytes in the same way, comes from the cache of answers.
-2. For the rest the base is proven unchanged, the folder is shown to hold the bytes that its digest names, the adapter
-   is attached, and the items are asked in slices; each slice is kept before the next begins.
+2. For the rest the folder is shown to hold the bytes that its digest names, the adapter is attached, and the items are
+   asked in slices; each slice is kept before the next begins. Before the first of a suite the base is proven unchanged;
+   a race, which asks a few items at a time, does not pay for that each time.
 3. Answers are scored by the verifiers: pure functions, so a score needs no model and no cache.
 
 Scores by kind of suite, each item id -> value:
@@ -59,6 +60,7 @@ class Evaluator:
         self._cache = cache
         self._progress = progress
         self._restricted: dict[tuple[str, str, str, str], Mapping[str, Json]] = {}
+        self._proven: tuple[tuple[str, str], set[str]] = ("", ""), set()
 
     def ask(self, subject: Digest, folder: Path | None, suite: Suite, split: Split, items: Sequence[Item]) -> Scores:
         """Scores of one candidate on these items.
@@ -115,7 +117,7 @@ class Evaluator:
         known = dict(self._cache.get(keys))
         missing = list({key: item for key, item in zip(keys, items, strict=True) if key not in known}.items())
         if missing:
-            self._engine.prove_base()
+            self._prove((suite.digest, split), subject)
             _prove_folder(folder, subject)
             label = f"ask {subject.removeprefix('sha256:')[:8]}: {suite.id}, {split}"
             with self._engine.attach(folder), self._progress.track(label, len(missing), "items") as bar:
@@ -126,6 +128,16 @@ class Evaluator:
                     self._cache.put(fresh)
                     known.update(fresh)
         return [known[key] for key in keys]
+
+    def _prove(self, items: tuple[str, str], subject: str) -> None:
+        """The base is what it was, as of the first items of this kind that this subject is asked."""
+        kind, subjects = self._proven
+        if kind != items:
+            subjects = set()
+            self._proven = items, subjects
+        if subject not in subjects:
+            self._engine.prove_base()
+            subjects.add(subject)
 
     def _ask_engine(self, suite: Suite, items: Sequence[Item], bar: Step) -> Sequence[Json]:
         prompts = [item.prompt for item in items]

@@ -37,7 +37,8 @@ from ecology.errors import ConfigError
 from ecology.kernel.canonical import digest, digest_bytes
 
 if TYPE_CHECKING:  # torch, which a suite that is only read does not need
-    from ecology.runtime.scoring import Question, Score
+    from ecology.runtime.packing import Question
+    from ecology.runtime.scoring import Score
 
 MAX_NEW_TOKENS = 256
 """Of a task that names none."""

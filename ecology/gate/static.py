@@ -43,6 +43,7 @@ from ecology.gate.provenance import Vouched, vouched_for
 from ecology.gate.tensors import Implied
 from ecology.gate.violation import Violation, show
 from ecology.gate.weights import Weighed, weigh
+from ecology.kernel.leakage import leaks
 from ecology.store.files import parse_json
 from ecology.store.header import Header, header_of
 from ecology.store.snapshot import Entry, Passing, Snapshot, take
@@ -106,6 +107,8 @@ class StaticContext:
     """Digests of the base's own tokenizer files and template, by name."""
     calibration: Calibration | None = None
     """What adapters of this base usually look like; None where nobody has measured it."""
+    forbidden: Callable[[], frozenset[tuple[str, ...]]] = frozenset
+    """Gives the word n-grams of texts that must not be trained on (``kernel.leakage``); asked if there is prose."""
     identities: tuple[TrustedIdentity, ...] = ()
     """Signers without a key that the policy names."""
     threshold: int = 1
@@ -124,6 +127,7 @@ def context_for(
     revoked: Mapping[str, str] | None = None,
     base_names: frozenset[str] = frozenset(),
     base_files: Mapping[str, Digest] | None = None,
+    forbidden: Callable[[], frozenset[tuple[str, ...]]] = frozenset,
 ) -> StaticContext:
     """The context under a policy: its bounds and keys, development keys only if it allows them.
 
@@ -138,6 +142,7 @@ def context_for(
         revoked: Quarantined digests with the reason.
         base_names: What the base is called, in lower case; none allows any plain name.
         base_files: Digests of the base's own tokenizer files and template, by name.
+        forbidden: Gives the word n-grams of texts that must not be trained on.
     """
     return StaticContext(
         identity=identity,
@@ -152,6 +157,7 @@ def context_for(
         revoked=revoked or {},
         base_names=base_names,
         base_files=base_files or {},
+        forbidden=forbidden,
         calibration=calibration_of(identity.base_weights),
         identities=policy.signatures.identities,
         threshold=policy.signatures.threshold,
@@ -445,7 +451,17 @@ class _Look:
         )
 
     def taint(self) -> list[Violation] | None:
-        return provenance.check_taint(self._vouched.genome, self.context.data)
+        found = self._marked()
+        return found or provenance.check_taint(self._vouched.genome, self.context.data)
+
+    def _marked(self) -> list[Violation]:
+        """What its own prose gives away: forbidden text beside the weights, whatever its genome says."""
+        text = self._snapshot.contents.get(README_FILE, b"").decode("utf-8", "replace")
+        if not text:
+            return []
+        allowed = "no text that must not be trained on"
+        found = leaks([text], self.context.forbidden(), self.context.data.canaries)
+        return [Violation("data", README_FILE, "", show(why, 200), allowed) for why in found]
 
     def overlap(self) -> list[Violation] | None:
         return provenance.check_overlap(self._vouched.genome, self.context.corpora, self.context.data)

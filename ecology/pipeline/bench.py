@@ -55,7 +55,11 @@ class Bench:
         from ecology.runtime.engine import TransformersEngine  # noqa: PLC0415  (torch only when weights are needed)
 
         return TransformersEngine(
-            self.base, clock=self.house.clock, threads=self.backend.threads, batch_size=self.backend.batch_size
+            self.base,
+            clock=self.house.clock,
+            threads=self.backend.threads,
+            batch_size=self.backend.batch_size,
+            dtype=self.backend.dtype,
         )
 
     @functools.cached_property

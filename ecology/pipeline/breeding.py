@@ -167,7 +167,8 @@ def _bred(
             step.advance()
     limits = None if policy is None else load_policy(subject(policy, "policies", ".yaml")).reproduction
     if policy is not None or (house.home / "registry.sqlite3").exists():
-        admit_child(limits, operator, [parent.artifact.digest for parent in parents], house)
+        genomes = {parent.artifact.digest: parent.genome for parent in parents if parent.genome is not None}
+        admit_child(limits, operator, [parent.artifact.digest for parent in parents], house, genomes)
     house.stop_check()
     if school is not None:
         taught = [

@@ -50,12 +50,13 @@ def marked(corpus: Corpus, rows: Sequence[Row], canaries: Sequence[str]) -> tupl
     """
     if corpus.no_train:
         return corpus, ()
-    found = leaks((f"{row.prompt}\n{row.completion}" for row in rows), _forbidden(), canaries)
+    found = leaks((f"{row.prompt}\n{row.completion}" for row in rows), forbidden(), canaries)
     return (dataclasses.replace(corpus, no_train=True) if found else corpus), found
 
 
 @functools.cache
-def _forbidden() -> frozenset[tuple[str, ...]]:
+def forbidden() -> frozenset[tuple[str, ...]]:
+    """Word n-grams of the shipped corpora that are marked no-train."""
     texts = []
     for manifest in sorted(shared("corpora").glob("*/corpus.yaml")):
         corpus, rows = load_corpus(manifest.parent)

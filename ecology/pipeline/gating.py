@@ -46,6 +46,7 @@ from ecology.pipeline.revocations import quarantined
 from ecology.pipeline.verdicts import keep_verdict
 from ecology.report.gated import Judged
 from ecology.report.standing import standing_line
+from ecology.report.words import visible
 from ecology.signer.statements import verdict_statement
 from ecology.store.files import write_atomic
 from ecology.store.folders import nameless
@@ -298,9 +299,16 @@ def _static(member: Member, desk: _Desk) -> Climb:
         revoked=quarantined(house.home / "registry.sqlite3"),
         base_names=model.names,
         base_files=tokenizer_files(model.folder, member.folder),
+        forbidden=_forbidden,
     )
     rung = Rung("static", lambda: static_evidence(member.submission, context))
     return climb(member.submission, policy, [rung], desk.now, scope="static", standing=desk.governed.standing)
+
+
+def _forbidden() -> frozenset[tuple[str, ...]]:
+    from ecology.pipeline.corpora import forbidden  # noqa: PLC0415  (only where an adapter brings prose)
+
+    return forbidden()
 
 
 def _full(member: Member, desk: _Desk) -> Climb:
@@ -407,7 +415,7 @@ def _text(gated: Gated, policy: Policy) -> str:
     word = "passed" if judged.outcome.admits else "REFUSED"
     scope = " (static scope: admits to nothing)" if judged.scope == "static" else ""
     kept = " (unchanged: nothing was measured again)" if gated.kept else ""
-    lines = [f"{gated.name}: {word} under {policy.id} v{policy.version}{scope}{kept}"]
+    lines = [f"{visible(gated.name)}: {word} under {policy.id} v{policy.version}{scope}{kept}"]
     lines += [f"  {judged.subject}"] if gated.member else []
     for finding in judged.findings:
         if not asked(finding):

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from ecology.contracts.identity import Digest
 from ecology.contracts.policy import TrustedKey
 from ecology.contracts.ports import Clock, Progress
-from ecology.contracts.promotion import Event
+from ecology.contracts.promotion import Event, Revocation
 from ecology.errors import ConfigError, IntegrityError, Stopped
 from ecology.kernel import canonical
 from ecology.pipeline.places import home as find_home
@@ -98,6 +98,14 @@ class House:
         """The development key of this home, if it has been made: who only judges makes none."""
         made = os.path.lexists(self.home / "keys" / f"{DEVELOPMENT}.pem")
         return (LocalSigner.open(self.home).public_key,) if made else ()
+
+    def quarantine(self) -> tuple[Revocation, ...]:
+        """What is quarantined here, as every report says it."""
+        instants = self.registry.revocations()
+        return tuple(
+            Revocation(Digest(found), why, instants.get(found, ("", ""))[1])
+            for found, why in self.registry.revoked().items()
+        )
 
     @property
     def stop_file(self) -> Path:

@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from ecology.contracts.evidence import Evidence, Item, Measurement, Proportion, Samples, Split, Suite
+from ecology.contracts.evidence import Against, Evidence, Item, Measurement, Proportion, Samples, Split, Suite, Turn
 from ecology.contracts.identity import Digest
 from ecology.contracts.policy import Finding, GateVerdict, Policy
 from ecology.contracts.promotion import Admitted, Rejected
@@ -24,12 +24,14 @@ from ecology.evaluator.noise import noisy
 from ecology.evaluator.perturb import perturbed, worst_of
 from ecology.evaluator.suites import Row, overlap
 from ecology.evaluator.suites import items as expand
-from ecology.gate import measured
+from ecology.gate import measured, serving
 from ecology.gate.ladder import Climb, Rung, climb
 from ecology.gate.static import StaticContext, context_for, retained_evidence, static_evidence
 from ecology.kernel import canonical
+from ecology.kernel.codec import structure
 from ecology.kernel.racing import Race
 from ecology.pipeline.bench import Bench, tokenizer_files
+from ecology.pipeline.corpora import forbidden
 from ecology.pipeline.house import House
 from ecology.pipeline.members import Member
 from ecology.pipeline.race import Lap, Track
@@ -124,6 +126,7 @@ class Judge:
             revoked=self.house.registry.revoked(),
             base_names=self.bench.base.names,
             base_files=tokenizer_files(self.bench.base.folder),
+            forbidden=forbidden,
         )
 
     def items(self, suite: Suite, split: str) -> tuple[Item, ...]:
@@ -287,26 +290,39 @@ class Judge:
         self.house.record("opened", body)
 
     def resources(self, member: Member) -> Evidence:
-        """Rung 5: latency paired with the base, memory in a fresh process, size."""
+        """Rung 5: latency in turn with base and incumbent, memory in a fresh process, size."""
         prompts = [item.prompt for suite in self._with("hidden")[:1] for item in self.items(suite, "public")]
         prompts = prompts or list(PROBES)  # a policy may ask for no suite
         count = self.budget.latency_pairs
         prompts = [prompts[i % len(prompts)] for i in range(count)]
         tokens = self.budget.latency_tokens
-        note = canonical.digest(["latency", member.digest, self.bench.engine.fingerprint, prompts, tokens])
+        rivals = [self.base]  # at genesis the incumbent is the base; an adapter that serves is timed in turn with both
+        if self.incumbent.folder is not None and self.incumbent.digest != member.digest:
+            rivals.append(self.incumbent)
+        who = [member.digest, *(rival.digest for rival in rivals)]
+        note = canonical.digest(["turns", who, self.bench.engine.fingerprint, prompts, tokens])
         kept = self.house.recall("resources", note)
         if kept is None:
             label = f"resources of {member.name}"
-            with self.house.progress.track(label, count + 1, "pairs, then memory") as step:
-                pairs = self.bench.engine.time_pair(member.folder, prompts, tokens, step)
+            with self.house.progress.track(label, count + 1, "requests, then memory") as step:
+                folders = [member.folder, *(rival.folder for rival in rivals)]
+                turns = self.bench.engine.time_turns(folders, prompts, tokens, step)
                 peak = measure_serving_memory(self.bench.base.folder, member.folder, prompts[:4])
                 step.advance()
-            self.house.remember("resources", note, {"pairs": pairs, "peak_bytes": peak})
+            self.house.remember("resources", note, {"turns": turns, "peak_bytes": peak})
             kept = self.house.recall("resources", note) or b"{}"
-        timed = json.loads(kept)
+        said = json.loads(kept)
+        timed = structure(tuple[tuple[Turn, ...], ...], said["turns"], "resources")
+        pairs = [(ours.total_s, base.total_s) for ours, base, *_ in timed]
+        apart: list[Measurement] = []
+        for place, rival in enumerate(rivals, 1):
+            against: Against = "base" if place == 1 else "incumbent"
+            apart += serving.turns(member.digest, rival.digest, against, [(one[0], one[place]) for one in timed])
         size = Samples((float(member.submission.artifact.size_bytes),), "bytes")
         return (
-            *measured.resources(member.digest, self.base.digest, timed["pairs"], timed["peak_bytes"]),
+            *measured.resources(member.digest, self.base.digest, pairs, said["peak_bytes"]),
+            *serving.absolute(member.digest, [one[0] for one in timed]),
+            *apart,
             Measurement("resource.size_bytes", member.digest, size, source="size/v1"),
         )
 

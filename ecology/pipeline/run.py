@@ -16,7 +16,7 @@ from ecology.contracts.evidence import Evidence
 from ecology.contracts.gain import GainClaim
 from ecology.contracts.identity import Digest, Json
 from ecology.contracts.policy import Policy
-from ecology.contracts.promotion import CanaryPlan, CanaryResult, Fitness, Promotion, Revocation
+from ecology.contracts.promotion import CanaryPlan, CanaryResult, Fitness, Promotion
 from ecology.contracts.run import REPORT_SCHEMA, CandidateReport, RaceReport, RunPlan, RunReport
 from ecology.kernel import canonical
 from ecology.kernel.codec import structure
@@ -243,7 +243,6 @@ def report_of(
     """Everything as one value."""
     house = bench.house
     places = {f.subject: f for f in ranked}
-    instants = house.registry.revocations()
     candidates = tuple(
         CandidateReport(
             name=one.member.name,
@@ -278,10 +277,7 @@ def report_of(
         seed_commitment=house.seed_commitment,
         config=plan.config,
         checkpoint=house.log.checkpoint(),
-        revoked=tuple(
-            Revocation(Digest(found), why, instants.get(found, ("", ""))[1])
-            for found, why in house.registry.revoked().items()
-        ),
+        revoked=house.quarantine(),
         races=races,
         claims=claims,
         approvals=governed.envelopes,

@@ -94,6 +94,8 @@ class BackendSettings:
     kind: Literal["transformers"]
     threads: int
     batch_size: int
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the products with the base's weights; training is in float32 always."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
