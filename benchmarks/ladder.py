@@ -6,7 +6,8 @@ training and test by the grammar's own draws, so no test sum is a training sum t
 
 Each row's learning rate is the one of its grid with the highest training reward (SFT: lowest training loss) in the last
 ten steps of a run with a seed that is not reported. Then three seeds. Every run sees the same number of replies: 60
-steps of 16 prompts with 8 replies (an evolution strategy: 16 members on 8 prompts; SFT: 128 right answers a step).
+steps of 8 prompts with 8 replies of at most 16 tokens, which is room for the whole sentence that the base likes to answer
+with (an evolution strategy: 16 members on 4 prompts; SFT: 64 right answers a step).
 """
 
 from __future__ import annotations
@@ -27,27 +28,27 @@ import numpy as np
 
 RANGES = ((1, 30), (1, 20), (1, 15), (1, 12), (1, 9))
 WINDOW = (0.1, 0.6)
-STEPS, PROMPTS, GROUP, TOKENS = 60, 16, 8, 10
+STEPS, PROMPTS, GROUP, TOKENS = 60, 8, 8, 16
 TESTED = 200
 PILOT, SEEDS = 100, (0, 1, 2)
 BEST = 10
 """Last steps by which a learning rate is chosen."""
 TEMPLATE = "What is {a}+{b}? Answer with only the number."
 
-GRID = (0.003, 0.01, 0.03, 0.1)
-SMALL = (0.0003, 0.001, 0.003, 0.01)
+GRID = (0.003, 0.01, 0.03)
+SMALL = (0.0003, 0.001, 0.003)
 ALL = {"kind": "tinylora", "u": 1}
 LADDER: Mapping[str, Mapping[str, Any]] = {
-    "TinyLoRA 1": {"adapter": {**ALL}, "grid": GRID},
-    "TinyLoRA 14": {"adapter": {**ALL, "n_tie": 15}, "grid": GRID},
-    "TinyLoRA 210": {"adapter": {**ALL, "n_tie": 1}, "grid": GRID},
+    "TinyLoRA 1": {"adapter": {**ALL}, "grid": (0.01, 0.1)},
+    "TinyLoRA 14": {"adapter": {**ALL, "n_tie": 15}, "grid": (0.01, 0.03, 0.1)},
+    "TinyLoRA 210": {"adapter": {**ALL, "n_tie": 1}, "grid": (0.01, 0.03)},
     "TinyLoRA 840": {"adapter": {**ALL, "u": 4, "n_tie": 1}, "grid": GRID},
-    "LoRA-XS 840": {"adapter": {"kind": "lora_xs", "r": 2}, "grid": GRID},
+    "LoRA-XS 840": {"adapter": {"kind": "lora_xs", "r": 2}, "grid": (0.01, 0.03)},
     "LoRA r=1": {"adapter": {"kind": "lora", "r": 1}, "grid": SMALL},
-    "IA3": {"adapter": {"kind": "ia3"}, "grid": SMALL},
-    "LN-tuning": {"adapter": {"kind": "ln_tuning"}, "grid": SMALL},
+    "IA3": {"adapter": {"kind": "ia3"}, "grid": (0.003, 0.01, 0.03)},
+    "LN-tuning": {"adapter": {"kind": "ln_tuning"}, "grid": (0.001, 0.003, 0.01)},
     "ES 14": {"adapter": {**ALL, "n_tie": 15}, "how": "es", "grid": GRID[1:]},
-    "ES 840": {"adapter": {**ALL, "u": 4, "n_tie": 1}, "how": "es", "grid": GRID[1:]},
+    "ES 840": {"adapter": {**ALL, "u": 4, "n_tie": 1}, "how": "es", "grid": GRID[:2]},
     "SFT 1": {"adapter": {**ALL}, "how": "sft", "grid": GRID},
     "SFT 14": {"adapter": {**ALL, "n_tie": 15}, "how": "sft", "grid": GRID},
     "SFT 210": {"adapter": {**ALL, "n_tie": 1}, "how": "sft", "grid": GRID},
@@ -153,7 +154,7 @@ class Bench:
                     chosen(self.model, options.targets, options.layers, kind), options.r, self.base_weights, self.cache
                 )
 
-    def judged(self, rows: Sequence[Mapping[str, str]], samples: int = 4) -> dict[str, Any]:
+    def judged(self, rows: Sequence[Mapping[str, str]], samples: int = 2) -> dict[str, Any]:
         """Greedy and sampled replies to test rows; strings of 0 and 1, one character an item."""
         from ecology.breeder.rewards import score
         from ecology.breeder.rollout import sample, uniforms
@@ -210,13 +211,15 @@ class Bench:
                 else:
                     curve, extra = self._evolved(adapted, prompts, train, options, job["seed"]), {}
             numbers = self.torch.cat([p.detach().flatten() for p in adapted.trained.values()])
+            with adapted.merged() if self.device != "cpu" else contextlib.nullcontext():
+                after = self.judged(test)
             found = {
                 **job,
                 "trained": adapted.count,
                 "bytes": adapted.bytes,
                 "curve": curve,
                 **extra,
-                **self.judged(test),
+                **after,
                 "largest": round(float(numbers.abs().max()), 5),
             }
         return {**found, "seconds": round(time.monotonic() - start, 2)}

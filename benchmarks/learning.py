@@ -36,7 +36,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=86400.0)
     parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--prompts", type=int, default=16)
+    parser.add_argument("--prompts", type=int, default=8)
     parser.add_argument("--only", nargs="*", default=None, help="rows, by name")
     parser.add_argument(
         "--range", nargs=2, type=int, default=None, help="of the numbers; chosen by rule where not given"

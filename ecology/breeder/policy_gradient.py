@@ -33,8 +33,8 @@ from ecology.breeder.rollout import Policy, Rollouts, hidden_from, padded_left, 
 Loss = Literal["dr_grpo", "grpo", "dapo", "bnpo"]
 EPSILON = 1e-4
 """Beside the standard deviation, as in TRL."""
-BUCKET = 24
-"""Replies that are scored together, at most."""
+BUCKET, WIDE_BUCKET = 24, 512
+"""Replies that are scored together, at most, on a CPU and on an accelerator, where a launch costs more than padding."""
 
 
 def advantages(rewards: Sequence[float], group: int, *, scale: bool) -> list[float]:
@@ -124,8 +124,9 @@ def log_probabilities(policy: Policy, rollouts: Rollouts, rows: Sequence[int]) -
     read = _Prompts(policy, [rollouts.prompts[p] for p in prompts], states)
     places = {prompt: place for place, prompt in enumerate(prompts)}
     order = sorted(rows, key=lambda row: (len(rollouts.replies[row]), row))
-    for start in range(0, len(order), BUCKET):
-        bucket = order[start : start + BUCKET]
+    size = BUCKET if policy.device.type == "cpu" else WIDE_BUCKET
+    for start in range(0, len(order), size):
+        bucket = order[start : start + size]
         behind = None
         if policy.cut and rollouts.at_cut is not None:
             behind = rollouts.at_cut[1][bucket]
