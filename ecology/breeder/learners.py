@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ecology.breeder.breed import Bred
 from ecology.breeder.finetune import FinetuneOptions, Row, finetune
 from ecology.breeder.grpo import GrpoOptions, tinylora_grpo
+from ecology.breeder.sft import SftOptions, sft
 from ecology.contracts.artifact import Corpus
 from ecology.contracts.ports import Progress
 
@@ -75,6 +76,7 @@ class Learner:
 LEARNERS: Mapping[str, Learner] = types.MappingProxyType(
     {
         "finetune": Learner(finetune, FinetuneOptions, "arXiv:2106.09685, arXiv:1711.05101"),
+        "sft": Learner(sft, SftOptions, "arXiv:2602.04118, section 6"),
         "tinylora_grpo": Learner(tinylora_grpo, GrpoOptions, "arXiv:2602.04118, arXiv:2402.03300, arXiv:2503.20783"),
     }
 )

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from ecology.contracts.evidence import Measurement, Split
+from ecology.contracts.gain import GainClaim
 from ecology.contracts.genome import Genome
 from ecology.contracts.identity import OPTIONAL, CompatibilityIdentity, Digest, Json
 from ecology.contracts.policy import GateVerdict, Policy
@@ -23,6 +24,8 @@ class FounderPlan:
     capabilities: tuple[str, ...]
     breeds: bool
     """Whether it may be a parent; an outsider is only judged."""
+    base: str = dataclasses.field(default="", metadata=OPTIONAL)
+    """Preset of another base than the run's, on which it is trained to teach; empty for the run's own."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -165,6 +168,8 @@ class RunReport:
     """Everything that was quarantined in this home when the report was written, descendants included."""
     races: tuple[RaceReport, ...] = dataclasses.field(default=(), metadata=OPTIONAL)
     """Who was dropped early, and what that saved; empty where nobody raced."""
+    claims: tuple[GainClaim, ...] = dataclasses.field(default=(), metadata=OPTIONAL)
+    """What recipes are claimed to have taught, and whether that is real."""
 
 
 REPORT_SCHEMA = "https://tiny-ecology.dev/schemas/report/v1"

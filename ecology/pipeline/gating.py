@@ -289,7 +289,7 @@ def tokenizer_files(base: Path, adapter: Path) -> dict[str, Digest]:
 def _full(member: Member, governed: Governed, want: Asked, now: str, house: House) -> Climb:
     from ecology.pipeline.bench import open_bench  # noqa: PLC0415  (engines only where they are asked)
     from ecology.pipeline.compose import compose  # noqa: PLC0415
-    from ecology.pipeline.corpora import shipped_corpora  # noqa: PLC0415
+    from ecology.pipeline.corpora import held_corpora  # noqa: PLC0415
     from ecology.pipeline.judging import RUNGS, Judge, climb_all, incumbent_of  # noqa: PLC0415
     from ecology.pipeline.plan import budget_of, load_suites  # noqa: PLC0415
 
@@ -300,7 +300,7 @@ def _full(member: Member, governed: Governed, want: Asked, now: str, house: Hous
     judge = Judge(
         policy=policy,
         budget=_enough(policy, budget_of(settings)),
-        corpora=shipped_corpora(),
+        corpora=held_corpora(house),
         house=house,
         bench=bench,
         suites={name: suite for name, suite in load_suites(settings).items() if _asked_about(policy, name)},

@@ -14,6 +14,7 @@ from typing import Any
 
 from ecology.breeder.finetune import FinetuneOptions
 from ecology.breeder.operators import find
+from ecology.breeder.schooling import SCHOOLS
 from ecology.contracts.evidence import Suite
 from ecology.contracts.identity import Json
 from ecology.contracts.policy import Policy
@@ -24,15 +25,19 @@ from ecology.evaluator.suites import load_corpus
 from ecology.kernel import canonical
 from ecology.pipeline import compose
 from ecology.pipeline.bench import base_spec
+from ecology.pipeline.bench import preset as base_preset
 from ecology.pipeline.places import subject
 from ecology.pipeline.power import refuse_blind
 from ecology.pipeline.settings import (
+    CLAIM_SUITES,
     BreederSettings,
+    ClaimSettings,
     FounderSettings,
     GateSettings,
     PopulationSettings,
     Settings,
 )
+from ecology.pipeline.teaching import planned_options
 from ecology.policy.reader import load_policy, tighten
 from ecology.promotion.canary import canary_plan
 from ecology.promotion.fitness import fitness_spec
@@ -65,7 +70,7 @@ def load_suites(settings: Settings) -> Mapping[str, Suite]:
     Raises:
         ConfigError: One is missing or malformed.
     """
-    suites = [_suite(name) for name in settings.evaluator.suites]
+    suites = [named_suite(name) for name in settings.evaluator.suites]
     return {suite.id: suite for suite in suites}
 
 
@@ -82,7 +87,12 @@ def planned_suites(settings: Settings, plan: RunPlan) -> Mapping[str, Suite]:
     return found
 
 
-def _suite(name: str) -> Suite:
+def named_suite(name: str) -> Suite:
+    """One suite, by the name of a shipped one or by path.
+
+    Raises:
+        ConfigError: It is missing or malformed.
+    """
     path = subject(name, "suites").resolve()
     file = path / "suite.yaml" if path.is_dir() else path
     seen = file.stat() if file.exists() else None
@@ -113,7 +123,7 @@ def mistakes(plain: Mapping[str, Json]) -> tuple[str, ...]:
     if "gate" in groups:
         problems += _told(lambda: load_gate_policy(groups["gate"]))
     if evaluator is not None:
-        problems += _told(*(functools.partial(_suite, name) for name in evaluator.suites))
+        problems += _told(*(functools.partial(named_suite, name) for name in evaluator.suites))
         problems += [] if evaluator.suites else ["evaluator.suites: there is nothing to ask"]
         problems += _told(lambda: load_traffic(subject(evaluator.traffic, "suites")))
     if "fitness" in groups:
@@ -122,9 +132,29 @@ def mistakes(plain: Mapping[str, Json]) -> tuple[str, ...]:
         problems += _told(lambda: canary_plan(groups["canary"]))
     if "base" in groups:
         problems += _told(lambda: base_spec(groups["base"]))
+    if groups.get("claims") and population is not None and breeders is not None:
+        problems += _claims(groups["claims"], population, breeders)
     if "signer" in groups and groups["signer"].key is not None:
         problems += _told(lambda: LocalSigner.from_file(Path(groups["signer"].key).expanduser()))
     return tuple(dict.fromkeys(problems))
+
+
+def _claims(
+    claims: Mapping[str, ClaimSettings], population: PopulationSettings, breeders: Mapping[str, BreederSettings]
+) -> list[str]:
+    """Claims about somebody who is not in the run, or on suites that are not there."""
+    known = {*population.founders, *(child.name for child in _children(population, breeders, 0, []))}
+    problems = []
+    for name, claim in claims.items():
+        for key in ("adapters", "controls"):
+            problems += [
+                f"claims.{name}.{key}: nobody is called {one!r}{compose.nearest(one, known)}"
+                for one in getattr(claim, key)
+                if one not in known
+            ]
+        suites = {getattr(claim, key) for key in CLAIM_SUITES}
+        problems += _told(*(functools.partial(named_suite, suite) for suite in sorted(suites)))
+    return problems
 
 
 def _told(*checks: Callable[[], object]) -> list[str]:
@@ -165,6 +195,9 @@ def make_plan(settings: Settings, config: Mapping[str, Json]) -> RunPlan:
         "suites": suites,
         "traffic": load_traffic(subject(settings.evaluator.traffic, "suites")).digest,
     }
+    if settings.claims:
+        asked = sorted({getattr(c, k) for c in settings.claims.values() for k in CLAIM_SUITES})
+        content["claim_suites"] = {name: named_suite(name).digest for name in asked}
     return RunPlan(
         name=settings.name,
         seed=settings.seed,
@@ -209,14 +242,16 @@ def _founder(name: str, settings: FounderSettings) -> FounderPlan:
         corpus, _ = load_corpus(subject(str(plain["corpus"]), "corpora"))
         plain = {**plain, "corpus_digest": corpus.digest}
     breeds = settings.breeds and settings.kind == "finetune"
-    return FounderPlan(name, settings.kind, plain, tuple(sorted(settings.capabilities)), breeds)
+    if settings.base:
+        base_preset(settings.base)
+    return FounderPlan(name, settings.kind, plain, tuple(sorted(settings.capabilities)), breeds, settings.base)
 
 
 def _children(
     population: PopulationSettings, breeders: Mapping[str, BreederSettings], seed: int, problems: list[str]
 ) -> tuple[ChildPlan, ...]:
     """Every child in order; what is wrong with one is added to the problems, and it is left out."""
-    breeding = tuple(name for name, f in population.founders.items() if f.breeds and f.kind == "finetune")
+    breeding = {name: bool(f.base) for name, f in population.founders.items() if f.breeds and f.kind != "import"}
     planned: dict[str, ChildPlan] = {}
     wanted: set[str] = set()
     for name, breeder in breeders.items():
@@ -233,11 +268,25 @@ def _children(
 
 
 def _child(
-    child: str, name: str, breeder: BreederSettings, variant: Mapping[str, Any], breeding: tuple[str, ...], seed: int
+    child: str,
+    name: str,
+    breeder: BreederSettings,
+    variant: Mapping[str, Any],
+    breeding: Mapping[str, bool],
+    seed: int,
 ) -> ChildPlan:
-    operator = find(breeder.kind)
+    """One child; ``breeding`` says of each founder that breeds whether it is of another base."""
+    school = SCHOOLS.get(breeder.kind)
+    operator = school or find(breeder.kind)
     merged = {**breeder.options, **variant}
-    parents = breeder.parents or breeding
+    meets = school is not None and not school.same_base
+    parents = breeder.parents or tuple(one for one, foreign in breeding.items() if meets or not foreign)
+    if foreign := [one for one in parents if breeding.get(one) and not meets]:
+        raise ConfigError(
+            f"{foreign[0]} is of another base, and weights of different bases do not add",
+            where=f"breeder.{name}.parents",
+            todo="let it teach: kind: distill",
+        )
     low, high = operator.parents_min, operator.parents_max
     if len(parents) < low or (high is not None and len(parents) > high):
         bound = f"at least {low}" if high is None else f"{low}" if low == high else f"{low} to {high}"
@@ -246,10 +295,13 @@ def _child(
             where=f"breeder.{name}.parents",
             todo="name them in parents: [...]",
         )
-    checked = compose.options(operator.options, merged, f"breeder.{name}")
+    if school is not None:
+        checked = planned_options(breeder.kind, merged, f"breeder.{name}")
+    else:
+        checked = canonical.plain(compose.options(operator.options, merged, f"breeder.{name}"))
     # One seed a child, so that adding a child does not change its neighbours.
     own_seed = int(canonical.digest({"seed": seed, "child": child})[7:20], 16)
-    return ChildPlan(child, breeder.kind, canonical.plain(checked), tuple(parents), own_seed)
+    return ChildPlan(child, breeder.kind, checked, tuple(parents), own_seed)
 
 
 def _in_order(

@@ -14,6 +14,7 @@ from pathlib import Path
 from ecology.breeder.breed import Bred, Parent, breed
 from ecology.breeder.finetune import FinetuneOptions, finetune
 from ecology.breeder.operators import options_of
+from ecology.breeder.schooling import SCHOOLS
 from ecology.contracts.artifact import Artifact, SignedArtifact, Submission
 from ecology.contracts.genome import Genome
 from ecology.contracts.identity import Digest
@@ -22,12 +23,13 @@ from ecology.errors import ConfigError, EcologyError
 from ecology.kernel import canonical
 from ecology.kernel.codec import structure
 from ecology.pipeline import compose
-from ecology.pipeline.bench import Bench
+from ecology.pipeline.bench import Bench, fetch_base
 from ecology.pipeline.boundaries import admit_child
-from ecology.pipeline.corpora import corpus_of, marked
+from ecology.pipeline.corpora import corpora_of, corpus_of, marked
 from ecology.pipeline.house import House
 from ecology.pipeline.members import Member, submission_of
 from ecology.pipeline.places import subject
+from ecology.pipeline.teaching import Class, options_of_plan, teach
 from ecology.signer.statements import genome_statement
 from ecology.signer.verify import genome_of, verify_claims
 from ecology.store.adapters import describe
@@ -42,13 +44,21 @@ def populate(plan: RunPlan, house: House, bench: Bench) -> tuple[Member, ...]:
     """
     members: dict[str, Member] = {}
     for founder in plan.founders:
-        member = _import(founder) if founder.operator == "import" else _train(founder, plan, house, bench)
+        at = _bench_of(founder, house, bench)
+        member = _import(founder) if founder.operator == "import" else _train(founder, plan, house, at)
         members[founder.name] = member
     with house.progress.track("breeding children", len(plan.children), "child") as step:
         for child in plan.children:
             members[child.name] = _breed(child, plan, members, house, bench)
             step.advance(1, child.name)
     return tuple(members.values())
+
+
+def _bench_of(founder: FounderPlan, house: House, bench: Bench) -> Bench:
+    """The run's own, or that of another base on which a teacher is trained; its engine goes when nobody holds it."""
+    if not founder.base:
+        return bench
+    return Bench(fetch_base(founder.base, house), bench.backend, house)
 
 
 def sign(house: House, artifact: Artifact, genome: Genome) -> SignedArtifact:
@@ -125,9 +135,11 @@ def _breed(child: ChildPlan, plan: RunPlan, members: Mapping[str, Member], house
             "parents": [parent.artifact.digest for parent in parents],
             "seed": child.seed,
             "environment": bench.environment,
+            **({"identity": bench.identity} if child.operator in SCHOOLS else {}),
         }
     )
-    options = options_of(child.operator, child.options)
+    taught = child.operator in SCHOOLS
+    options = options_of_plan(child.operator, child.options) if taught else options_of(child.operator, child.options)
     admit = [parent.artifact.digest for parent in parents]
     if house.recall("recipe", recipe) is None:  # what was bred before is not bred again
         admit_child(plan.policy.reproduction, child.operator, admit, house)
@@ -135,6 +147,9 @@ def _breed(child: ChildPlan, plan: RunPlan, members: Mapping[str, Member], house
         admit_child(None, child.operator, admit, house)
 
     def make(out: Path) -> Bred:
+        if taught:
+            lesson = Class(child.operator, options, tuple(parents), child.seed, child.name, plan.policy.data.canaries)
+            return teach(lesson, bench, corpora_of(plan, house), out)
         return breed(child.operator, options, parents, out, seed=child.seed, environment=bench.environment)
 
     artifact, genome = _made(recipe, house, make)

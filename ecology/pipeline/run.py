@@ -13,6 +13,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from ecology.contracts.evidence import Evidence
+from ecology.contracts.gain import GainClaim
 from ecology.contracts.identity import Digest, Json
 from ecology.contracts.policy import Policy
 from ecology.contracts.promotion import CanaryPlan, CanaryResult, Fitness, Promotion, Revocation
@@ -22,6 +23,7 @@ from ecology.kernel.codec import structure
 from ecology.pipeline.attempt import Attempt, begin
 from ecology.pipeline.bench import Bench, open_bench
 from ecology.pipeline.boundaries import admit_run
+from ecology.pipeline.claiming import evidence_of, make_claims
 from ecology.pipeline.corpora import corpora_of
 from ecology.pipeline.house import ATTEMPT, House
 from ecology.pipeline.judging import Comparator, Judge, Judged, comparator, judge_all
@@ -102,6 +104,11 @@ def _run(settings: Settings, plan: RunPlan, inputs: Inputs, house: House, promot
     with stages("population"):
         members = populate(plan, house, bench)
     judge = judge_of(settings, plan, bench, attempt, governed)
+    claims: tuple[GainClaim, ...] = ()
+    if settings.claims:
+        with stages("claims"):
+            claims = make_claims(settings.claims, members, bench, judge.corpora)
+        judge = dataclasses.replace(judge, claimed=evidence_of(claims))
     with stages("gates"):
         judged = judge_all(judge, members, inputs.fitness)
     for one in judged:
@@ -139,6 +146,7 @@ def _run(settings: Settings, plan: RunPlan, inputs: Inputs, house: House, promot
         attempt,
         governed,
         judge.races(),
+        claims,
     )
     return Ran(report, bench.evaluator.restricted(), attempt)
 
@@ -154,7 +162,7 @@ def judge_of(
     return Judge(
         policy=plan.policy,
         budget=plan.budget,
-        corpora=corpora_of(plan),
+        corpora=corpora_of(plan, house),
         house=house,
         bench=bench,
         suites=planned_suites(settings, plan),
@@ -237,6 +245,7 @@ def report_of(
     attempt: Attempt,
     governed: Governed,
     races: tuple[RaceReport, ...] = (),
+    claims: tuple[GainClaim, ...] = (),
 ) -> RunReport:
     """Everything as one value."""
     house = bench.house
@@ -281,6 +290,7 @@ def report_of(
             for found, why in house.registry.revoked().items()
         ),
         races=races,
+        claims=claims,
         approvals=governed.envelopes,
     )
 

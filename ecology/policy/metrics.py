@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from ecology.contracts.evidence import SuiteKind
+from ecology.contracts.gain import CLAIM_METRIC
 
 Kind = Literal["count", "proportion", "samples"]
 
@@ -90,6 +91,7 @@ _TABLE = (
     Metric("contamination.gap", "count", "suites whose public items are easier than twins that nobody could have seen"),
     Metric("contamination.shuffle", "count", "suites whose score falls when the options change places"),
     Metric("contamination.canary", "count", "canary strings of suites in a corpus of the lineage"),
+    Metric(CLAIM_METRIC, "count", "criteria that a claimed gain was shown to miss; open ones are a caveat"),
     Metric("coverage.cells", "proportion", "cells of the coverage matrix with enough items to count as measured"),
 )
 
@@ -110,4 +112,4 @@ def known_metrics(suites: Mapping[str, SuiteKind] | None = None) -> Mapping[str,
 
 def split_is_needed(metric: str) -> bool:
     """Whether a metric is measured on items, so that a rule has to name their split."""
-    return metric.split(".", 1)[0] not in ("static", "liveness", "resource", "coverage")
+    return metric.split(".", 1)[0] not in ("static", "liveness", "resource", "coverage", "claim")
