@@ -1,7 +1,7 @@
 """The GRPO loss of some rollouts, and its gradient, at a fraction of the usual work.
 
     advantage of reply i in its group   A_i = (r_i - mean r) / (std r + 1e-4), or without the division
-    per token                           l = -min(rho A, clip(rho, 1 - eps, 1 + eps) A) + beta KL, rho = pi / pi_old
+    per token                           l = -min(rho A, clip(rho, 1 - eps, 1 + eps) A) + beta rho KL, rho = pi / pi_old
     dr_grpo  sum l / (replies * longest allowed)      grpo  mean over replies of the mean over their tokens
     dapo, bnpo  sum l / (tokens of all replies)
 
@@ -105,7 +105,7 @@ def loss_of(
         terms = -ratio * advantage[row]
         if beta and reference is not None:
             apart = reference[row] - logps
-            terms = terms + beta * (apart.exp() - apart - 1)
+            terms = terms + beta * ratio * (apart.exp() - apart - 1)
         total = total + terms.sum() * normaliser.weight(len(rollouts.replies[row]))
     return total
 
