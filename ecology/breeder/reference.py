@@ -150,6 +150,7 @@ def build(
     check_columns(options.reward, rows, "corpus")
     import torch  # noqa: PLC0415
     from datasets import Dataset  # noqa: PLC0415
+    from transformers import PrinterCallback  # noqa: PLC0415
     from trl import GRPOConfig, GRPOTrainer  # noqa: PLC0415
 
     logging.getLogger("trl").setLevel(logging.ERROR)
@@ -161,13 +162,15 @@ def build(
     given = {**settings_of(options, seed, work, cpu=not torch.cuda.is_available()), **(change or {})}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return GRPOTrainer(
+        trainer = GRPOTrainer(
             model=model,
             args=GRPOConfig(**given),
             reward_funcs=reward_function(options.reward),
             train_dataset=data,
             processing_class=tokenizer,
         )
+    trainer.remove_callback(PrinterCallback)  # stdout is for results
+    return trainer
 
 
 @contextlib.contextmanager
