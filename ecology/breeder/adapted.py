@@ -107,6 +107,24 @@ class Adapted:
         with self.peft.disable_adapter():
             yield
 
+    @contextlib.contextmanager
+    def merged(self) -> Iterator[None]:
+        """The change is computed into copies of the weights inside the context; the base's own tensors come back as they
+        were, so nothing drifts. Where a change is no sum (ia3, ln_tuning) the adapter stays beside the weights.
+
+        On an accelerator most of a decoding step is the launching of kernels, and unmerged adapters launch most of them.
+        """
+        with contextlib.ExitStack() as stack, torch.no_grad():
+            if PARAMETRISATIONS[self.kind].exact_lora:
+                for name in self.modules:
+                    layer = self.model.get_submodule(name)
+                    weight = layer.get_base_layer().weight
+                    own = weight.data
+                    weight.data = own + layer.get_delta_weight(NAME)
+                    layer.merged_adapters.append(NAME)
+                    stack.callback(_put_back, layer, weight, own)
+            yield
+
     def settle(self) -> None:
         """Rounds every number to what it is stored as; called after each step of an optimiser."""
         if self._bfloat16:
@@ -318,6 +336,11 @@ def _use(modules: Mapping[str, Any], model: Any, given: Mapping[str, Leading]) -
         layer._set_psoft_ab_cache_buffers(
             NAME, vectors.V.to(device), (vectors.U * vectors.S / layer.scaling[NAME]).to(device)
         )
+
+
+def _put_back(layer: Any, weight: torch.Tensor, own: torch.Tensor) -> None:
+    weight.data = own
+    layer.merged_adapters.clear()
 
 
 def _array(tensor: torch.Tensor) -> npt.NDArray[np.float32]:

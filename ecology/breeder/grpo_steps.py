@@ -7,6 +7,7 @@ the same steps run on an accelerator.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 from collections.abc import Mapping, Sequence
@@ -140,7 +141,9 @@ class Steps:
             prompts = [self._prompts[rows[int(i)]] for i in span]
             return sample(self.policy, prompts, options.group, options.max_new_tokens, numbers[lines])
 
-        return list(self._pool.map(one, spans))
+        # a CPU computes with weights that were laid out before; there the adapter stays beside them
+        with self.adapted.merged() if self.policy.device.type != "cpu" else contextlib.nullcontext():
+            return list(self._pool.map(one, spans))
 
     def _dealt(self, rewards: Sequence[float], number: int) -> list[float]:
         random = np.random.Generator(np.random.PCG64([self._seed, number, SHUFFLE]))

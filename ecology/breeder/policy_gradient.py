@@ -1,7 +1,7 @@
 """The GRPO loss of some rollouts, and its gradient, at a fraction of the usual work.
 
     advantage of reply i in its group   A_i = (r_i - mean r) / (std r + 1e-4), or without the division
-    per token                           l = -min(rho A, clip(rho, 1 - eps, 1 + eps) A) + beta KL, rho = pi / pi_old
+    per token                           l = -min(rho A, clip(rho, 1 - eps, 1 + eps) A) + beta rho KL, rho = pi / pi_old
     dr_grpo  sum l / (replies * longest allowed)      grpo  mean over replies of the mean over their tokens
     dapo, bnpo  sum l / (tokens of all replies)
 
@@ -33,8 +33,8 @@ from ecology.breeder.rollout import Policy, Rollouts, hidden_from, padded_left, 
 Loss = Literal["dr_grpo", "grpo", "dapo", "bnpo"]
 EPSILON = 1e-4
 """Beside the standard deviation, as in TRL."""
-BUCKET = 24
-"""Replies that are scored together, at most."""
+BUCKET, WIDE_BUCKET = 24, 512
+"""Replies that are scored together, at most, on a CPU and on an accelerator, where a launch costs more than padding."""
 
 
 def advantages(rewards: Sequence[float], group: int, *, scale: bool) -> list[float]:
@@ -105,7 +105,7 @@ def loss_of(
         terms = -ratio * advantage[row]
         if beta and reference is not None:
             apart = reference[row] - logps
-            terms = terms + beta * (apart.exp() - apart - 1)
+            terms = terms + beta * ratio * (apart.exp() - apart - 1)
         total = total + terms.sum() * normaliser.weight(len(rollouts.replies[row]))
     return total
 
@@ -124,8 +124,9 @@ def log_probabilities(policy: Policy, rollouts: Rollouts, rows: Sequence[int]) -
     read = _Prompts(policy, [rollouts.prompts[p] for p in prompts], states)
     places = {prompt: place for place, prompt in enumerate(prompts)}
     order = sorted(rows, key=lambda row: (len(rollouts.replies[row]), row))
-    for start in range(0, len(order), BUCKET):
-        bucket = order[start : start + BUCKET]
+    size = BUCKET if policy.device.type == "cpu" else WIDE_BUCKET
+    for start in range(0, len(order), size):
+        bucket = order[start : start + size]
         behind = None
         if policy.cut and rollouts.at_cut is not None:
             behind = rollouts.at_cut[1][bucket]

@@ -19,7 +19,7 @@ class FounderPlan:
 
     name: str
     operator: str
-    """``finetune`` for one that is trained here, ``import`` for a folder from outside."""
+    """A learning operator for one that is trained here, ``import`` for a folder from outside."""
     options: Mapping[str, Json]
     capabilities: tuple[str, ...]
     breeds: bool

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ecology.breeder.finetune import FinetuneOptions
+from ecology.breeder.learners import LEARNERS
 from ecology.breeder.schooling import SCHOOLS, breeder_of
 from ecology.contracts.evidence import Suite
 from ecology.contracts.identity import Json
@@ -242,14 +242,15 @@ def budget_of(settings: Settings) -> Budget:
 
 def _founder(name: str, settings: FounderSettings) -> FounderPlan:
     where = f"population.founders.{name}"
-    kinds: Mapping[str, type[Any]] = {"finetune": FinetuneOptions, "import": ImportOptions}
+    kinds: dict[str, type[Any]] = {kind: learner.options for kind, learner in LEARNERS.items()}
+    kinds["import"] = ImportOptions
     kind = choose(kinds, settings.kind, where)
     checked = read_options(kind, settings.options, f"{where}.options")
     plain = canonical.plain(checked)
-    if settings.kind == "finetune":
+    if settings.kind in LEARNERS:
         corpus, _ = load_corpus(subject(str(plain["corpus"]), "corpora"))
         plain = {**plain, "corpus_digest": corpus.digest}
-    breeds = settings.breeds and settings.kind == "finetune"
+    breeds = settings.breeds and settings.kind in LEARNERS
     if settings.base:
         base_preset(settings.base)
     return FounderPlan(name, settings.kind, plain, tuple(sorted(settings.capabilities)), breeds, settings.base)

@@ -12,14 +12,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ecology.breeder.breed import Bred, Parent, breed
-from ecology.breeder.finetune import FinetuneOptions, finetune
+from ecology.breeder.learners import LEARNERS
 from ecology.breeder.operators import options_of
 from ecology.breeder.schooling import SCHOOLS
 from ecology.contracts.artifact import Artifact, SignedArtifact, Submission
 from ecology.contracts.genome import Genome
 from ecology.contracts.identity import Digest
 from ecology.contracts.run import ChildPlan, FounderPlan, RunPlan
-from ecology.errors import ConfigError, EcologyError
+from ecology.errors import ConfigError, EcologyError, LearningRefused
 from ecology.kernel import canonical
 from ecology.kernel.codec import structure
 from ecology.pipeline.bench import Bench, fetch_base
@@ -82,11 +82,12 @@ def _train(founder: FounderPlan, plan: RunPlan, house: House, bench: Bench) -> M
     corpus, rows = corpus_of(founder)
     corpus, leaked = marked(corpus, rows, plan.policy.data.canaries)
     given = {key: value for key, value in founder.options.items() if key != "corpus_digest"}
-    options: FinetuneOptions = read_options(FinetuneOptions, given, f"population.founders.{founder.name}.options")
+    learner = LEARNERS[founder.operator]
+    options = read_options(learner.options, given, f"population.founders.{founder.name}.options")
     seed = int(canonical.digest({"seed": plan.seed, "founder": founder.name})[7:20], 16)
     recipe = canonical.digest(
         {
-            "operator": "finetune",
+            "operator": founder.operator,
             "options": founder.options,
             "capabilities": founder.capabilities,
             "seed": seed,
@@ -97,7 +98,7 @@ def _train(founder: FounderPlan, plan: RunPlan, house: House, bench: Bench) -> M
     )
 
     def make(out: Path) -> Bred:
-        return finetune(
+        return learner.function(
             bench.engine,
             corpus,
             [(row.prompt, row.completion, row.cut) for row in rows],
@@ -109,9 +110,16 @@ def _train(founder: FounderPlan, plan: RunPlan, house: House, bench: Bench) -> M
             capabilities=founder.capabilities,
             progress=house.progress,
             name=founder.name,
+            keep=house.home / "kept",
         )
 
-    artifact, genome = _made(recipe, house, make)
+    try:
+        artifact, genome = _made(recipe, house, make)
+    except LearningRefused as error:
+        house.journal.tell("learning_refused", founder=founder.name, reason=error.reason, what=error.what)
+        raise
+    if learned := genome.lineage.learned:
+        house.journal.tell("learned", founder=founder.name, steps=learned.get("steps"), ended=learned.get("ended"))
     return _member(founder.name, artifact, genome, founder.breeds, plan, house)
 
 

@@ -21,7 +21,7 @@ class FounderSettings:
     """A member of the first generation."""
 
     kind: str
-    """``finetune`` trains one here; ``import`` takes a folder from outside as it is."""
+    """``finetune``, ``sft`` or ``tinylora_grpo`` trains one here; ``import`` takes a folder from outside as it is."""
     options: Mapping[str, Any]
     capabilities: tuple[str, ...] = ()
     breeds: bool = True
