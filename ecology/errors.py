@@ -7,12 +7,14 @@
     ├─ PolicyError                   unknown metric, no deny rule, waiver without expiry             exit 2
     ├─ IntegrityError                what WE hold is damaged: store, log, registry, report           exit 3
     ├─ BackendError                  an engine cannot start, out of memory                           exit 4
+    ├─ LearningRefused               training has nothing to learn from, or went wrong; carries the reason  exit 1
     ├─ Stopped                       a person stopped this home; no run takes another step           exit 1
     └─ MalformedArtifact             what a CANDIDATE brought is malformed; gates turn it into a finding, exit 1
        └─ UnsupportedAdapter         well-formed, and does what no low-rank dW holds; carries the field
 
-A refusal is a value (``Rejected``), not an exception: exit 1 never comes from here except through ``Stopped`` and
-``MalformedArtifact``, which is how a reader tells the gate or ``ecology breed`` that a candidate's own file is wrong.
+A refusal is a value (``Rejected``), not an exception: exit 1 never comes from here except through ``Stopped``,
+``LearningRefused`` (there is no candidate to refuse) and ``MalformedArtifact``, which is how a reader tells the gate or
+``ecology breed`` that a candidate's own file is wrong.
 
 What the system refuses (a full disk, a folder that cannot be written) comes as ``OSError`` or ``sqlite3.Error`` from
 anywhere; ``from_system`` says it in these words.
@@ -118,6 +120,24 @@ class UnsupportedAdapter(MalformedArtifact):
     def __init__(self, what: str, *, field: str, where: str = "", todo: str = "") -> None:
         """Adds the field to the three parts."""
         self.field = field
+        super().__init__(what, where=where, todo=todo)
+
+
+class LearningRefused(EcologyError):
+    """Training that does not go on: what it would make is not worth judging.
+
+    Args:
+        what: What was seen.
+        reason: ``uniform``, ``zero_gradient``, ``clipped``, ``divergence`` or ``not_finite``.
+        where: Who was trained.
+        todo: What the reader can change.
+    """
+
+    exit_code = EXIT_REFUSED
+
+    def __init__(self, what: str, *, reason: str, where: str = "", todo: str = "") -> None:
+        """Adds the reason to the three parts."""
+        self.reason = reason
         super().__init__(what, where=where, todo=todo)
 
 

@@ -22,7 +22,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Literal
 
-from ecology.backend import gguf_wheel, manifest, toy
+from ecology.backend import gguf_wheel, manifest, taught, toy
 from ecology.contracts.identity import CompatibilityIdentity, Digest
 from ecology.contracts.ports import Progress
 from ecology.errors import BackendError, ConfigError, IntegrityError
@@ -88,8 +88,32 @@ class Toy:
     kind: Literal["toy"] = "toy"
 
 
-BaseSpec = GgufWheel | Hub | Folder | Toy
-KINDS: Mapping[str, type[BaseSpec]] = {"gguf_wheel": GgufWheel, "hub": Hub, "folder": Folder, "toy": Toy}
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Taught:
+    """A small Llama of another family, trained from scratch with a tokenizer of its own; for tests."""
+
+    name: str
+    seed: int = 0
+    hidden: int = 48
+    layers: int = 2
+    heads: int = 4
+    kv_heads: int = 4
+    vocabulary: int = 384
+    """Tokens, the 256 bytes and three marks among them."""
+    steps: int = 120
+    """Of training."""
+    licence: str = "Apache-2.0"
+    kind: Literal["taught"] = "taught"
+
+
+BaseSpec = GgufWheel | Hub | Folder | Toy | Taught
+KINDS: Mapping[str, type[BaseSpec]] = {
+    "gguf_wheel": GgufWheel,
+    "hub": Hub,
+    "folder": Folder,
+    "toy": Toy,
+    "taught": Taught,
+}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -195,6 +219,8 @@ def _build(spec: BaseSpec, folder: Path, progress: Progress) -> None:
         _snapshot(spec, folder, progress)
     elif isinstance(spec, Toy):
         toy.build(folder, spec.seed, spec.hidden, spec.layers, spec.heads, spec.kv_heads)
+    elif isinstance(spec, Taught):
+        taught.build(folder, spec, progress)
     # a Folder is read where it is; its place in the cache holds the manifest alone
 
 

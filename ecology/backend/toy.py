@@ -8,6 +8,7 @@ noise, but it is the same noise every time, adapters change it, and every code p
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,15 @@ CHAT_TEMPLATE = (
 )
 
 
-def build(folder: Path, seed: int, hidden: int, layers: int, heads: int, kv_heads: int) -> None:
+def build(
+    folder: Path,
+    seed: int,
+    hidden: int,
+    layers: int,
+    heads: int,
+    kv_heads: int,
+    tokenizer: Callable[[Path], int] | None = None,
+) -> None:
     """Writes config, weights, tokenizer and chat template of a toy base.
 
     Args:
@@ -36,6 +45,8 @@ def build(folder: Path, seed: int, hidden: int, layers: int, heads: int, kv_head
         layers: Number of decoder layers, at least 1.
         heads: Attention heads, a multiple of ``kv_heads``.
         kv_heads: Heads of keys and values, at least 1.
+        tokenizer: Writes tokenizer and chat template and tells the size of the vocabulary, whose token 1 begins and
+            whose token 2 ends a turn; None writes one token a byte.
 
     Raises:
         ConfigError: The numbers do not fit together.
@@ -45,7 +56,7 @@ def build(folder: Path, seed: int, hidden: int, layers: int, heads: int, kv_head
             f"a toy of hidden={hidden}, layers={layers}, heads={heads}, kv_heads={kv_heads} cannot be built",
             todo="hidden must be a multiple of 2 * heads, heads a multiple of kv_heads, and all at least 1",
         )
-    vocabulary = _tokenizer(folder)
+    vocabulary = (tokenizer or _tokenizer)(folder)
     inner, size = 2 * hidden, hidden // heads
     config = {
         "architectures": ["LlamaForCausalLM"],
@@ -112,16 +123,29 @@ def _tokenizer(folder: Path) -> int:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])
-    (folder / "tokenizer.json").write_bytes(canonical(json.loads(tokenizer.to_str())))
+    write_tokenizer(folder, tokenizer.to_str(), SPECIAL, CHAT_TEMPLATE)
+    return len(vocabulary)
+
+
+def write_tokenizer(folder: Path, tokenizer: str, special: tuple[str, str, str], template: str) -> None:
+    """The three files of a fast tokenizer.
+
+    Args:
+        folder: Of the base.
+        tokenizer: As ``tokenizers`` writes it.
+        special: Unknown, begin of a turn, end of a turn: tokens 0, 1 and 2.
+        template: Of a chat, Jinja.
+    """
+    unknown, begin, end = special
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": "<|im_start|>",
-        "eos_token": "<|im_end|>",
-        "pad_token": "<|im_end|>",
-        "unk_token": "<|endoftext|>",
+        "bos_token": begin,
+        "eos_token": end,
+        "pad_token": end,
+        "unk_token": unknown,
         "clean_up_tokenization_spaces": False,
         "model_max_length": 2048,
     }
+    (folder / "tokenizer.json").write_bytes(canonical(json.loads(tokenizer)))
     (folder / "tokenizer_config.json").write_bytes(canonical(settings))
-    (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")
-    return len(vocabulary)
+    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")

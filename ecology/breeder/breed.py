@@ -232,8 +232,8 @@ def _meet(parents: Sequence[Parent]) -> tuple[Genome, ...]:
             "; ".join(objection.reason for objection in found),
             fields=fields,
             where=", ".join(parent.name for parent in parents),
-            todo="weights of different bases do not add; distil one parent into the other's base, by training there on "
-            "its answers, and breed the two",
+            todo="weights of different bases do not add; text does: `ecology breed distill PARENT... --base NAME "
+            "--out DIR corpus=NAME` teaches an adapter of one base by all of them",
         )
     return genomes
 

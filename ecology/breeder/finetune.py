@@ -1,8 +1,11 @@
-"""The operator that makes founders: real gradient steps on a corpus, LoRA through PEFT, on the resident base.
+"""Supervised learning, and the operator that makes founders by it: real gradient steps on a corpus, through PEFT.
+
+``learn`` is what every operator shares that is taught by text (``sft``, ``distill``, ``recover``); it trains whatever
+the options' parametrisation names. ``finetune`` is the one that makes LoRA founders.
 
 1. Rows become tokens in the base's chat frame; the loss counts the completion and, unless the row says that its
    completion is cut short, the end token.
-2. The base gets LoRA layers in the chosen modules of its last decoder layers; all else is frozen.
+2. The base gets an adapter in the chosen modules of its last decoder layers; all else is frozen.
 3. Steps of AdamW, in an order that follows from the seed; every few steps a checkpoint, so that a killed run goes on
    and ends at the same bytes.
 4. The factors are written with scale 1, the base is unwrapped and proven to be the base.
@@ -25,6 +28,7 @@ import numpy as np
 
 from ecology.breeder.breed import Bred, profile
 from ecology.breeder.options import check_range, check_rank
+from ecology.breeder.parametrisation import LoraOptions
 from ecology.contracts.artifact import Corpus
 from ecology.contracts.genome import INTERFACE_VERSION, Genome, Lineage
 from ecology.contracts.identity import Digest, Json
@@ -36,10 +40,11 @@ from ecology.store.adapters import write_adapter
 from ecology.store.files import write_atomic
 
 if TYPE_CHECKING:  # torch and PEFT are imported when there is something to train
+    from ecology.breeder.adapted import Pair
     from ecology.breeder.training import Trainer
     from ecology.runtime.engine import TransformersEngine
 
-CHECKPOINT_FORMAT = 1
+CHECKPOINT_FORMAT = 2
 CHECKPOINT_FILE = "checkpoint.json"
 
 Row = tuple[str, str, bool]
@@ -47,19 +52,9 @@ Row = tuple[str, str, bool]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class FinetuneOptions:
-    """How a founder is trained."""
+class TrainOptions:
+    """How rows are learned, whatever is trained and wherever the rows are from."""
 
-    corpus: str
-    """Name or folder of the corpus."""
-    rank: int = 8
-    """Of every module's factors."""
-    alpha: float = 16.0
-    """Scale is ``alpha / rank``; folded into the factors when they are written."""
-    targets: tuple[str, ...] = ("q_proj", "v_proj", "o_proj", "up_proj", "down_proj")
-    """Last part of the names of the linear modules that are adapted."""
-    layers: int = 15
-    """How many of the last decoder layers are adapted; 0 is all of them. The backward pass ends at the first."""
     epochs: int = 1
     batch_size: int = 8
     """Rows a step."""
@@ -91,20 +86,76 @@ class FinetuneOptions:
         Raises:
             ConfigError: A value is out of range.
         """
-        check_rank(self.rank, "finetune.rank")
-        check_range(self.alpha, 0.0, 1e4, "finetune.alpha", open_low=True)
-        check_range(self.layers, 0, 4096, "finetune.layers")
-        check_range(self.learning_rate, 0.0, 1.0, "finetune.learning_rate", open_low=True)
-        check_range(self.final_share, 0.0, 1.0, "finetune.final_share")
-        check_range(self.weight_decay, 0.0, 1.0, "finetune.weight_decay")
-        check_range(self.clip_norm, 0.0, 1e6, "finetune.clip_norm", open_low=True)
-        check_range(self.warmup_steps, 0, 10**6, "finetune.warmup_steps")
-        check_range(self.token_decay, 0.0, 1.0, "finetune.token_decay", open_low=True)
-        check_range(self.completion_tokens, 0, 10**6, "finetune.completion_tokens")
+        where = self.where
+        check_range(self.learning_rate, 0.0, 1.0, f"{where}.learning_rate", open_low=True)
+        check_range(self.final_share, 0.0, 1.0, f"{where}.final_share")
+        check_range(self.weight_decay, 0.0, 1.0, f"{where}.weight_decay")
+        check_range(self.clip_norm, 0.0, 1e6, f"{where}.clip_norm", open_low=True)
+        check_range(self.warmup_steps, 0, 10**6, f"{where}.warmup_steps")
+        check_range(self.token_decay, 0.0, 1.0, f"{where}.token_decay", open_low=True)
+        check_range(self.completion_tokens, 0, 10**6, f"{where}.completion_tokens")
         for name in ("epochs", "batch_size", "bucket_batches", "max_length", "checkpoint_steps"):
-            check_range(getattr(self, name), 1, 10**6, f"finetune.{name}")
+            check_range(getattr(self, name), 1, 10**6, f"{where}.{name}")
+
+    @property
+    def where(self) -> str:
+        """Name of the operator, for messages."""
+        return type(self).__name__.removesuffix("Options").lower()
+
+    @property
+    def parametrisation(self) -> tuple[str, object]:
+        """Row of the table of parametrisations, and its options: what is trained."""
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class LoraTraining(TrainOptions):
+    """What is trained is a LoRA."""
+
+    rank: int = 8
+    """Of every module's factors."""
+    alpha: float = 16.0
+    """Scale is ``alpha / rank``; folded into the factors when they are written."""
+    targets: tuple[str, ...] = ("q_proj", "v_proj", "o_proj", "up_proj", "down_proj")
+    """Last part of the names of the linear modules that are adapted."""
+    layers: int = 15
+    """How many of the last decoder layers are adapted; 0 is all of them. The backward pass ends at the first."""
+
+    def __post_init__(self) -> None:
+        """Checks ranges.
+
+        Raises:
+            ConfigError: A value is out of range.
+        """
+        TrainOptions.__post_init__(self)
+        check_rank(self.rank, f"{self.where}.rank")
+        check_range(self.alpha, 0.0, 1e4, f"{self.where}.alpha", open_low=True)
+        check_range(self.layers, 0, 4096, f"{self.where}.layers")
         if not self.targets:
-            raise ConfigError("no module is named", where="finetune.targets", todo="name at least one")
+            raise ConfigError("no module is named", where=f"{self.where}.targets", todo="name at least one")
+
+    @property
+    def parametrisation(self) -> tuple[str, object]:
+        """A LoRA of this rank in these modules."""
+        return "lora", LoraOptions(r=self.rank, alpha=self.alpha, targets=self.targets, layers=self.layers)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class FinetuneOptions(LoraTraining):
+    """How a founder is trained."""
+
+    corpus: str
+    """Name or folder of the corpus."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Learned:
+    """What training left."""
+
+    factors: Mapping[str, Pair]
+    """The exact LoRA, by module."""
+    told: Mapping[str, Json]
+    """For the lineage: numbers trained, their bytes, steps, loss at both ends."""
 
 
 def finetune(
@@ -120,8 +171,9 @@ def finetune(
     capabilities: Sequence[str],
     progress: Progress,
     name: str = "founder",
+    keep: Path | None = None,
 ) -> Bred:
-    """Trains one adapter on the engine's base.
+    """Trains one LoRA on the engine's base.
 
     Args:
         engine: With no adapter attached; the same base when it is done, which is proven.
@@ -135,17 +187,77 @@ def finetune(
         capabilities: What it is trained for.
         progress: Told about steps.
         name: For people.
+        keep: Folder of cached decompositions; None computes them.
 
     Raises:
         ConfigError: No rows, a row too long, or no module matches.
         IntegrityError: The base is not the base afterwards.
         BackendError: An adapter is attached.
     """
+    learned = learn(
+        engine,
+        rows,
+        options,
+        what=corpus.id,
+        seed=seed,
+        work=work,
+        environment=environment,
+        progress=progress,
+        name=name,
+        keep=keep,
+    )
+    lineage = Lineage(
+        parents=(),
+        operator="finetune",
+        parameters=plain(options),
+        seed=seed,
+        corpora=(corpus,),
+        generation=0,
+        environment=dict(sorted(environment.items())),
+    )
+    return born(engine, learned, lineage, out, capabilities)
+
+
+def learn(
+    engine: TransformersEngine,
+    rows: Sequence[Row],
+    options: TrainOptions,
+    *,
+    what: str,
+    seed: int,
+    work: Path,
+    environment: Mapping[str, str],
+    progress: Progress,
+    name: str,
+    keep: Path | None = None,
+    start: Mapping[str, Pair] | None = None,
+) -> Learned:
+    """Gradient steps on rows, with checkpoints, in the adapter that the options name.
+
+    Args:
+        engine: With no adapter attached; the same base when it is done, which is proven.
+        rows: What is learned.
+        options: The recipe.
+        what: The rows' name, for messages.
+        seed: Of initial numbers and order of rows.
+        work: Folder of checkpoints; emptied at the end.
+        environment: A checkpoint of another one is not gone on from.
+        progress: Told about steps.
+        name: For people.
+        keep: Folder of cached decompositions; None computes them.
+        start: Factors to go on from; None starts at the base.
+
+    Raises:
+        ConfigError: No rows, a row too long, or no module matches.
+        IntegrityError: The base is not the base afterwards.
+        BackendError: An adapter is attached.
+        UnsupportedAdapter: What was trained is no LoRA.
+    """
     if not rows:
-        raise ConfigError("there is nothing to train on", where=corpus.id)
+        raise ConfigError("there is nothing to train on", where=what)
     from ecology.breeder.training import Trainer, tokenise  # noqa: PLC0415  (torch and PEFT)
 
-    examples = tokenise(engine, rows, options, corpus.id)
+    examples = tokenise(engine, rows, options, what)
     steps = order(tuple(map(len, examples)), options, seed)
     recipe = digest(
         {
@@ -156,10 +268,13 @@ def finetune(
             "seed": seed,
             "environment": environment,
             "threads": engine.threads,
+            "start": {}
+            if start is None
+            else {n: [digest_bytes(M.tobytes()) for M in pair] for n, pair in start.items()},
         }
     )
     work.mkdir(parents=True, exist_ok=True)
-    with Trainer(engine, examples, options, seed, len(steps), progress, name) as trainer:
+    with Trainer(engine, examples, options, seed, len(steps), progress, name, keep=keep, start=start) as trainer:
         losses = _resume(trainer, work, recipe)
         with progress.track(f"train {name}", len(steps), "steps") as bar:
             bar.advance(len(losses), "resumed" if losses else "")
@@ -168,25 +283,46 @@ def finetune(
                 bar.advance(1, f"loss {np.mean(losses[-10:]):.3f}")
                 if (step + 1) % options.checkpoint_steps == 0 or step + 1 == len(steps):
                     _save(trainer, work, recipe, losses)
-        factors = trainer.factors()
+        factors = trainer.adapted.factors()
+        told: dict[str, Json] = {
+            "adapter": trainer.adapted.kind,
+            "parameters": trainer.adapted.count,
+            "bytes": trainer.adapted.bytes,
+            "steps": len(steps),
+            "rows": len(rows),
+            **ends(losses),
+        }
     engine.prove_base()
-    artifact = write_adapter(out, factors, engine.base.name, engine.identity.base_weights)
-    lineage = Lineage(
-        parents=(),
-        operator="finetune",
-        parameters=plain(options),
-        seed=seed,
-        corpora=(corpus,),
-        generation=0,
-        environment=dict(sorted(environment.items())),
-    )
-    resources = profile(LowRank.of(factors), artifact)
-    genome = Genome(engine.identity, INTERFACE_VERSION, tuple(sorted(capabilities)), lineage, resources)
     _clear(work)
+    return Learned(factors, told)
+
+
+def ends(losses: Sequence[float]) -> dict[str, Json]:
+    """Mean loss of the first and of the last steps, ten or a third of all, as a lineage tells it."""
+    few = max(1, min(10, len(losses) // 3))
+    first, last = losses[:few], losses[-few:]
+    return {"loss_first": round(sum(first) / few, 6), "loss_last": round(sum(last) / few, 6)}
+
+
+def born(
+    engine: TransformersEngine, learned: Learned, lineage: Lineage, out: Path, capabilities: Sequence[str]
+) -> Bred:
+    """The adapter's folder and its genome.
+
+    Args:
+        engine: The base.
+        learned: What training left.
+        lineage: Where it comes from.
+        out: New folder.
+        capabilities: What it was taught.
+    """
+    artifact = write_adapter(out, learned.factors, engine.base.name, engine.identity.base_weights)
+    resources = profile(LowRank.of(learned.factors), artifact)
+    genome = Genome(engine.identity, INTERFACE_VERSION, tuple(sorted(capabilities)), lineage, resources)
     return Bred(artifact, genome, out)
 
 
-def order(lengths: Sequence[int], options: FinetuneOptions, seed: int) -> tuple[tuple[int, ...], ...]:
+def order(lengths: Sequence[int], options: TrainOptions, seed: int) -> tuple[tuple[int, ...], ...]:
     """Which rows each step takes.
 
     Each epoch shuffles all rows, sorts by length inside windows of ``bucket_batches`` batches, cuts into batches and

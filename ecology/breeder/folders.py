@@ -24,7 +24,7 @@ from ecology.store.adapters import BASE_KEY, AdapterFolder
 from ecology.store.layouts import LINEAR, Layout
 from ecology.store.tinylora import TinyLora
 
-DISTIL = "distil the others into an adapter of the one base, or leave them out"
+DISTIL = "`ecology breed distill` teaches an adapter of one base by all of them; or leave the others out"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The half of ``finetune`` that imports torch and PEFT: one step, and the state that makes it resumable.
+"""The half of ``finetune`` that imports torch: one supervised step of any parametrisation, and the state to resume it.
 
 What makes a step cheap on a CPU:
 
@@ -17,23 +17,21 @@ import contextlib
 import dataclasses
 import functools
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from peft import LoraConfig, get_peft_model
 from safetensors.torch import load, save
 
-from ecology.breeder.finetune import FinetuneOptions, Row
+from ecology.breeder.adapted import NAME, Adapted, Pair
+from ecology.breeder.finetune import Row, TrainOptions
+from ecology.breeder.parametrisation import adapt
 from ecology.contracts.ports import Progress
 from ecology.errors import BackendError, ConfigError
 from ecology.runtime.engine import TransformersEngine
-from ecology.runtime.kernels import forget_gradients
 from ecology.runtime.trunk import CUTTABLE, can_be_cut, stack_part
 from ecology.runtime.workers import dealt, side_by_side
 
@@ -53,9 +51,7 @@ class Example:
         return len(self.prompt) + len(self.completion)
 
 
-def tokenise(
-    engine: TransformersEngine, rows: Sequence[Row], options: FinetuneOptions, where: str
-) -> tuple[Example, ...]:
+def tokenise(engine: TransformersEngine, rows: Sequence[Row], options: TrainOptions, where: str) -> tuple[Example, ...]:
     """Rows in the base's chat frame.
 
     Raises:
@@ -76,30 +72,45 @@ def tokenise(
             raise ConfigError(
                 f"{len(example)} tokens, {options.max_length} are allowed",
                 where=f"{where}: row {number}",
-                todo="shorten the row or raise finetune.max_length",
+                todo="shorten the row or raise max_length",
             )
         examples.append(example)
     return tuple(examples)
 
 
 class Trainer:
-    """The base with LoRA layers in it, inside a ``with`` block; afterwards the base as it was."""
+    """The base with an adapter in it, inside a ``with`` block; afterwards the base as it was."""
 
     def __init__(
         self,
         engine: TransformersEngine,
         examples: Sequence[Example],
-        options: FinetuneOptions,
+        options: TrainOptions,
         seed: int,
         steps: int,
         progress: Progress,
         name: str,
+        *,
+        keep: Path | None = None,
+        start: Mapping[str, Pair] | None = None,
     ) -> None:
-        """Nothing happens before the block is entered."""
+        """Nothing happens before the block is entered.
+
+        Args:
+            engine: The base.
+            examples: Rows in tokens.
+            options: The recipe; says what is trained too.
+            seed: Of what starts at random.
+            steps: Planned.
+            progress: Told about what takes long before the first step.
+            name: For people.
+            keep: Folder of cached decompositions.
+            start: Factors to go on from, by module; of a LoRA alone. None starts at the base.
+        """
         self._engine, self._examples, self._options = engine, examples, options
         self._seed, self._steps, self._progress, self._name = seed, steps, progress, name
+        self._keep, self._start = keep, start
         self._model: Any = engine.model
-        self._peft: Any = None
         self._stack: Any = engine.model.base_model
         self._kept: list[torch.Tensor] | None = None
         self._undo = contextlib.ExitStack()
@@ -110,14 +121,20 @@ class Trainer:
         with contextlib.ExitStack() as stack:
             torch.set_flush_denormal(True)
             stack.callback(torch.set_flush_denormal, False)
-            cut, names = self._targets()
-            self._wrap(names)
-            stack.callback(self._unwrap)
-            self._factors = {
-                f"{name}.{letter}": getattr(self._model.get_submodule(name), f"lora_{letter}")["default"].weight
-                for name in sorted(names)
-                for letter in ("A", "B")
-            }
+            kind, options = self._options.parametrisation
+            self.adapted = adapt(
+                self._model,
+                kind,
+                options,
+                base_weights=self._engine.identity.base_weights,
+                cache=self._keep,
+                seed=self._seed,
+            )
+            stack.callback(self.adapted.unwrap)
+            if self._start is not None:
+                go_on(self.adapted, self._start)
+            self._factors: Mapping[str, torch.nn.Parameter] = self.adapted.trained
+            cut = self.adapted.first_layer
             self._optimiser = torch.optim.AdamW(
                 list(self._factors.values()),
                 lr=self._options.learning_rate,
@@ -161,6 +178,7 @@ class Trainer:
             factor.grad = functools.reduce(torch.add, [gradients[place] for _, gradients in found])
         torch.nn.utils.clip_grad_norm_(list(self._factors.values()), self._options.clip_norm, foreach=False)
         self._optimiser.step()
+        self.adapted.settle()
         return math.fsum(loss for loss, _ in found)
 
     def _share(self, rows: Sequence[int], total: float) -> tuple[float, tuple[torch.Tensor, ...]]:
@@ -183,15 +201,8 @@ class Trainer:
         first = 1.0 / length if self._options.loss_over == "rows" else 1.0
         return [first * self._options.token_decay**place for place in range(length)]
 
-    def factors(self) -> Mapping[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
-        """Module name -> (B with the scale folded in, A)."""
-        scale = np.float32(self._options.alpha / self._options.rank)
-        found = {key: tensor.detach().numpy().copy() for key, tensor in self._factors.items()}
-        names = sorted({key.rpartition(".")[0] for key in found})
-        return {name: (scale * found[f"{name}.B"], found[f"{name}.A"]) for name in names}
-
     def state(self) -> bytes:
-        """Factors and moments as safetensors."""
+        """What is trained and its moments, as safetensors."""
         tensors = {}
         for key, factor in self._factors.items():
             moments = self._optimiser.state[factor]
@@ -210,49 +221,6 @@ class Trainer:
                     "exp_avg": tensors[f"{key}.first"],
                     "exp_avg_sq": tensors[f"{key}.second"],
                 }
-
-    def _targets(self) -> tuple[int, list[str]]:
-        """First adapted layer, and full names of the modules that are adapted."""
-        layers = getattr(self._model.base_model, "layers", None)
-        if layers is None:
-            raise ConfigError(f"{type(self._model).__name__} has no list of decoder layers", where="finetune.layers")
-        cut = max(0, len(layers) - self._options.layers) if self._options.layers else 0
-        names = {id(module): name for name, module in self._model.named_modules()}
-        found = [
-            names[id(module)]
-            for layer in layers[cut:]
-            for name, module in layer.named_modules()
-            if isinstance(module, torch.nn.Linear) and name.rpartition(".")[2] in self._options.targets
-        ]
-        missing = sorted(set(self._options.targets) - {name.rpartition(".")[2] for name in found})
-        if missing:
-            known = {n.rpartition(".")[2] for n, m in layers[-1].named_modules() if isinstance(m, torch.nn.Linear)}
-            raise ConfigError(
-                f"the base has no linear module {missing[0]!r}",
-                where="finetune.targets",
-                todo=f"choose among {', '.join(sorted(known))}",
-            )
-        return cut, found
-
-    def _wrap(self, names: Sequence[str]) -> None:
-        config = LoraConfig(
-            r=self._options.rank,
-            lora_alpha=self._options.alpha,
-            lora_dropout=0.0,
-            target_modules=list(names),
-            task_type="CAUSAL_LM",
-        )
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            torch.manual_seed(self._seed)  # PEFT draws the initial A from the global generator
-            self._peft = get_peft_model(self._model, config)
-
-    def _unwrap(self) -> None:
-        self._peft.unload()
-        forget_gradients(self._model)
-        for mark in ("peft_config", "_hf_peft_config_loaded"):
-            self._model.__dict__.pop(mark, None)
-        self._model.eval().requires_grad_(False)
 
     def _keepable(self) -> bool:
         """Whether what the frozen layers give can be kept: the family can be cut, and it fits."""
@@ -300,7 +268,27 @@ class Trainer:
         return logits
 
 
-def share(step: int, steps: int, options: FinetuneOptions) -> float:
+def go_on(adapted: Adapted, start: Mapping[str, Pair]) -> None:
+    """Sets a fresh LoRA to these changes; further ranks keep their random A and a B of zero, so they change nothing.
+
+    Raises:
+        ConfigError: It is no LoRA, or a module or a rank has no place in it.
+    """
+    if adapted.kind != "lora":
+        raise ConfigError(f"{adapted.kind} cannot go on from factors", where="adapter", todo="train a lora")
+    if strange := sorted(set(start) - set(adapted.modules)):
+        raise ConfigError(f"{strange[0]} is not among the modules that are trained", where="targets")
+    with torch.no_grad():
+        for name, (B, A) in start.items():  # noqa: N806
+            layer = adapted.model.get_submodule(name)
+            rank, room = A.shape[0], adapted.options.r
+            if rank > room:
+                raise ConfigError(f"{name} has rank {rank}, there is room for {room}", where="rank")
+            layer.lora_A[NAME].weight[:rank] = torch.from_numpy(A)
+            layer.lora_B[NAME].weight[:, :rank] = torch.from_numpy(B) / layer.scaling[NAME]
+
+
+def share(step: int, steps: int, options: TrainOptions) -> float:
     """Learning rate of a step (from 0) over its peak."""
     rise = min(1.0, (step + 1) / options.warmup_steps) if options.warmup_steps else 1.0
     if options.schedule == "constant":

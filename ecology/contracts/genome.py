@@ -29,6 +29,9 @@ class Lineage:
     """0 for a founder, else one more than the largest of the parents'."""
     environment: Mapping[str, str]
     """Versions, thread count and kind of CPU: what determinism depends on."""
+    learned: Mapping[str, Json] | None = dataclasses.field(default=None, metadata=OPTIONAL)
+    """What an operator that learns has to tell: numbers trained and their bytes, steps, why it stopped, reward at both
+    ends; None for operators that learn nothing and where it was not recorded."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from ecology.contracts.evidence import Measurement, Split
+from ecology.contracts.gain import GainClaim
 from ecology.contracts.genome import Genome
 from ecology.contracts.identity import OPTIONAL, CompatibilityIdentity, Digest, Json
 from ecology.contracts.policy import Finding, GateVerdict, Policy
@@ -18,11 +19,13 @@ class FounderPlan:
 
     name: str
     operator: str
-    """``finetune`` for one that is trained here, ``import`` for a folder from outside."""
+    """A learning operator for one that is trained here, ``import`` for a folder from outside."""
     options: Mapping[str, Json]
     capabilities: tuple[str, ...]
     breeds: bool
     """Whether it may be a parent; an outsider is only judged."""
+    base: str = dataclasses.field(default="", metadata=OPTIONAL)
+    """Preset of another base than the run's, on which it is trained to teach; empty for the run's own."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -183,6 +186,8 @@ class RunReport:
     """Who was dropped early, and what that saved; empty where nobody raced."""
     confirmation: Confirmation | None = dataclasses.field(default=None, metadata=OPTIONAL)
     """None where nobody was chosen among several, or the configuration has no fresh items."""
+    claims: tuple[GainClaim, ...] = dataclasses.field(default=(), metadata=OPTIONAL)
+    """What recipes are claimed to have taught, and whether that is real."""
 
 
 REPORT_SCHEMA = "https://tiny-ecology.dev/schemas/report/v1"

@@ -110,7 +110,7 @@ class Evaluator:
         """
         if suite.kind == "lm_eval":
             return self._ask_task(subject, folder, suite)
-        answers = self._answers(subject, folder, suite, split, items)
+        answers = self.answers(subject, folder, suite, split, items)
         scores: dict[str, dict[str, bool | float]] = {}
         for item, answer in zip(items, answers, strict=True):
             found = SCORERS[suite.kind](item, answer, suite)
@@ -177,9 +177,16 @@ class Evaluator:
         """Prompts of refusal suites and the replies to them, of everybody asked so far, in the order asked."""
         return tuple(self._restricted.values())
 
-    def _answers(
+    def answers(
         self, subject: Digest, folder: Path | None, suite: Suite, split: Split, items: Sequence[Item]
     ) -> list[Json]:
+        """What a candidate says to each item, not yet scored: a text, or the options' log-likelihoods.
+
+        Raises:
+            IntegrityError: As ``ask``.
+            MalformedArtifact: As ``ask``.
+            BackendError: As ``ask``.
+        """
         keys = [self._key(subject, folder, suite, item) for item in items]
         known = dict(self._cache.get(keys))
         missing = list({key: item for key, item in zip(keys, items, strict=True) if key not in known}.items())

@@ -39,6 +39,8 @@ def objections(
     ancestry: Mapping[Digest, tuple[Digest, ...]] | None = None,
     revoked: Mapping[str, str] | None = None,
     child: Digest | None = None,
+    *,
+    same_base: bool = True,
 ) -> tuple[Objection, ...]:
     """Every reason why these parents may not meet; empty when they may.
 
@@ -49,6 +51,7 @@ def objections(
         ancestry: Parents of every artifact that is known; those of ``parents`` are taken from their genomes.
         revoked: Quarantined digests with the reason.
         child: The child's digest where it is known already, to see that it is not its own ancestor.
+        same_base: Whether weights are to meet; False where parents only teach, by text, and rule 2 has no object.
     """
     if not parents:
         return (Objection("there is no parent", ("parents",), ()),)
@@ -56,7 +59,7 @@ def objections(
     found: list[Objection] = []
     for digest in dict.fromkeys(digest for digest, _ in parents):
         found += _revoked(digest, known, revoked or {})
-    found += _differing(parents)
+    found += _differing(parents) if same_base else []
     found += _versions(parents)
     found += _loops(dict.fromkeys(digest for digest, _ in parents), known, child)
     return tuple(found)

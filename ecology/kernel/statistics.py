@@ -7,6 +7,7 @@ confidence`` of all experiments, and the same for ``upper``; both together make 
 - ``clopper_pearson``: a rate, k of n. Exact: never wrong more often than stated.
 - ``wilson``: a rate, for display. Right on average.
 - ``tango``: a difference of two rates on the same items. A score interval, close to what is stated for n >= 30.
+- ``mean_bounds``: a mean over runs. Student's; exact where runs are normal.
 - ``quantile_bounds``: a quantile of any continuous distribution. Exact: never wrong more often than stated.
 - a rule that says ``anytime`` takes its bounds from ``sequential`` instead: wider, and valid whenever one stops.
 - a rule that says ``clustered`` takes the same bounds on as many items as the families are worth (``clusters``).
@@ -110,6 +111,33 @@ def tango(n10: float, n01: float, n: float, confidence: float) -> tuple[float, f
     lower = -1.0 if n01 == n else _bisect(lambda d: tango_score(n10, n01, n, d) - z, -1.0, estimate)
     upper = 1.0 if n10 == n else _bisect(lambda d: tango_score(n10, n01, n, d) + z, estimate, 1.0)
     return lower, upper
+
+
+def mean_bounds(values: Sequence[float], confidence: float) -> tuple[float, float]:
+    """One-sided bounds of the mean of a normal distribution from a few draws, such as one number a seed.
+
+    Args:
+        values: Independent draws.
+        confidence: Of each bound, 0.5 to 1 (not included).
+
+    Returns:
+        Lower and upper bound; infinite for fewer than two draws, which say nothing of their spread.
+
+    Raises:
+        ConfigError: The confidence is out of range.
+
+    Source: Student, Biometrika 6(1), 1908.
+    """
+    from scipy.special import stdtrit  # noqa: PLC0415
+
+    _check_confidence(confidence)
+    n = len(values)
+    if n < 2:
+        return -math.inf, math.inf
+    mean = math.fsum(values) / n
+    spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1) / n)
+    half = float(stdtrit(n - 1, confidence)) * spread
+    return mean - half, mean + half
 
 
 def tango_score(n10: float, n01: float, n: float, difference: float) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -122,6 +122,13 @@ def preset(name: str) -> BaseSpec:
             todo="copy it with values, or use ecology run",
         )
     return structure(KINDS[said["kind"]], said, str(path))
+
+
+def whole_presets() -> Iterator[tuple[str, BaseSpec]]:
+    """Every preset of ``conf/base`` that leaves nothing to be filled in, by name."""
+    for path in sorted(shared("conf", "base").glob("*.yaml")):
+        if "???" not in read_source(path, ConfigError).plain("the preset").values():
+            yield path.stem, preset(path.stem)
 
 
 def fetch_base(name: str, house: House) -> BaseModel:

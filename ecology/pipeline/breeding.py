@@ -1,4 +1,4 @@
-"""``ecology breed``: one operator, adapters in, adapter out; no base model is loaded.
+"""``ecology breed``: one operator, adapters in, adapter out; a base model is loaded only by operators that teach.
 
 It reads any well-formed PEFT folder. Trust is the gate's business, so a parent without a birth certificate may breed
 here; its child's lineage names it by digest, and the gate will ask who vouches for it.
@@ -6,6 +6,7 @@ here; its child's lineage names it by digest, and the gate will ask who vouches 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import tempfile
@@ -13,24 +14,29 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ecology.breeder.breed import Bred, Parent, breed
-from ecology.breeder.operators import find
 from ecology.breeder.replay import Replay, replay
+from ecology.breeder.schooling import SCHOOLS, breeder_of
 from ecology.contracts.artifact import CLAIMS_FILE
 from ecology.contracts.genome import Genome
 from ecology.contracts.identity import Digest, Json
 from ecology.documents.source import parse_source
 from ecology.errors import ConfigError
-from ecology.pipeline.bench import environment_of, known_base
+from ecology.pipeline.bench import Bench, environment_of, fetch_base, known_base
 from ecology.pipeline.boundaries import admit_child
+from ecology.pipeline.corpora import held_corpora
 from ecology.pipeline.house import House
 from ecology.pipeline.options import read_options
 from ecology.pipeline.places import subject
+from ecology.pipeline.settings import BackendSettings
+from ecology.pipeline.teaching import Class, teach
 from ecology.policy.reader import load_policy
 from ecology.signer.statements import genome_statement
 from ecology.signer.verify import genome_of, verify_claims
 from ecology.store.adapters import describe, read_claims
 from ecology.store.files import write_atomic
 
+BACKEND = BackendSettings(kind="transformers", threads=1, batch_size=16)
+"""For operators that teach: one core, so that the bytes do not depend on how many there are."""
 LEAST = 5
 """Modules that are named for what projection took from them."""
 
@@ -104,6 +110,7 @@ def told(bred: Bred, operator: str) -> list[str]:
     ]
     least = sorted((profile.retained or {}).items(), key=lambda item: (item[1], item[0]))[:LEAST]
     lines += [f"  {share:.4f} of {name}" for name, share in least if share < 1]
+    lines += [f"  {key} {json.dumps(value)}" for key, value in sorted((lineage.learned or {}).items())]
     return lines
 
 
@@ -147,7 +154,8 @@ def _bred(
     house: House,
     policy: str | None,
 ) -> Bred:
-    options = read_options(find(operator).options, _parse(given), operator)
+    school = SCHOOLS.get(operator)
+    options = read_options(breeder_of(operator).options, _parse(given), operator)
     model = known_base(base, house)
     parents = []
     with house.progress.track("checking parents", len(folders), "parent") as step:
@@ -162,6 +170,16 @@ def _bred(
         genomes = {parent.artifact.digest: parent.genome for parent in parents if parent.genome is not None}
         admit_child(limits, operator, [parent.artifact.digest for parent in parents], house, genomes)
     house.stop_check()
+    if school is not None:
+        taught = [
+            dataclasses.replace(parent, identity=None) for parent in parents
+        ]  # a genome says what it was made for
+        bench = Bench(fetch_base(base, house), BACKEND, house)
+        most = len(parents) if school.parents_max is None else school.parents_max
+        if not school.parents_min <= len(parents) <= most:
+            raise ConfigError(f"{operator} takes {school.parents_min} to {most} parents", where=operator)
+        lesson = Class(operator, options, tuple(taught), seed, out.name)
+        return teach(lesson, bench, held_corpora(house), out)
     environment = environment_of(threads=1)
     return breed(operator, options, parents, out, seed=seed, environment=environment, progress=house.progress)
 

@@ -1,10 +1,13 @@
-"""Corpora at hand: those that come with the package and those that a plan names."""
+"""Corpora at hand: those that come with the package, those that a plan names, and those that were made in this home."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import yaml
 
 from ecology.contracts.artifact import Corpus
 from ecology.contracts.identity import Digest
@@ -12,7 +15,9 @@ from ecology.contracts.run import FounderPlan, RunPlan
 from ecology.errors import ConfigError
 from ecology.evaluator.suites import Row, load_corpus
 from ecology.kernel.leakage import forbidden_ngrams, leaks
+from ecology.pipeline.house import House
 from ecology.pipeline.places import shared, subject
+from ecology.store.files import write_atomic
 
 
 def shipped_corpora() -> Mapping[Digest, tuple[Row, ...]]:
@@ -60,9 +65,54 @@ def forbidden() -> frozenset[tuple[str, ...]]:
     return forbidden_ngrams(texts)
 
 
-def corpora_of(plan: RunPlan) -> Mapping[Digest, tuple[Row, ...]]:
-    """Rows of the corpora at hand, by digest: those of this plan's founders and all that are shipped."""
+def keep_corpus(house: House, corpus: Corpus, data: bytes) -> Path:
+    """Keeps a corpus that was made here, in the format of any other: manifest and rows.
+
+    Args:
+        house: The home.
+        corpus: As the lineage records it.
+        data: Its rows, one JSON object a line.
+    """
+    folder = made_folder(house) / corpus.digest.removeprefix("sha256:")
+    manifest = {
+        "id": corpus.id,
+        "version": 1,
+        "title": "Made in this home",
+        "licence": corpus.licence,
+        "split": corpus.split,
+        "no_train": corpus.no_train,
+        "data": "train.jsonl",
+        "sha256": corpus.digest.removeprefix("sha256:"),
+        "rows": corpus.rows,
+        "made": "Answers of teachers to the prompts of another corpus, chosen by a verifier.",
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / "train.jsonl", data)
+    write_atomic(folder / "corpus.yaml", yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True).encode())
+    return folder
+
+
+def made_folder(house: House) -> Path:
+    """Where corpora are that were made in this home."""
+    return house.home / "corpora"
+
+
+def held_corpora(house: House) -> Mapping[Digest, tuple[Row, ...]]:
+    """Rows of every corpus that comes with the package or was made in this home, by digest.
+
+    Raises:
+        ConfigError: One is not what its manifest says.
+    """
     found = dict(shipped_corpora())
+    for manifest in sorted(made_folder(house).glob("*/corpus.yaml")):
+        corpus, rows = load_corpus(manifest.parent)
+        found[corpus.digest] = rows
+    return found
+
+
+def corpora_of(plan: RunPlan, house: House) -> Mapping[Digest, tuple[Row, ...]]:
+    """Rows of the corpora at hand, by digest: those of this plan's founders, all that are shipped or were made here."""
+    found = dict(held_corpora(house))
     for founder in plan.founders:
         if founder.operator != "import":
             corpus, rows = corpus_of(founder)

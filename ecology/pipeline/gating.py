@@ -319,7 +319,7 @@ def _forbidden() -> frozenset[tuple[str, ...]]:
 def _full(member: Member, desk: _Desk) -> Climb:
     from ecology.pipeline.bench import open_bench  # noqa: PLC0415  (engines only where they are asked)
     from ecology.pipeline.compose import compose  # noqa: PLC0415
-    from ecology.pipeline.corpora import shipped_corpora  # noqa: PLC0415
+    from ecology.pipeline.corpora import held_corpora  # noqa: PLC0415
     from ecology.pipeline.judging import RUNGS, Judge, climb_all, comparator  # noqa: PLC0415
     from ecology.pipeline.plan import budget_of, load_suites  # noqa: PLC0415
 
@@ -330,7 +330,7 @@ def _full(member: Member, desk: _Desk) -> Climb:
     judge = Judge(
         policy=policy,
         budget=enough(policy, budget_of(settings)),
-        corpora=shipped_corpora(),
+        corpora=held_corpora(house),
         bench=bench,
         suites={name: suite for name, suite in load_suites(settings, policy).items() if _asked_about(policy, name)},
         incumbent=comparator(bench, house.registry.alias(settings.alias)),

@@ -74,6 +74,8 @@ class Judge:
     decided_at: str
     standing: tuple[Finding, ...] = ()
     """What the policy's own standing contributes to every verdict."""
+    claimed: Mapping[Digest, Evidence] = dataclasses.field(default_factory=dict)
+    """What claims of learning say of the adapters that they are about."""
     draw: str = "hidden"
     """Which secret draw plays the hidden items; any other than ``hidden`` leaves out what the first draw asks."""
 
@@ -226,7 +228,8 @@ class Judge:
     def static(self, member: Member) -> Evidence:
         """Rung 1: no model."""
         evidence = static_evidence(member.submission, self.context)
-        return (*evidence, *retained_evidence(member.submission, self.context))
+        claimed = self.claimed.get(member.digest, ())
+        return (*evidence, *retained_evidence(member.submission, self.context), *claimed)
 
     def liveness(self, member: Member) -> Evidence:
         """Rung 2: does it apply, exactly, and leave the base alone?"""
@@ -345,10 +348,14 @@ class Judge:
         finalists = [one for one in judged if any(m.split == "hidden" for m in one.evidence)]
         parents = {p for one in finalists if one.member.signed for p in one.member.signed.genome.lineage.parents}
         done = {one.digest for one in finalists}
-        wanted = [one for one in judged if one.digest in parents - done]
+        wanted = [one for one in judged if one.digest in parents - done and self._fits(one.member)]
         for one in wanted:
             self._opened(one.digest)
         return base, {one.digest: self.asked(one.digest, one.member.folder, "hidden") for one in wanted}
+
+    def _fits(self, member: Member) -> bool:
+        """Whether it can be asked here at all: a teacher of another family cannot."""
+        return member.signed is None or member.signed.genome.identity == self.bench.identity
 
     def _robust(self, member: Member) -> Evidence:
         suite = self.suites.get(ROBUST_SUITE)

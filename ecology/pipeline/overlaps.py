@@ -1,4 +1,4 @@
-"""Shares of the shipped corpora that are items of the shipped suites, found when somebody asks and then kept.
+"""Shares of the corpora at hand that are items of the shipped suites, found when somebody asks and then kept.
 
 Expanding every suite takes longer than everything else that a static gate does. So nothing is computed for an adapter
 whose lineage names no corpus, and what was computed is kept in the home under the digest of all files that it depends
@@ -15,6 +15,7 @@ from pathlib import Path
 from ecology.contracts.evidence import Item
 from ecology.contracts.identity import Digest
 from ecology.kernel import canonical
+from ecology.pipeline.corpora import held_corpora, made_folder
 from ecology.pipeline.house import House
 from ecology.pipeline.places import shared
 
@@ -44,7 +45,12 @@ class Overlaps(Mapping[Digest, float]):
     def _shares(self) -> dict[Digest, float]:
         if self._found is None:
             key = canonical.digest(
-                [files_below(shared("suites")), files_below(shared("corpora")), self._house.seed_commitment]
+                [
+                    files_below(shared("suites")),
+                    files_below(shared("corpora")),
+                    files_below(made_folder(self._house)),
+                    self._house.seed_commitment,
+                ]
             )
             self._found = self._recalled(key)
             if self._found is None:
@@ -77,7 +83,6 @@ def files_below(folder: Path) -> list[list[str]]:
 def _computed(house: House) -> dict[Digest, float]:
     from ecology.evaluator.library import load_any_suite  # noqa: PLC0415  (only who asks waits for it)
     from ecology.evaluator.suites import items, overlap  # noqa: PLC0415
-    from ecology.pipeline.corpora import shipped_corpora  # noqa: PLC0415
 
     every: list[Item] = []
     for path in sorted(shared("suites").glob("*/suite.yaml")):
@@ -86,4 +91,4 @@ def _computed(house: House) -> dict[Digest, float]:
             continue
         every += items(suite, "public")
         every += items(suite, "hidden", house.split_seed(suite.digest, "hidden"))
-    return {digest: overlap(rows, every).exact for digest, rows in shipped_corpora().items()}
+    return {digest: overlap(rows, every).exact for digest, rows in held_corpora(house).items()}

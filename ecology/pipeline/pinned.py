@@ -11,12 +11,12 @@ from collections.abc import Iterator, Mapping
 
 from ecology.contracts.evidence import Suite
 from ecology.contracts.identity import Digest
-from ecology.contracts.run import RunPlan
+from ecology.contracts.run import ChildPlan, FounderPlan, RunPlan
 from ecology.errors import ConfigError
 from ecology.evaluator.library import load_any_suite
 from ecology.evaluator.suites import load_corpus
 from ecology.pipeline.places import subject
-from ecology.pipeline.plan import load_gate_policy, load_suites, stock_suites, trusted_functions
+from ecology.pipeline.plan import claim_suites, load_gate_policy, load_suites, stock_suites, trusted_functions
 from ecology.pipeline.settings import Settings
 from ecology.promotion.traffic import Traffic, load_traffic
 
@@ -58,13 +58,15 @@ def refuse_swapped(settings: Settings, plan: RunPlan) -> None:
 def _pins(settings: Settings, plan: RunPlan) -> Iterator[tuple[str, Digest | None, Digest]]:
     yield f"policy {settings.gate.policy}", plan.policy.digest, load_gate_policy(settings.gate).digest
     trusted = tuple(map(Digest, trusted_functions(plan.policy)))
-    again = [load_any_suite(subject(name, "suites"), trusted) for name in settings.evaluator.suites]
+    names = (*settings.evaluator.suites, *claim_suites(settings))
+    again = [load_any_suite(subject(name, "suites"), trusted) for name in names]
     for suite in (*again, *stock_suites(settings, trusted)):
         yield f"suite {suite.id}", plan.suites.get(suite.id), suite.digest
-    for founder in plan.founders:
-        if "corpus_digest" in founder.options:
-            corpus, _ = load_corpus(subject(str(founder.options["corpus"]), "corpora"))
-            yield f"corpus {corpus.id}", Digest(str(founder.options["corpus_digest"])), corpus.digest
+    learners: tuple[FounderPlan | ChildPlan, ...] = (*plan.founders, *plan.children)
+    for taught in learners:
+        if "corpus_digest" in taught.options:
+            corpus, _ = load_corpus(subject(str(taught.options["corpus"]), "corpora"))
+            yield f"corpus {corpus.id}", Digest(str(taught.options["corpus_digest"])), corpus.digest
     yield f"traffic {settings.evaluator.traffic}", plan.traffic, planned_traffic(settings, plan).digest
 
 

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ecology.breeder.finetune import FinetuneOptions
-from ecology.breeder.operators import find
+from ecology.breeder.learners import LEARNERS
+from ecology.breeder.schooling import SCHOOLS, breeder_of
 from ecology.contracts.evidence import Suite
 from ecology.contracts.identity import Digest, Json
 from ecology.contracts.policy import Policy
@@ -27,18 +27,22 @@ from ecology.evaluator.suites import load_corpus
 from ecology.kernel import canonical
 from ecology.pipeline import compose
 from ecology.pipeline.bench import base_spec
-from ecology.pipeline.options import choose, read_options
+from ecology.pipeline.bench import preset as base_preset
+from ecology.pipeline.options import choose, nearest, read_options
 from ecology.pipeline.places import subject
 from ecology.pipeline.power import refuse_blind
 from ecology.pipeline.searching import search_mistakes
 from ecology.pipeline.settings import (
+    CLAIM_SUITES,
     BreederSettings,
+    ClaimSettings,
     FounderSettings,
     GateSettings,
     PopulationSettings,
     Settings,
     TaskSettings,
 )
+from ecology.pipeline.teaching import planned_options
 from ecology.policy.reader import load_policy, tighten
 from ecology.promotion.canary import canary_plan
 from ecology.promotion.fitness import fitness_spec
@@ -77,12 +81,26 @@ def load_suites(settings: Settings, policy: Policy | None = None) -> Mapping[str
     """
     policy = policy or load_gate_policy(settings.gate)
     trusted = trusted_functions(policy)
-    suites = [_suite(name, trusted) for name in settings.evaluator.suites]
+    suites = [named_suite(name, trusted) for name in settings.evaluator.suites]
     suites += stock_suites(settings, trusted)
     return {suite.id: suite for suite in suites}
 
 
-def _suite(name: str, trusted: tuple[str, ...] = ()) -> Suite:
+def claim_suites(settings: Settings) -> tuple[str, ...]:
+    """Names of the suites that claims ask, sorted."""
+    return tuple(sorted({getattr(claim, key) for claim in settings.claims.values() for key in CLAIM_SUITES}))
+
+
+def named_suite(name: str, trusted: tuple[str, ...] = ()) -> Suite:
+    """One suite, by the name of a shipped one or by path.
+
+    Args:
+        name: Its name or path.
+        trusted: Digests of the functions that its tasks may call.
+
+    Raises:
+        ConfigError: It is missing or malformed.
+    """
     path = subject(name, "suites").resolve()
     file = path / "suite.yaml" if path.is_dir() else path
     seen = file.stat() if file.exists() else None
@@ -133,7 +151,7 @@ def mistakes(plain: Mapping[str, Json]) -> tuple[str, ...]:
     if "gate" in groups:
         problems += _told(lambda: trusted.extend(trusted_functions(load_gate_policy(groups["gate"]))))
     if evaluator is not None:
-        problems += _told(*(functools.partial(_suite, name, tuple(trusted)) for name in evaluator.suites))
+        problems += _told(*(functools.partial(named_suite, name, tuple(trusted)) for name in evaluator.suites))
         problems += _told(
             *(functools.partial(_stock, name, task, tuple(trusted)) for name, task in evaluator.tasks.items())
         )
@@ -152,15 +170,35 @@ def mistakes(plain: Mapping[str, Json]) -> tuple[str, ...]:
         problems += search_mistakes(groups["optimise"], list(population.founders), suites)
     if "base" in groups:
         problems += _told(lambda: base_spec(groups["base"]))
+    if groups.get("claims") and population is not None and breeders is not None:
+        problems += _claims(groups["claims"], population, breeders)
     if "signer" in groups and groups["signer"].key is not None:
         problems += _told(lambda: LocalSigner.from_file(Path(groups["signer"].key).expanduser()))
     return tuple(dict.fromkeys(problems))
 
 
+def _claims(
+    claims: Mapping[str, ClaimSettings], population: PopulationSettings, breeders: Mapping[str, BreederSettings]
+) -> list[str]:
+    """Claims about somebody who is not in the run, or on suites that are not there."""
+    known = {*population.founders, *(child.name for child in _children(population, breeders, 0, []))}
+    problems = []
+    for name, claim in claims.items():
+        for key in ("adapters", "controls"):
+            problems += [
+                f"claims.{name}.{key}: nobody is called {one!r}{nearest(one, known)}"
+                for one in getattr(claim, key)
+                if one not in known
+            ]
+        suites = {getattr(claim, key) for key in CLAIM_SUITES}
+        problems += _told(*(functools.partial(named_suite, suite) for suite in sorted(suites)))
+    return problems
+
+
 def _suite_ids(names: Sequence[str]) -> Iterator[str]:
     for name in names:
         with contextlib.suppress(EcologyError, OSError):  # told already
-            yield _suite(name).id
+            yield named_suite(name).id
 
 
 def _told(*checks: Callable[[], object]) -> list[str]:
@@ -192,7 +230,8 @@ def make_plan(settings: Settings, config: Mapping[str, Json]) -> RunPlan:
     founders = tuple(_founder(name, founder) for name, founder in settings.population.founders.items())
     children = _children(settings.population, settings.breeder, settings.seed, [])
     refuse_blind(policy, budget_of(settings))
-    suites = {suite.id: suite.digest for suite in load_suites(settings).values()}
+    asked = [*load_suites(settings).values(), *(named_suite(name) for name in claim_suites(settings))]
+    suites = {suite.id: suite.digest for suite in asked}
     traffic = load_traffic(subject(settings.evaluator.traffic, "suites")).digest
     content = {
         "config": config,
@@ -239,22 +278,25 @@ def budget_of(settings: Settings) -> Budget:
 
 def _founder(name: str, settings: FounderSettings) -> FounderPlan:
     where = f"population.founders.{name}"
-    kinds: Mapping[str, type[Any]] = {"finetune": FinetuneOptions, "import": ImportOptions}
+    kinds: dict[str, type[Any]] = {kind: learner.options for kind, learner in LEARNERS.items()}
+    kinds["import"] = ImportOptions
     kind = choose(kinds, settings.kind, where)
     checked = read_options(kind, settings.options, f"{where}.options")
     plain = canonical.plain(checked)
-    if settings.kind == "finetune":
+    if settings.kind in LEARNERS:
         corpus, _ = load_corpus(subject(str(plain["corpus"]), "corpora"))
         plain = {**plain, "corpus_digest": corpus.digest}
-    breeds = settings.breeds and settings.kind == "finetune"
-    return FounderPlan(name, settings.kind, plain, tuple(sorted(settings.capabilities)), breeds)
+    breeds = settings.breeds and settings.kind in LEARNERS
+    if settings.base:
+        base_preset(settings.base)
+    return FounderPlan(name, settings.kind, plain, tuple(sorted(settings.capabilities)), breeds, settings.base)
 
 
 def _children(
     population: PopulationSettings, breeders: Mapping[str, BreederSettings], seed: int, problems: list[str]
 ) -> tuple[ChildPlan, ...]:
     """Every child in order; what is wrong with one is added to the problems, and it is left out."""
-    breeding = tuple(name for name, f in population.founders.items() if f.breeds and f.kind == "finetune")
+    breeding = {name: bool(f.base) for name, f in population.founders.items() if f.breeds and f.kind != "import"}
     planned: dict[str, ChildPlan] = {}
     wanted: set[str] = set()
     for name, breeder in breeders.items():
@@ -271,11 +313,25 @@ def _children(
 
 
 def _child(
-    child: str, name: str, breeder: BreederSettings, variant: Mapping[str, Any], breeding: tuple[str, ...], seed: int
+    child: str,
+    name: str,
+    breeder: BreederSettings,
+    variant: Mapping[str, Any],
+    breeding: Mapping[str, bool],
+    seed: int,
 ) -> ChildPlan:
-    operator = find(breeder.kind)
+    """One child; ``breeding`` says of each founder that breeds whether it is of another base."""
+    school = SCHOOLS.get(breeder.kind)
+    operator = breeder_of(breeder.kind)
     merged = {**breeder.options, **variant}
-    parents = breeder.parents or breeding
+    meets = school is not None and not school.same_base
+    parents = breeder.parents or tuple(one for one, foreign in breeding.items() if meets or not foreign)
+    if foreign := [one for one in parents if breeding.get(one) and not meets]:
+        raise ConfigError(
+            f"{foreign[0]} is of another base, and weights of different bases do not add",
+            where=f"breeder.{name}.parents",
+            todo="let it teach: kind: distill",
+        )
     low, high = operator.parents_min, operator.parents_max
     if len(parents) < low or (high is not None and len(parents) > high):
         bound = f"at least {low}" if high is None else f"{low}" if low == high else f"{low} to {high}"
@@ -284,10 +340,13 @@ def _child(
             where=f"breeder.{name}.parents",
             todo="name them in parents: [...]",
         )
-    checked = read_options(operator.options, merged, f"breeder.{name}")
+    if school is not None:
+        checked = planned_options(breeder.kind, merged, f"breeder.{name}")
+    else:
+        checked = canonical.plain(read_options(operator.options, merged, f"breeder.{name}"))
     # One seed a child, so that adding a child does not change its neighbours.
     own_seed = int(canonical.digest({"seed": seed, "child": child})[7:20], 16)
-    return ChildPlan(child, breeder.kind, canonical.plain(checked), tuple(parents), own_seed)
+    return ChildPlan(child, breeder.kind, checked, tuple(parents), own_seed)
 
 
 def _in_order(

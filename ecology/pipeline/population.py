@@ -12,22 +12,24 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ecology.breeder.breed import Bred, Parent, breed
-from ecology.breeder.finetune import FinetuneOptions, finetune
+from ecology.breeder.learners import LEARNERS
 from ecology.breeder.operators import options_of
+from ecology.breeder.schooling import SCHOOLS
 from ecology.contracts.artifact import Artifact, SignedArtifact, Submission
 from ecology.contracts.genome import Genome
 from ecology.contracts.identity import Digest
 from ecology.contracts.run import ChildPlan, FounderPlan, RunPlan
-from ecology.errors import ConfigError, EcologyError
+from ecology.errors import ConfigError, EcologyError, LearningRefused
 from ecology.kernel import canonical
 from ecology.kernel.codec import structure
-from ecology.pipeline.bench import Bench
+from ecology.pipeline.bench import Bench, fetch_base
 from ecology.pipeline.boundaries import admit_child
-from ecology.pipeline.corpora import corpus_of, marked
+from ecology.pipeline.corpora import corpora_of, corpus_of, marked
 from ecology.pipeline.house import House
 from ecology.pipeline.members import Member, submission_of
 from ecology.pipeline.options import read_options
 from ecology.pipeline.places import subject
+from ecology.pipeline.teaching import Class, options_of_plan, teach
 from ecology.signer.statements import genome_statement
 from ecology.signer.verify import genome_of, verify_claims
 from ecology.store.adapters import describe
@@ -42,13 +44,21 @@ def populate(plan: RunPlan, house: House, bench: Bench) -> tuple[Member, ...]:
     """
     members: dict[str, Member] = {}
     for founder in plan.founders:
-        member = _import(founder) if founder.operator == "import" else _train(founder, plan, house, bench)
+        at = _bench_of(founder, house, bench)
+        member = _import(founder) if founder.operator == "import" else _train(founder, plan, house, at)
         members[founder.name] = member
     with house.progress.track("breeding children", len(plan.children), "child") as step:
         for child in plan.children:
             members[child.name] = _breed(child, plan, members, house, bench)
             step.advance(1, child.name)
     return tuple(members.values())
+
+
+def _bench_of(founder: FounderPlan, house: House, bench: Bench) -> Bench:
+    """The run's own, or that of another base on which a teacher is trained; its engine goes when nobody holds it."""
+    if not founder.base:
+        return bench
+    return Bench(fetch_base(founder.base, house), bench.backend, house)
 
 
 def sign(house: House, artifact: Artifact, genome: Genome) -> SignedArtifact:
@@ -72,11 +82,12 @@ def _train(founder: FounderPlan, plan: RunPlan, house: House, bench: Bench) -> M
     corpus, rows = corpus_of(founder)
     corpus, leaked = marked(corpus, rows, plan.policy.data.canaries)
     given = {key: value for key, value in founder.options.items() if key != "corpus_digest"}
-    options: FinetuneOptions = read_options(FinetuneOptions, given, f"population.founders.{founder.name}.options")
+    learner = LEARNERS[founder.operator]
+    options = read_options(learner.options, given, f"population.founders.{founder.name}.options")
     seed = int(canonical.digest({"seed": plan.seed, "founder": founder.name})[7:20], 16)
     recipe = canonical.digest(
         {
-            "operator": "finetune",
+            "operator": founder.operator,
             "options": founder.options,
             "capabilities": founder.capabilities,
             "seed": seed,
@@ -87,7 +98,7 @@ def _train(founder: FounderPlan, plan: RunPlan, house: House, bench: Bench) -> M
     )
 
     def make(out: Path) -> Bred:
-        return finetune(
+        return learner.function(
             bench.engine,
             corpus,
             [(row.prompt, row.completion, row.cut) for row in rows],
@@ -99,9 +110,16 @@ def _train(founder: FounderPlan, plan: RunPlan, house: House, bench: Bench) -> M
             capabilities=founder.capabilities,
             progress=house.progress,
             name=founder.name,
+            keep=house.home / "kept",
         )
 
-    artifact, genome = _made(recipe, house, make)
+    try:
+        artifact, genome = _made(recipe, house, make)
+    except LearningRefused as error:
+        house.journal.tell("learning_refused", founder=founder.name, reason=error.reason, what=error.what)
+        raise
+    if learned := genome.lineage.learned:
+        house.journal.tell("learned", founder=founder.name, steps=learned.get("steps"), ended=learned.get("ended"))
     return _member(founder.name, artifact, genome, founder.breeds, plan, house)
 
 
@@ -119,9 +137,11 @@ def _breed(child: ChildPlan, plan: RunPlan, members: Mapping[str, Member], house
             "parents": [parent.artifact.digest for parent in parents],
             "seed": child.seed,
             "environment": bench.environment,
+            **({"identity": bench.identity} if child.operator in SCHOOLS else {}),
         }
     )
-    options = options_of(child.operator, child.options)
+    taught = child.operator in SCHOOLS
+    options = options_of_plan(child.operator, child.options) if taught else options_of(child.operator, child.options)
     admit = [parent.artifact.digest for parent in parents]
     if house.recall("recipe", recipe) is None:  # what was bred before is not bred again
         admit_child(plan.policy.reproduction, child.operator, admit, house)
@@ -129,6 +149,9 @@ def _breed(child: ChildPlan, plan: RunPlan, members: Mapping[str, Member], house
         admit_child(None, child.operator, admit, house)
 
     def make(out: Path) -> Bred:
+        if taught:
+            lesson = Class(child.operator, options, tuple(parents), child.seed, child.name, plan.policy.data.canaries)
+            return teach(lesson, bench, corpora_of(plan, house), out)
         return breed(child.operator, options, parents, out, seed=child.seed, environment=bench.environment)
 
     artifact, genome = _made(recipe, house, make)

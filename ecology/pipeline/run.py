@@ -13,6 +13,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from ecology.contracts.evidence import Evidence
+from ecology.contracts.gain import GainClaim
 from ecology.contracts.identity import Digest, Json
 from ecology.contracts.policy import Policy
 from ecology.contracts.promotion import CanaryPlan, CanaryResult, Fitness, Promotion
@@ -22,6 +23,7 @@ from ecology.kernel.codec import structure
 from ecology.pipeline.attempt import Attempt, begin
 from ecology.pipeline.bench import Bench, open_bench
 from ecology.pipeline.boundaries import admit_run
+from ecology.pipeline.claiming import evidence_of, make_claims
 from ecology.pipeline.corpora import corpora_of
 from ecology.pipeline.governing import Governed, govern
 from ecology.pipeline.house import ATTEMPT, House
@@ -103,6 +105,11 @@ def _run(settings: Settings, plan: RunPlan, inputs: Inputs, house: House, promot
     with stages("population"):
         members = populate(plan, house, bench)
     judge = judge_of(settings, plan, bench, attempt, governed)
+    claims: tuple[GainClaim, ...] = ()
+    if settings.claims:
+        with stages("claims"):
+            claims = make_claims(settings.claims, members, bench, judge.corpora)
+        judge = dataclasses.replace(judge, claimed=evidence_of(claims))
     with stages("gates"):
         judged = judge_all(judge, members, inputs.fitness)
     for one in judged:
@@ -143,6 +150,7 @@ def _run(settings: Settings, plan: RunPlan, inputs: Inputs, house: House, promot
         governed,
         judge.races(),
         confirmation,
+        claims,
     )
     return Ran(report, bench.evaluator.restricted(), attempt)
 
@@ -157,7 +165,7 @@ def judge_of(
     return Judge(
         policy=plan.policy,
         budget=plan.budget,
-        corpora=corpora_of(plan),
+        corpora=corpora_of(plan, bench.house),
         bench=bench,
         suites=planned_suites(settings, plan),
         incumbent=comparator(bench, attempt.incumbent),
@@ -238,6 +246,7 @@ def report_of(
     governed: Governed,
     races: tuple[RaceReport, ...] = (),
     confirmation: Confirmation | None = None,
+    claims: tuple[GainClaim, ...] = (),
 ) -> RunReport:
     """Everything as one value."""
     house = bench.house
@@ -279,6 +288,7 @@ def report_of(
         revoked=house.quarantine(),
         races=races,
         confirmation=confirmation,
+        claims=claims,
         approvals=governed.envelopes,
     )
 

@@ -10,6 +10,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
+from ecology.contracts.gain import GainDemand
+from ecology.errors import ConfigError
+
 _STRICT: dict[str, Any] = {"extra": "forbid"}  # read by pydantic in compose; nothing here imports it
 
 
@@ -18,10 +21,12 @@ class FounderSettings:
     """A member of the first generation."""
 
     kind: str
-    """``finetune`` trains one here; ``import`` takes a folder from outside as it is."""
+    """``finetune``, ``sft`` or ``tinylora_grpo`` trains one here; ``import`` takes a folder from outside as it is."""
     options: Mapping[str, Any]
     capabilities: tuple[str, ...] = ()
     breeds: bool = True
+    base: str = ""
+    """Preset of ``conf/base`` of another family: it is trained there, and can only teach; empty is the run's own."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -153,6 +158,60 @@ class OptimiseSettings:
     """Coefficient of each metric, negative for what should be small."""
 
 
+CLAIM_SUITES = ("task", "neighbour", "safety", "elsewhere")
+"""Fields of ``ClaimSettings`` that name a suite."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClaimSettings:
+    """That a recipe teaches something, and how it is to be shown (``kernel.gain``)."""
+
+    adapters: tuple[str, ...]
+    """Names of founders or children that the recipe made, one a seed."""
+    controls: tuple[str, ...] = ()
+    """The same recipe with shuffled rewards, in the same order."""
+    seeds: tuple[int, ...] = ()
+    """Planned seeds, those of ``adapters`` first; empty numbers the adapters from 1. A seed without adapter is
+    missing."""
+    task: str
+    """Suite of the test items."""
+    items: int = 200
+    """Test items a seed."""
+    better_prompt: str
+    """What a person would ask to get the same from the base; holds ``{prompt}``."""
+    neighbour: str
+    """Suite of a neighbouring task."""
+    neighbour_items: int = 100
+    safety: str = "harmful"
+    safety_items: int = 64
+    elsewhere: str = "lookalike"
+    """Suite of requests that have nothing to do with the task."""
+    elsewhere_items: int = 32
+    demand: GainDemand = dataclasses.field(default_factory=GainDemand)
+
+    def __post_init__(self) -> None:
+        """Checks what belongs together.
+
+        Raises:
+            ConfigError: No adapters, more controls than adapters, fewer seeds than adapters, or no items.
+        """
+        if not self.adapters or len(self.controls) > len(self.adapters):
+            raise ConfigError(
+                f"{len(self.adapters)} adapters and {len(self.controls)} controls",
+                where="claims",
+                todo="name an adapter a seed, and at most one control for each",
+            )
+        if self.seeds and (len(self.seeds) < len(self.adapters) or len(set(self.seeds)) < len(self.seeds)):
+            raise ConfigError(f"{list(self.seeds)} are no seeds of {len(self.adapters)} adapters", where="claims")
+        if min(self.items, self.neighbour_items, self.safety_items, self.elsewhere_items) < 1:
+            raise ConfigError("every arm of a claim needs an item", where="claims")
+
+    @property
+    def planned(self) -> tuple[int, ...]:
+        """Seeds, those of the adapters first."""
+        return self.seeds or tuple(range(1, len(self.adapters) + 1))
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
     """One composed configuration."""
@@ -173,5 +232,7 @@ class Settings:
     store: StoreSettings
     registry: RegistrySettings
     signer: SignerSettings
+    claims: Mapping[str, ClaimSettings] = dataclasses.field(default_factory=dict)
+    """What is claimed to have been learned."""
     optimise: OptimiseSettings | None = None
     """Instead of the main job: a search over weights."""

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from ecology.contracts.evidence import SuiteKind
+from ecology.contracts.gain import CLAIM_METRIC
 
 Kind = Literal["count", "proportion", "samples"]
 
@@ -108,6 +109,7 @@ _TABLE = (
     Metric("contamination.shuffle", "count", "suites whose score falls when the options change places"),
     Metric("contamination.canary", "count", "canary strings of suites in a corpus of the lineage"),
     Metric("contamination.covered", "count", "suites of which a corpus of the lineage holds items, by runs of words"),
+    Metric(CLAIM_METRIC, "count", "criteria that a claimed gain was shown to miss; open ones are a caveat"),
     Metric("coverage.cells", "proportion", "cells of the coverage matrix with enough items to count as measured"),
 )
 
@@ -135,4 +137,4 @@ def _scores(kind: SuiteKind) -> Mapping[str, Kind]:
 
 def split_is_needed(metric: str) -> bool:
     """Whether a metric is measured on items, so that a rule has to name their split."""
-    return metric.split(".", 1)[0] not in ("static", "liveness", "resource", "coverage")
+    return metric.split(".", 1)[0] not in ("static", "liveness", "resource", "coverage", "claim")

@@ -7,13 +7,14 @@
     restricted.jsonl     harmful prompts and what was replied, readable by its owner only; named by digest
     report.intoto.jsonl  one DSSE envelope over the digests of all of these
 
-``verify_report`` checks, in this order: (1) a trusted key signed the envelope, (2) every file has the digest that
-was signed, (3) ``report.json`` is a canonical report of the run that the envelope names and was signed by the key
-it names, (4) the policy has the digest it claims and every verdict follows from stored evidence and policy, (5) the
-decision follows from the verdicts and the canary, (6) the checkpoint was signed by a trusted key, (7) every waiver was
-signed by one whom the policy names and says what was signed, and the approvals that lie in the report give the finding
-that every verdict carries. It does not load a model and does not look at the log; ``ecology audit`` does. That every
-step of the canary follows from its own measurements is ``pipeline.reports``' to add, which knows canaries.
+``verify_report`` checks, in this order: (1) a trusted key signed the envelope, (2) every file has the digest that was
+signed, (3) ``report.json`` is a canonical report of the run that the envelope names and was signed by the key it names,
+(4) the policy has the digest it claims, every verdict follows from stored evidence and policy, and every claim of
+learning from its own evidence, (5) the decision follows from the verdicts and the canary, (6) the checkpoint was signed
+by a trusted key, (7) every waiver was signed by one whom the policy names and says what was signed, and the approvals
+that lie in the report give the finding that every verdict carries. It does not load a model and does not look at the
+log; ``ecology audit`` does. That every step of the canary follows from its own measurements is ``pipeline.reports``' to
+add, which knows canaries.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from ecology.kernel.canonical import canonical, digest_bytes
 from ecology.kernel.confirmation import confirmed
 from ecology.kernel.verdicts import asked, verdict
 from ecology.policy.layers import policy_digest
+from ecology.report.claims import claim_problems
 from ecology.report.html import render_html
 from ecology.report.json_report import parse_report, render_json
 from ecology.report.junit import render_junit
@@ -104,6 +106,7 @@ def verify_report(folder: Path, keys: Sequence[TrustedKey]) -> tuple[str, ...]:
         return (*problems, f"report: {error}")
     problems += _binding(report, run, verified)
     problems += _verdicts(report)
+    problems += claim_problems(report)
     problems += _decision(report)
     problems += _confirmation(report)
     problems += _checkpoint(report, keys)

@@ -24,6 +24,7 @@ from ecology.contracts.run import RunReport
 from ecology.kernel import canonical
 from ecology.kernel.verdicts import asked
 from ecology.report import texts
+from ecology.report.claims import told
 from ecology.report.draw import Scale, tag
 from ecology.report.figures import Cell, Tone, demand_text, unit_of
 from ecology.report.lineage import lineage
@@ -45,6 +46,7 @@ TONES: Mapping[Outcome, Tone] = {
 GROUPS = (("base", "Base"), ("founder", "Founders and guests"), ("child", "Children"))
 CONTENTS = (
     ("candidates", "Candidates"),
+    ("claims", "Is it real?"),
     ("figures", "Pictures"),
     ("ranking", "Ranking"),
     ("canary", "Canary"),
@@ -87,6 +89,7 @@ def render_html(report: RunReport) -> bytes:
         "canary": timeline(story),
     }
     present = {"figures": any(pictures[k] for k in ("plane", "objectives", "lineage")), "ranking": bool(ranked(story))}
+    present["claims"] = bool(report.claims)
     present["revoked"] = bool(report.revoked)
     candidates = [row for row in story.rows if row.candidate is not None]
     page = {
@@ -115,6 +118,7 @@ def render_html(report: RunReport) -> bytes:
         "confirmation": confirmation(report),
         "contamination": contamination(report),
         "races": races(report),
+        "claims": told(report),
         "limits": texts.LIMITS,
         "commands": texts.COMMANDS,
         "checkpoint": Markup(tag("code", *_lines(report.checkpoint))),

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from ecology.contracts.run import RunReport
 from ecology.kernel.verdicts import asked
 from ecology.report import texts
+from ecology.report.claims import told
 from ecology.report.figures import Cell, demand_text, unit_of
 from ecology.report.objectives import ranked
 from ecology.report.sight import confirmation, contamination, races, sights
@@ -32,6 +33,7 @@ def render_markdown(report: RunReport) -> bytes:
         _candidates(story),
         "90 % intervals; each end is the one-sided 95 % bound that the gate works with. "
         "*p*: public items, *r*: measured after the verdict, for reference.",
+        *_section("## Is the gain real?", [claim.line for claim in told(report)]),
         *_ranking(story),
         *(["## Revoked in this home", _bullets(texts.quarantine(report))] if report.revoked else []),
         "## Canary",

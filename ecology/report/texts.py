@@ -13,6 +13,7 @@ from ecology.contracts.sweep import SweepReport
 from ecology.errors import EcologyError
 from ecology.policy.controls import by_framework
 from ecology.policy.waivers import status
+from ecology.report.claims import told
 from ecology.report.figures import Cell, Column, demand_text
 from ecology.report.standing import approvals_of, standing_line
 from ecology.report.story import Row, tell
@@ -44,6 +45,7 @@ def summary_table(report: RunReport) -> str:
     rule = "─" * max(_width(row) for row in rows)
     note = "90 % intervals; * measured after the verdict, p on public items"
     key = "\nSigned with a development key." if report.development_key else ""
+    key += "".join(f"\nClaim {claim.line}." for claim in told(report))
     key += f"\nPolicy {report.policy.id} v{report.policy.version}: {standing(report)}."
     gone = f"\n{len(report.revoked)} adapters are quarantined in this home." if report.revoked else ""
     return "\n".join((story.sentence, "", rows[0], rule, *rows[1:], rule, note)) + key + gone

@@ -226,6 +226,13 @@ def stack_part(inner: Any, layers: slice, *, norm: bool = True) -> Any:
     return part
 
 
+def with_stack(model: Any, stack: Any) -> Any:
+    """The language model with another decoder under the same head."""
+    found = _twin(model)
+    setattr(found, model.base_model_prefix, stack)
+    return found
+
+
 def _twin(module: Any) -> Any:
     """Another module with the same parts, whose parts can be exchanged."""
     twin = copy.copy(module)

@@ -118,14 +118,14 @@ def object_at(value: Object, key: str, where: str = "") -> Object:
     return found
 
 
-def only(value: Object, keys: Iterable[str], where: str) -> Object:
-    """The object itself, if it has exactly these keys.
+def only(value: Object, keys: Iterable[str], where: str, may: Iterable[str] = ()) -> Object:
+    """The object itself, if it has exactly these keys, and of others at most those that it may have.
 
     Raises:
         ClaimRefused: ``predicate``.
     """
     wanted = set(keys)
-    if wrong := sorted(wanted ^ set(value)):
+    if wrong := sorted(wanted ^ (set(value) - set(may))):
         state = "is missing" if wrong[0] in wanted else "is not known"
         raise ClaimRefused("predicate", f"{wrong[0]!r:.80} {state}", where=where)
     return value

@@ -121,6 +121,7 @@ def genome_statement(
                 "environment": plain(lineage.environment),
                 "generation": lineage.generation,
                 "resource_profile": plain(genome.resource_profile),
+                **({} if lineage.learned is None else {"learned": plain(lineage.learned)}),
             },
             "resolvedDependencies": [base, *parents, *corpora],
         },
@@ -150,6 +151,7 @@ def genome_from_statement(statement_: Object) -> Genome:
         object_at(definition, "internalParameters"),
         ("environment", "generation", "resource_profile"),
         "internalParameters",
+        may=("learned",),
     )
     roles: dict[str, list[tuple[Digest, Object, str]]] = {"base": [], "parent": [], "corpus": []}
     entries = definition.get("resolvedDependencies")
@@ -187,6 +189,7 @@ def genome_from_statement(statement_: Object) -> Genome:
                 ],
                 "generation": internal["generation"],
                 "environment": internal["environment"],
+                **({"learned": internal["learned"]} if "learned" in internal else {}),
             },
             "resource_profile": internal["resource_profile"],
         },

@@ -213,7 +213,7 @@ def test_what_cannot_be_trained(engine: TransformersEngine, train: Train, tmp_pa
         train(rows=[ROWS[0], ("x" * 300, "y", False)])
     with pytest.raises(ConfigError, match="row 1: the completion is empty"):
         train(rows=[("x", "", False)])
-    with pytest.raises(ConfigError, match=r"no linear module 'nonsense'; choose among .*q_proj"):
+    with pytest.raises(ConfigError, match=r"no module 'nonsense'; choose among .*q_proj"):
         train(dataclasses.replace(OPTIONS, targets=("q_proj", "nonsense")))
     toy_adapter(engine.base, tmp_path / "on")
     with engine.attach(tmp_path / "on"), pytest.raises(BackendError, match="is attached"):
