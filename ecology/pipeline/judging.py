@@ -111,7 +111,6 @@ class Judge:
             item
             for suite in self.suites.values()
             for split in ("public", "hidden")
-            if split == "public" or has_hidden(suite)
             for item in self.items(suite, split)
         ]
         shares = {digest: overlap(rows, every).exact for digest, rows in self.corpora.items()}
@@ -131,8 +130,8 @@ class Judge:
 
     def items(self, suite: Suite, split: str) -> tuple[Item, ...]:
         """A suite's items of one split; hidden and fresh ones follow from this home's secret seed."""
-        if suite.kind == "lm_eval":
-            return ()  # lm-eval counts its own documents, and they are public
+        if suite.kind == "lm_eval" or (split != "public" and not has_hidden(suite)):
+            return ()  # lm-eval counts its own documents; what others published is public
         if (suite.id, split) not in self._drawn:
             self._drawn[suite.id, split] = self._draw(suite, split)
         return self._drawn[suite.id, split]

@@ -138,6 +138,7 @@ def test_a_suites_digest_covers_task_and_data(folder: Path) -> None:
     [
         ("doc_to_text: ", "process_docs: !function evil.py\ndoc_to_text: ", "no evil.py beside|names no function"),
         ("doc_to_text: ", "process_docs: !!python/name:os.system\ndoc_to_text: ", "not plain YAML"),
+        ("doc_to_text: ", "metadata: &a [x]\nother: [*a, *a]\ndoc_to_text: ", "anchors and aliases"),
         ("{{question}}", "{{question.__class__}}", "unsafe"),
         ("{metric: acc}", "{metric: acc, hf_evaluate: true}", "can run code"),
         ("{data_files", "{trust_remote_code: true, data_files", "can run code"),

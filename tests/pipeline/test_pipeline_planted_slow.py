@@ -128,10 +128,10 @@ class Plant:
     def judged(self, name: str, bred: Bred, rules: Sequence[Rule], rungs: Sequence[str], **more: Any) -> Judged:
         policy: Policy = dataclasses.replace(RELEASE, rules=(*SHARED.values(), *rules), **more)
         base = Comparator("base", self.bench.identity.base_weights, None)
-        wanted = {rule.metric.partition(".")[0] for rule in rules} | ({"arithmetic"} if rules == LEARNT else set())
+        wanted = {rule.metric.partition(".")[0] for rule in rules} | {"arithmetic" if rules == LEARNT else "orders"}
         suites = {one.id: one for one in SUITES if one.id in wanted}
         budget = dataclasses.replace(BUDGET, thorough=rules == LEARNT, public_items=64 if rules == LEARNT else N)
-        judge = Judge(policy, budget, self.corpora, self.house, self.bench, suites, base, base, "2026-06-01T00:00:00Z")
+        judge = Judge(policy, budget, self.corpora, self.bench, suites, base, "2026-06-01T00:00:00Z")
         return climb_all(judge, self.member(name, bred), rungs)
 
 
@@ -172,13 +172,14 @@ def test_the_good_passes_and_its_noisy_twin_does_not(plant: Plant, orders: Bred)
     assert good.rung == ""
     rng = np.random.Generator(np.random.PCG64(0))
 
-    def noise(B: Any, A: Any) -> tuple[Any, Any]:  # noqa: N803
-        extra = rng.normal(size=(B.shape[0], 4)), rng.normal(size=(4, A.shape[1]))
-        return np.hstack([B, extra[0] * 3 * np.linalg.norm(B @ A) / np.linalg.norm(extra[0] @ extra[1])]), np.vstack(
-            [A, extra[1]]
-        )
+    def noise(name: str, B: Any, A: Any) -> tuple[Any, Any]:  # noqa: N803
+        """The same change beside another one, at random and most of the weight's own size."""
+        left, right = rng.normal(size=(B.shape[0], 4)), rng.normal(size=(4, A.shape[1]))
+        size = 0.8 * plant.bench.base.weight_norms[f"{name}.weight"] / np.linalg.norm(left @ right)
+        return np.hstack([B, left * size]), np.vstack([A, right])
 
-    bad = plant.judged("bad", plant.made("bad", {k: noise(*v) for k, v in factors(orders).items()}), SKILL, ALL)
+    noisy = plant.made("bad", {name: noise(name, *pair) for name, pair in factors(orders).items()})
+    bad = plant.judged("bad", noisy, SKILL, ALL)
     assert bad.rung == "screen"
     assert reasons(bad) == {"SCR"}
 
