@@ -194,6 +194,7 @@ def unpatched(model: Any) -> Iterator[None]:
             for name in ("forward", "config", "generation_config"):
                 if name in own:
                     module.__dict__[name] = own[name]
+        model.to("cpu")  # where the engine computes; TRL moves it to the accelerator if there is one
         model.train(training)
 
 
@@ -220,8 +221,12 @@ def train_with_trl(
         unpatched(engine.model),
         progress.track(f"train {name} by TRL", options.steps, "steps") as bar,
     ):
+        import torch  # noqa: PLC0415
         from transformers import TrainerCallback  # noqa: PLC0415
 
+        if torch.cuda.is_available():  # products that were laid out for the CPU's kernels are not for this
+            for module in engine.model.modules():
+                module.__dict__.pop("forward", None)
         trainer = build(adapted.peft, engine.tokenizer, engine.encode_prompts, rows, options, seed, work)
 
         class Listen(TrainerCallback):
