@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-
 from pathlib import Path
 from typing import Any
 
@@ -105,13 +104,13 @@ def test_no_test_sum_is_a_training_sum_turned_round() -> None:
     _, rows = load_corpus(shared("corpora") / "addition")
 
     def pair(text: str) -> frozenset[str]:
-        return frozenset(text.split("?")[0].removeprefix("What is ").split("+"))
+        return frozenset(text.split("?", maxsplit=1)[0].removeprefix("What is ").split("+"))
 
     asked = {split: items(suite, split, seed="s") for split in ("public", "hidden")}
     tested = {pair(item.prompt) for split in asked.values() for item in split}
     assert tested.isdisjoint({pair(row.prompt) for row in rows})
     assert {i.prompt for i in asked["public"]}.isdisjoint({i.prompt for i in asked["hidden"]})
     for item in (*asked["public"], *asked["hidden"]):
-        assert sum(map(int, item.prompt.split("?")[0].removeprefix("What is ").split("+"))) == int(item.answer)
+        assert sum(map(int, item.prompt.partition("?")[0].removeprefix("What is ").split("+"))) == int(item.answer)
     for row in rows:
-        assert sum(map(int, row.prompt.split("?")[0].removeprefix("What is ").split("+"))) == int(row.completion)
+        assert sum(map(int, row.prompt.partition("?")[0].removeprefix("What is ").split("+"))) == int(row.completion)
