@@ -26,7 +26,7 @@ test: install ## the whole test suite but what is marked slow
 	$(PY) -m pytest -n 2 -m 'not slow'
 
 test-slow: install ## tests that need the real base model or minutes: kills, concurrent sweeps, careless input
-	$(PY) -m pytest -n 2 --dist loadfile -m slow
+	$(PY) -m pytest -n 2 --dist worksteal -m slow --durations=20
 
 check: install ## format, lint, types, floors, docstrings, documents, tests
 	$(PY) -m ruff format --check .

@@ -7,6 +7,7 @@ each statistic and how many of the population would be warned about if they had 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from ecology.contracts.policy import AdapterLimits
 from ecology.errors import EcologyError
 from ecology.gate import anomaly, tensors
 from ecology.gate.configuration import check_configuration
+from ecology.gate.weights import weigh
 from ecology.kernel.canonical import canonical
 from ecology.pipeline.bench import known_base
 from ecology.pipeline.house import open_house
@@ -35,10 +37,12 @@ def main() -> None:
         if check_configuration(config, AdapterLimits()):
             continue
         try:
-            header = header_of(data, folder / WEIGHTS_FILE)
+            stream = io.BytesIO(data)
+            header = header_of(stream, len(data), folder / WEIGHTS_FILE)
             meant, wrong = tensors.implied(config, base.tensor_schema, CONFIG_FILE)
             wrong = wrong or tensors.check_keys(header, meant, base.tensor_schema, AdapterLimits())
-            said = {} if wrong else anomaly.statistics(tensors.changes(data, header, meant), base.weight_norms)
+            changes = () if wrong else weigh(stream, header, meant, AdapterLimits()).changes
+            said = anomaly.statistics(changes, base.weight_norms)
         except EcologyError:
             continue
         if said:

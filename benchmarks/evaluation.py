@@ -1,18 +1,23 @@
 """What evaluation costs: ours against lm-evaluation-harness on one base, in one run.
 
-    python benchmarks/evaluation.py [--json] [--items 32] [--adapters 8] [--plots docs/figures]
+    python benchmarks/evaluation.py --items 32 --adapters 8 --plots docs     everything; some minutes on an idle machine
+    python benchmarks/evaluation.py --cpu --items 4 --adapters 2 --only zero a few rows on a machine that others use
 
-Both get the same requests on the same weights in fp32. The peer is lm-eval's ``hf`` model with ``peft=``, given one
-adapter, since one is what it takes, and as many threads as are faster on a small sample. Times are without start-up
-unless a row says so. Adapters are random factors of rank 8 in five modules of every layer, so nothing is shared between
-them below a first adapted layer; what that sharing adds is a row of its own.
+Both get the same requests on the same weights in fp32, in one process, one after the other, row by row. The peer is
+lm-eval's ``hf`` model with ``peft=``, given one adapter, since one is what it takes, and as many threads and as large
+batches as are fastest on a small sample. Times are without start-up unless a row says so. Adapters are random factors
+of rank 8 in five modules of every layer, so nothing is shared between them below a first adapted layer; what that
+sharing adds is a plot of its own.
+
+Each row is written down when it is done, so a run that was interrupted goes on where it was; a finished run forgets its
+notes, and the next one measures again. Progress goes to stderr.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
-import gc
 import itertools
 import json
 import os
@@ -31,13 +36,17 @@ import torch
 from ecology.backend.bases import BaseModel
 from ecology.evaluator.lmeval_run import EngineLM
 from ecology.evaluator.suites import items, load_suite
+from ecology.kernel.canonical import digest
 from ecology.pipeline.bench import fetch_base
 from ecology.pipeline.house import open_house
 from ecology.pipeline.places import shared
 from ecology.report.draw import Scale, picture, tag
-from ecology.runtime.engine import TransformersEngine
+from ecology.runtime.engine import POLICY, TransformersEngine
 from ecology.runtime.kernels import lay_out
+from ecology.runtime.packing import Question, fill_rows
+from ecology.runtime.prefix import common
 from ecology.store.adapters import write_adapter
+from ecology.store.files import write_atomic
 from ecology.telemetry.memory import peak_memory_bytes
 from ecology.telemetry.progress import SilentProgress
 
@@ -70,7 +79,8 @@ def main() -> None:
     parser.add_argument(
         "--cpu", action="store_true", help="one thread each, CPU seconds: for a machine that others use"
     )
-    parser.add_argument("--skip-memory", action="store_true")
+    parser.add_argument("--only", nargs="+", choices=[*ROWS], help="these rows alone")
+    parser.add_argument("--fresh", action="store_true", help="forget what an interrupted run has measured")
     parser.add_argument("--probe", type=int, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.cpu:
@@ -81,17 +91,56 @@ def main() -> None:
         if asked.probe:
             print(probe(base, folders[: asked.probe], asked.threads))
             return
-        rows = compare(base, folders[: asked.adapters], asked.items, asked.threads)
-        rows += [] if asked.skip_memory else [memory(asked.threads)]
-        if asked.plots:
-            plots(base, Path(scratch), asked.threads, asked.plots)
+        bench = Bench(base, Path(scratch), folders, asked.items, asked.threads, asked.plots)
+        names = [name for name in asked.only or ROWS if name != "plots" or asked.plots]
+        said = [base.identity.base_weights, POLICY, torch.__version__, asked.items, asked.adapters, asked.threads]
+        rows = measured(bench, names, Notes(digest([*said, asked.cpu]), asked.fresh))
     machine = {"cores": os.cpu_count(), "torch": torch.__version__, "load": os.getloadavg()[0]}
     machine["clock"] = "CPU seconds, one thread" if asked.cpu else "wall"
     if asked.json:
         print(json.dumps({"rows": rows, "machine": machine}, indent=1))
         return
     for row in rows:
-        print(f"{row['what']:<66} {row['ours']:>9.4g} {row['peer']:>9.4g} {row['ratio']:>7.2f}x  {row['unit']}")
+        print(
+            f"{row['what']:<66} {row['ours']:>9.4g} {row['peer']:>9.4g} {row['ratio']:>7.2f}x  {row['unit']}"
+            f"  {row.get('remark', '')}"
+        )
+
+
+class Notes:
+    """Rows that are done, in a file beside the other temporary ones, for a run that is started again."""
+
+    def __init__(self, key: str, fresh: bool) -> None:
+        """Finds what an earlier run of the same settings has left."""
+        self._file = Path(tempfile.gettempdir()) / f"ecology-benchmark-{key.removeprefix('sha256:')[:12]}.json"
+        if fresh:
+            self._file.unlink(missing_ok=True)
+        self.rows: dict[str, list[Row]] = json.loads(self._file.read_text()) if self._file.exists() else {}
+
+    def keep(self, name: str, rows: list[Row]) -> None:
+        """Writes a row down at once."""
+        self.rows[name] = rows
+        write_atomic(self._file, json.dumps(self.rows).encode())
+
+    def forget(self) -> None:
+        """Everything is done."""
+        self._file.unlink(missing_ok=True)
+
+
+def measured(bench: Bench, names: Sequence[str], notes: Notes) -> list[Row]:
+    """The rows, from the notes where an interrupted run has measured them."""
+    start = time.monotonic()
+    for place, name in enumerate(names, 1):
+        known = name in notes.rows
+        print(
+            f"[{time.monotonic() - start:6.0f} s] {place} of {len(names)}: {name}{', kept' if known else ''}",
+            file=sys.stderr,
+            flush=True,
+        )
+        if not known:
+            notes.keep(name, ROWS[name](bench))
+    notes.forget()
+    return [row for name in names for row in notes.rows[name]]
 
 
 def adapter(base: BaseModel, folder: Path, seed: int, first_layer: int = 0, rank: int = 8) -> Path:
@@ -129,6 +178,12 @@ def requests(engine: TransformersEngine, count: int, shots: int) -> list[tuple[s
     ]
 
 
+def unlike(count: int) -> list[tuple[str, str]]:
+    """(context, answer) of questions whose answers of some tokens begin with nothing in common."""
+    some = items(load_suite(shared("suites") / "intents"), "public", None, count)
+    return [(f"Question: {i.prompt}\nAnswer:", f" {choice}") for i in some for choice in i.choices]
+
+
 class Ask:
     """What both sides take for a request of lm-eval."""
 
@@ -145,64 +200,158 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
 
 
 Work = Callable[[Any], Any]
+Row = dict[str, Any]
 
 
-def compare(base: BaseModel, folders: Sequence[Path], count: int, threads: int) -> list[dict[str, Any]]:
-    """The rows against lm-eval."""
-    start_ours, engine = timed(lambda: TransformersEngine(base, threads=threads))
-    few, zero = requests(engine, count, SHOTS), requests(engine, count, 0)
-    some = items(load_suite(shared("suites") / "general"), "public", None, count)
+@dataclasses.dataclass
+class Bench:
+    """Both sides, each started when it is first needed."""
+
+    base: BaseModel
+    scratch: Path
+    folders: Sequence[Path]
+    count: int
+    threads: int
+    plots: Path | None
+    start_ours: float = 0.0
+    start_peer: float = 0.0
+    peer_name: str = ""
+
+    @functools.cached_property
+    def engine(self) -> TransformersEngine:
+        """Ours."""
+        self.start_ours, engine = timed(lambda: TransformersEngine(self.base, threads=self.threads))
+        return engine
+
+    @functools.cached_property
+    def peer(self) -> tuple[Any, int]:
+        """lm-eval's model with one adapter, and its threads."""
+        self.start_peer, model = timed(lambda: _peer(self.base, self.folders[0]))
+        sample = [Ask(*pair) for pair in requests(self.engine, 8, 0)]
+        times = {}
+        for threads, batch in itertools.product(sorted({1, self.threads}), (8, 32)):
+            torch.set_num_threads(threads)
+            model.batch_size_per_gpu = batch
+            times[threads, batch] = timed(functools.partial(model.loglikelihood, sample, disable_tqdm=True))[0]
+        threads, model.batch_size_per_gpu = min(times, key=lambda one: times[one])
+        self.peer_name = f"lm-eval hf peft=, {threads} threads, batches of {model.batch_size_per_gpu}"
+        return model, threads
+
+    def ours(self, work: Work) -> tuple[list[float], Any]:
+        """Seconds of each adapter, put on and taken off; and what the first answered, which the peer has too."""
+        torch.set_num_threads(1)
+        torch.use_deterministic_algorithms(True)
+        lm, seconds, answers = EngineLM(self.engine, SilentProgress()), [], []
+        for folder in self.folders:
+            taken, found = timed(lambda: _attached(self.engine, folder, functools.partial(work, lm)))  # noqa: B023
+            seconds.append(taken)
+            answers.append(found)
+        return seconds, answers[0]
+
+    def theirs(self, work: Work) -> tuple[float, Any]:
+        """Seconds of the one adapter that the peer has, and its answers."""
+        model, threads = self.peer
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(False)
+        return timed(functools.partial(work, model))
+
+    def compare(self, what: str, work: Work, repeats: int = 1) -> tuple[Row, Any, Any]:
+        """One row: our mean and the peer's median of some repeats, ours before and after each of them.
+
+        Returns:
+            The row, and the answers of both.
+        """
+        _ = self.engine, self.peer  # started before anything is timed
+        mine: list[float] = []
+        its: list[float] = []
+        for _ in range(repeats):
+            seconds, ours = self.ours(work)
+            mine += seconds
+            taken, theirs = self.theirs(work)
+            its.append(taken)
+        mean, median = float(np.mean(mine)), float(np.median(its))
+        row: Row = {
+            "what": what,
+            "ours": mean,
+            "peer": median,
+            "ratio": median / mean,
+            "unit": "s per adapter",
+            "peer_name": self.peer_name,
+            "samples": self.count,
+            "ours_range": [min(mine), max(mine)],
+            "peer_range": [min(its), max(its)],
+        }
+        return row, ours, theirs
+
+
+def likelihoods(pairs: Sequence[tuple[str, str]]) -> Work:
+    """What both sides are given to score."""
+    return lambda model: model.loglikelihood([Ask(*pair) for pair in pairs], disable_tqdm=True)
+
+
+def apart(ours: Any, theirs: Any) -> float:
+    """Largest difference of log-likelihoods, nats."""
+    return max(abs(a[0] - b[0]) for a, b in zip(ours, theirs, strict=True))
+
+
+def few(bench: Bench) -> list[Row]:
+    """Worked examples before each question; with and without start-up."""
+    pairs = requests(bench.engine, bench.count, SHOTS)
+    read = len(bench.engine.encode_raw(pairs[0][0][: pairs[0][0].rindex("Question:")]))
+    what = f"{SHOTS} or more examples, {read} shared tokens, multiple choice"
+    row, ours, theirs = bench.compare(what, likelihoods(pairs))
+    row["largest_difference_nats"] = apart(ours, theirs)
+    row["remark"] = f"apart by {row['largest_difference_nats']:.1e} nats"
+    both = row["ours"] + bench.start_ours / len(bench.folders), row["peer"] + bench.start_peer
+    started = {**row, "what": "the same with start-up", "ours": both[0], "peer": both[1], "ratio": both[1] / both[0]}
+    return [row, started]
+
+
+def zero(bench: Bench) -> list[Row]:
+    """No worked examples: answers that begin alike, and answers that have nothing in common."""
+    rows = []
+    for what, pairs in (
+        ("no examples, answers of 4 or more tokens", requests(bench.engine, bench.count, 0)),
+        ("no examples, answers that begin differently", unlike(bench.count)),
+    ):
+        tokens = len(bench.engine.encode_raw("".join(answer for _, answer in pairs))) / len(pairs)
+        row, ours, theirs = bench.compare(what, likelihoods(pairs), repeats=3)
+        row["largest_difference_nats"] = apart(ours, theirs)
+        row["remark"] = f"apart by {row['largest_difference_nats']:.1e} nats, {tokens:.1f} tokens an answer"
+        rows.append(row)
+    return rows
+
+
+def chat(bench: Bench) -> list[Row]:
+    """Replies behind one system prompt."""
+    some = items(load_suite(shared("suites") / "general"), "public", None, bench.count)
     turn = "<|im_start|>{}\n{}<|im_end|>\n"
     chats = [turn.format("system", SYSTEM) + turn.format("user", i.prompt) + "<|im_start|>assistant\n" for i in some]
     settings = {"until": [], "max_gen_toks": NEW_TOKENS, "do_sample": False}
-    works: dict[str, Work] = {
-        "few": lambda model: model.loglikelihood([Ask(*pair) for pair in few], disable_tqdm=True),
-        "zero": lambda model: model.loglikelihood([Ask(*pair) for pair in zero], disable_tqdm=True),
-        "chat": lambda model: model.generate_until([Ask(text, dict(settings)) for text in chats], disable_tqdm=True),
-    }
-    ours = {name: _each(engine, folders, work) for name, work in works.items()}
-    read = len(engine.encode_raw(few[0][0][: few[0][0].rindex("Question:")]))
-    rate, product = speed(engine, zero), machine_rate(threads)
-    del engine
-    gc.collect()
-    start_peer, (peer, peer_threads) = timed(lambda: _peer(base, folders[0], few[:8], threads))
-    theirs = {name: timed(functools.partial(work, peer)) for name, work in works.items()}
-    apart = {
-        name: max(abs(a[0] - b[0]) for a, b in zip(ours[name][1], theirs[name][1], strict=True))
-        for name in ("few", "zero")
-    }
-    same = sum(a == b for a, b in zip(ours["chat"][1], theirs["chat"][1], strict=True)) / count
+    row, ours, theirs = bench.compare(
+        f"{NEW_TOKENS} tokens behind a shared system prompt",
+        lambda model: model.generate_until([Ask(text, dict(settings)) for text in chats], disable_tqdm=True),
+    )
+    row["same_text"] = sum(a == b for a, b in zip(ours, theirs, strict=True)) / bench.count
+    row["remark"] = f"{row['same_text']:.0%} of the texts are the same"
+    return [row]
 
-    def row(what: str, mine: float, its: float, **more: Any) -> dict[str, Any]:
-        name = f"lm-eval hf peft=, threads {peer_threads}"
-        named = {"peer_name": name, "ratio": its / mine, "unit": "s per adapter", "samples": count}
-        return {"what": what, "ours": mine, "peer": its, **named, **more}
 
-    first = f"{SHOTS} or more examples, {read} shared tokens, multiple choice"
-    started = ours["few"][0] + start_ours / len(folders), theirs["few"][0] + start_peer
+def rates(bench: Bench) -> list[Row]:
+    """Floating-point rate of scoring over that of a large product."""
+    product = machine_rate(bench.threads)
+    rate = speed(bench.engine, requests(bench.engine, max(bench.count, 32), 0))
     return [
-        row(first, ours["few"][0], theirs["few"][0], largest_difference_nats=apart["few"]),
-        row("the same with start-up", *started),
-        row("no examples, multiple choice", ours["zero"][0], theirs["zero"][0], largest_difference_nats=apart["zero"]),
-        row(f"{NEW_TOKENS} tokens behind a shared system prompt", ours["chat"][0], theirs["chat"][0], same_text=same),
         {
             "what": "floating-point rate of scoring, and that of a large product",
             "ours": rate / 1e9,
             "peer": product / 1e9,
-            "peer_name": f"1024 x 576 x 1536 products, one a core, {threads} cores",
+            "peer_name": f"1024 x 576 x 1536 products, one a core, {bench.threads} cores",
             "ratio": rate / product,
             "unit": "GFLOP/s",
             "samples": 1,
-        },
+        }
     ]
-
-
-def _each(engine: TransformersEngine, folders: Sequence[Path], work: Work) -> tuple[float, Any]:
-    """Mean seconds an adapter, and what the first adapter answered, which is the one that the peer has too."""
-    lm = EngineLM(engine, SilentProgress())
-    start = CLOCK[0]()
-    found = [_attached(engine, folder, functools.partial(work, lm)) for folder in folders]
-    return (CLOCK[0]() - start) / len(folders), found[0]
 
 
 def _attached(engine: TransformersEngine, folder: Path, work: Callable[[], Any]) -> Any:
@@ -210,30 +359,30 @@ def _attached(engine: TransformersEngine, folder: Path, work: Callable[[], Any])
         return work()
 
 
-def _peer(base: BaseModel, folder: Path, sample: Sequence[tuple[str, str]], threads: int) -> tuple[Any, int]:
-    """lm-eval's model with one adapter, and the number of threads that is faster."""
+def _peer(base: BaseModel, folder: Path) -> Any:
     from lm_eval.models.huggingface import HFLM
 
-    model = HFLM(pretrained=str(base.folder), peft=str(folder), dtype="float32", batch_size=8, device="cpu")
-    times = {}
-    for some in sorted({1, threads}):
-        torch.set_num_threads(some)
-        times[some] = timed(lambda: model.loglikelihood([Ask(*pair) for pair in sample], disable_tqdm=True))[0]
-    best = min(times, key=lambda some: times[some])
-    torch.set_num_threads(best)
-    return model, best
+    return HFLM(pretrained=str(base.folder), peft=str(folder), dtype="float32", batch_size=8, device="cpu")
 
 
 def speed(engine: TransformersEngine, pairs: Sequence[tuple[str, str]]) -> float:
-    """FLOP/s of scoring, counting 2 a weight and token that was needed, padding and attention left out."""
+    """FLOP/s of scoring: 2 a weight and token that is read; padding and attention are not counted."""
     weights = sum(p.numel() for n, p in engine.model.named_parameters() if "embed" not in n)
     head = engine.model.get_output_embeddings().weight.numel()
-    contexts = {context for context, _ in pairs}
-    answers = sum(len(engine.encode_raw(answer)) for _, answer in pairs)
-    tokens = sum(len(engine.encode_raw(context)) for context in contexts) + answers
     lm = EngineLM(engine, SilentProgress())
-    seconds, _ = timed(lambda: lm.loglikelihood([Ask(*pair) for pair in pairs], disable_tqdm=True))
-    return 2.0 * (weights * tokens + head * (answers + len(contexts))) / seconds
+    answers: dict[str, list[str]] = {}
+    for context, answer in pairs:
+        answers.setdefault(context, []).append(answer)
+    questions = [
+        Question(split[0][0], tuple(answer for _, answer in split))
+        for context, some in answers.items()
+        if (split := [lm.split(context, one) for one in some])
+    ]
+    rows = fill_rows(questions, common([q.context for q in questions]), engine.threads)
+    spots = sum(len({node for one in row.placed for before in one.before for node in before}) for row in rows)
+    torch.set_num_threads(1)
+    seconds, _ = timed(lambda: engine.score_tokens(questions))
+    return 2.0 * (weights * sum(map(len, rows)) + head * spots) / seconds
 
 
 def machine_rate(threads: int, seconds: float = 1.0) -> float:
@@ -259,44 +408,48 @@ def machine_rate(threads: int, seconds: float = 1.0) -> float:
 
 
 def probe(base: BaseModel, folders: Sequence[Path], threads: int) -> int:
-    """Peak bytes of a process that asks eight questions of each adapter."""
+    """Peak bytes of a process that has each adapter score eight questions and reply to eight."""
     engine = TransformersEngine(base, threads=threads)
-    lm = EngineLM(engine, SilentProgress())
     pairs = requests(engine, 8, 0)
+    prompts = sorted({context for context, _ in pairs})
     for folder in folders:
-        _attached(engine, folder, lambda: lm.loglikelihood([Ask(*pair) for pair in pairs], disable_tqdm=True))
+        _attached(engine, folder, lambda: likelihoods(pairs)(EngineLM(engine, SilentProgress())))
+        _attached(engine, folder, lambda: engine.generate(prompts, NEW_TOKENS))
     return peak_memory_bytes()
 
 
-def memory(threads: int) -> dict[str, Any]:
+def memory(bench: Bench) -> list[Row]:
     """Peak memory with sixteen adapters over that with one, each in a process of its own."""
     peaks = {}
     for count in (1, 16):
-        command = [sys.executable, __file__, "--probe", str(count), "--threads", str(threads)]
+        command = [sys.executable, __file__, "--probe", str(count), "--threads", str(bench.threads)]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         peaks[count] = int(done.stdout.split()[-1])
-    return {
-        "what": "peak memory, 16 adapters (ours) and 1 adapter (peer column)",
-        "ours": peaks[16] / 1e6,
-        "peer": peaks[1] / 1e6,
-        "peer_name": "ours with one adapter",
-        "ratio": peaks[16] / peaks[1],
-        "unit": "MB (here less is better)",
-        "samples": 1,
-    }
+    return [
+        {
+            "what": "peak memory, 16 adapters (ours) and 1 adapter (peer column)",
+            "ours": peaks[16] / 1e6,
+            "peer": peaks[1] / 1e6,
+            "peer_name": "ours with one adapter",
+            "ratio": peaks[16] / peaks[1],
+            "unit": "MB (here less is better)",
+            "samples": 1,
+        }
+    ]
 
 
-def plots(base: BaseModel, scratch: Path, threads: int, folder: Path) -> None:
+def plots(bench: Bench) -> list[Row]:
     """Seconds against candidates, items, and length of the shared prefix; the points go beside the picture as JSON."""
+    base, scratch, engine, folder = bench.base, bench.scratch, bench.engine, bench.plots or Path()
     upper = [adapter(base, scratch / f"u{n}", seed=100 + n, first_layer=20) for n in range(8)]
     whole = [adapter(base, scratch / "whole", seed=99)]
-    engine = TransformersEngine(base, threads=threads)
+    torch.set_num_threads(1)
     lm = EngineLM(engine, SilentProgress())
 
     def cost(folders: Sequence[Path], some: Sequence[tuple[str, str]]) -> float:
         start = CLOCK[0]()
         for one in folders:
-            _attached(engine, one, lambda: lm.loglikelihood([Ask(*pair) for pair in some], disable_tqdm=True))
+            _attached(engine, one, lambda: likelihoods(some)(lm))
         return CLOCK[0]() - start
 
     pairs = requests(engine, 8, 0)
@@ -314,6 +467,18 @@ def plots(base: BaseModel, scratch: Path, threads: int, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "evaluation-cost.json").write_text(json.dumps(curves, indent=1) + "\n")
     (folder / "evaluation-cost.svg").write_text(drawn(curves) + "\n")
+    first, last = curves["candidates, the last 10 of 30 layers adapted"][1], total
+    return [
+        {
+            "what": "8 candidates that change the last 10 layers, and 8 times the first of them",
+            "ours": last,
+            "peer": 8 * first,
+            "peer_name": "ours, nothing shared below the first adapted layer",
+            "ratio": 8 * first / last,
+            "unit": "s",
+            "samples": 8,
+        }
+    ]
 
 
 def drawn(curves: Mapping[str, Mapping[int, float]]) -> str:
@@ -333,6 +498,17 @@ def drawn(curves: Mapping[str, Mapping[int, float]]) -> str:
             tag("text", what, x=left + 115.0, y=182.0, font_size=11, text_anchor="middle"),
         ]
     return str(picture(930, 190, "Seconds of evaluation", *parts))
+
+
+ROWS: dict[str, Callable[[Bench], list[Row]]] = {
+    "zero": zero,
+    "few": few,
+    "chat": chat,
+    "rates": rates,
+    "memory": memory,
+    "plots": plots,
+}
+"""In the order in which they are measured."""
 
 
 if __name__ == "__main__":

@@ -3,9 +3,12 @@
     python benchmarks/gate.py [--json] [--samples 5]     wall time, interpreter start included, interleaved
     python benchmarks/gate.py --table                    writes the table of docs/gate.md from the conformance set
 
-The scanners are modelscan and picklescan. modelscan needs an older ``rich`` than we do, so both may live in an
-environment of their own: ``python -m venv E && E/bin/pip install modelscan picklescan``, then ``--scanners
-E/bin/python``. Without them the rows have no peer.
+The scanners are modelscan and picklescan. They need older libraries than we do, so ``--scanners`` makes an environment
+of their own (in the user's cache, once, through pip) and asks them on the same folders; ``--scanners PYTHON`` uses one
+that is there. Without it the rows have no peer.
+
+Times: "new home" is the first call in a home that is not there yet, "measured" looks into every file, "unchanged" is
+another call on the same bytes. All of them include the start of the interpreter.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+import venv
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -39,6 +43,7 @@ from ecology.testing.gates import submit
 ROOT = Path(__file__).parent.parent
 BEGIN, END = "<!-- table: python benchmarks/gate.py --table -->", "<!-- end of table -->"
 PATIENCE_S = 20
+SCANNERS = ("modelscan==0.8.8", "picklescan==1.0.5")
 LAUNCH = """
 import os, resource, sys, time
 null = os.open(os.devnull, os.O_WRONLY)
@@ -126,35 +131,54 @@ def times(samples: int, scanners: str | None) -> list[dict[str, Any]]:
         folders = {"20 MB adapter": good}
         for name in ("overwrites the base", "not finite", "costly pattern"):
             folders[f"20 MB adapter, {name}"] = spoiled(good, Path(place) / name.replace(" ", "-"), name)
-        ours = [sys.executable, "-m", "ecology", "gate", "--static", "--home", str(home)]
-        peers = {name: [str(Path(scanners).parent / name), "-p", str(good)] for name in ("modelscan", "picklescan")}
+        ours = [sys.executable, "-m", "ecology", "gate", "--static", "--home"]
+        peers = {name: [str(Path(scanners).parent / name), "-p"] for name in ("modelscan", "picklescan") if scanners}
+        bare = [wall([sys.executable, "-c", "import numpy, ecology.pipeline.gating"], {0})[1] for _ in range(samples)]
         rows = []
         for what, folder in folders.items():
-            took: dict[str, list[float]] = {"ours": []}
+            took: dict[str, list[float]] = {}
             peak = 0
-            for _ in range(samples):
-                seconds, memory = wall([*ours, str(folder)], {0} if folder == good else {1})
-                took["ours"].append(seconds)
-                peak = max(peak, memory)
-                for name, command in peers.items() if scanners and folder == good else ():
-                    took.setdefault(name, []).append(wall(command, {0, 1, 2, 3})[0])
-            best = {name: sorted(values)[len(values) // 2] for name, values in took.items()}
-            common = {"what": what, "ours": best["ours"], "unit": "s", "samples": samples, "all": took["ours"]}
-            names = [name for name in best if name != "ours"]
-            for name in names or [None]:
-                peer = best[name] if name else None
-                ratio = best["ours"] / peer if peer else None
-                rows.append({**common, "peer": peer, "peer_name": name, "ratio": ratio})
-            rows.append(
-                {
-                    "what": f"{what}: peak resident memory", "ours": peak, "peer": 2 * size,
-                    "peer_name": "twice the file", "ratio": peak / (2 * size), "unit": "bytes", "samples": samples,
-                }
-            )  # fmt: skip
-        bare = wall([sys.executable, "-c", "import numpy, ecology.pipeline.gating"], {0})
-        rows.append({"what": "importing the gate", "ours": bare[0], "peer": None, "peer_name": None, "ratio": None,
-                     "unit": "s", "samples": 1, "memory": bare[1]})  # fmt: skip
+            right = {0} if folder == good else {1}
+            for number in range(samples):
+                calls = {"measured": [*ours, str(home), "--fresh", str(folder)]}
+                if folder == good:
+                    calls["new home"] = [*ours, str(Path(place) / f"new-{number}"), str(folder)]
+                    calls["unchanged"] = [*ours, str(home), str(folder)]
+                calls |= {name: [*command, str(folder)] for name, command in peers.items()}
+                for name, command in calls.items():  # interleaved, so that a busy machine slows all alike
+                    ends = {1} if name == "new home" else {0, 1, 2, 3} if name in peers else right
+                    seconds, memory = wall(command, ends)
+                    took.setdefault(name, []).append(seconds)
+                    peak = max(peak, memory) if name == "measured" else peak
+            middle = {name: sorted(values)[len(values) // 2] for name, values in took.items()}
+            for name in (name for name in took if name not in peers):
+                row = {"what": f"{what}, {name}", "ours": middle[name], "unit": "s", "samples": took[name]}
+                for peer in [peer for peer in peers if name == "measured"] or [None]:
+                    theirs = middle[peer] if peer else None
+                    ratio = middle[name] / theirs if theirs else None
+                    rows.append({**row, "peer": theirs, "peer_name": peer, "ratio": ratio})
+            more = peak - sorted(bare)[len(bare) // 2]
+            for words, value in (("peak resident memory", peak), ("memory beyond what importing it takes", more)):
+                rows.append(
+                    {
+                        "what": f"{what}: {words}", "ours": value, "peer": size, "peer_name": "the file",
+                        "ratio": value / size, "unit": "bytes", "samples": samples,
+                    }
+                )  # fmt: skip
         return rows
+
+
+def scanners_of(named: str) -> str:
+    """An interpreter that has both scanners: the named one, or that of an environment made for them."""
+    if named:
+        return named
+    place = Path.home() / ".cache" / "tiny-ecology-scanners"
+    python = place / "bin" / "python"
+    if not (place / "complete").exists():
+        venv.create(place, clear=True, with_pip=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", *SCANNERS], check=True, stdout=sys.stderr)
+        (place / "complete").write_text("\n".join(SCANNERS), "utf-8")
+    return str(python)
 
 
 def spoiled(good: Path, folder: Path, how: str) -> Path:
@@ -236,15 +260,17 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--table", action="store_true", help="write the table of docs/gate.md")
     parser.add_argument("--samples", type=int, default=5)
-    parser.add_argument("--scanners", metavar="PYTHON", help="interpreter that has modelscan and picklescan")
+    words = "compare with modelscan and picklescan, in an environment made for them or that of PYTHON"
+    parser.add_argument("--scanners", metavar="PYTHON", nargs="?", const="", help=words)
     options = parser.parse_args()
+    scanners = None if options.scanners is None else scanners_of(options.scanners)
     if options.table:
         page = ROOT / "docs" / "gate.md"
         text = page.read_text("utf-8")
         before, after = text.split(BEGIN)[0], text.split(END)[1]
-        page.write_text(f"{before}{BEGIN}\n{table(options.scanners)}\n{END}{after}", "utf-8")
+        page.write_text(f"{before}{BEGIN}\n{table(scanners)}\n{END}{after}", "utf-8")
         return
-    rows = times(options.samples, options.scanners)
+    rows = times(options.samples, scanners)
     if options.json:
         machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count(), "python": sys.version}
         print(json.dumps({"rows": rows, "machine": machine}))

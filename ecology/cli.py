@@ -109,7 +109,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     gate.add_argument("--static", action="store_true", help="only what needs no model; admits to nothing")
     gate.add_argument("--format", default="text", choices=["text", "json", "junit", "sarif", "github"])
-    gate.add_argument("--out", metavar="DIR", type=Path, help="also write verdicts and signed attestations here")
+    gate.add_argument(
+        "--out", metavar="DIR", type=Path, help="also write verdicts, signed attestations, JUnit and SARIF here"
+    )
     gate.add_argument("--since", default="", metavar="REV", help="only adapters that changed since this Git revision")
     gate.add_argument("--at", default="", metavar="INSTANT", help="waivers and approvals as of this instant")
     gate.add_argument("--evaluator", default="standard", metavar="NAME", help="a preset of conf/evaluator")
@@ -481,7 +483,7 @@ def _verify(options: argparse.Namespace) -> int:
 def _policy_lint(options: argparse.Namespace) -> int:
     from ecology.pipeline.policies import lint_file  # noqa: PLC0415
 
-    found = lint_file(options.policy, _instant(options))
+    found = lint_file(options.policy, _instant(options), lambda: _doors(options))
     waivers = [f"waiver: {standing}" for standing in found.waivers]
     refused = [f"warning: {why}: without effect" for why in found.refused]
     print("\n".join([*map(str, found.remarks), *refused, *waivers]) or "nothing to say against it")
@@ -526,9 +528,9 @@ def _policy_replay(options: argparse.Namespace) -> int:
     from ecology.pipeline.policies import replay_file  # noqa: PLC0415
 
     found, past = replay_file(options.policy, options.at and _instant(options), _doors(options))
-    print("\n".join([found.sentence, *(f"  {flip}" for flip in found.flips)]))
+    print("\n".join([found.sentence, *(f"  {line}" for line in found.lines)]))
     if past.unstored:
-        print(f"  {past.unstored} more were judged without a signature, so no evidence of them is stored")
+        print(f"  of {past.unstored} more the log knows, and no evidence of them is kept here")
     return EXIT_OK
 
 

@@ -132,6 +132,8 @@ class BaseModel:
     """Tensor name -> digest of its bytes as stored."""
     tensor_dtypes: Mapping[str, str]
     """Tensor name -> safetensors dtype as stored."""
+    spectral_norms: Mapping[str, float]
+    """Tensor name -> a lower bound of the spectral norm; 0 for what is no matrix."""
     names: frozenset[str] = frozenset()
     """What adapters may call it, in lower case: its preset, its folder, and where its publisher put it."""
 
@@ -258,6 +260,8 @@ def _fresh(place: Path, source: Path) -> manifest.Manifest | None:
     if not file.exists():
         return None
     found = manifest.read(file.read_bytes(), str(file))
+    if found.format != manifest.FORMAT:  # written by an earlier version, which measured less
+        return None
     return found if dict(found.files) == dict(manifest.stamps(source)) else None
 
 
@@ -274,7 +278,7 @@ def _examine(spec: BaseSpec, place: Path, source: Path, progress: Progress) -> m
             todo="delete the folder and run again",
         )
     data = manifest.write(found)
-    temporary = place / f".{MANIFEST_FILE}.{os.getpid()}"
+    temporary = place / f".{MANIFEST_FILE}.{os.getpid()}.0.tmp"
     with temporary.open("wb") as stream:
         stream.write(data)
         stream.flush()
@@ -293,6 +297,7 @@ def _model(spec: BaseSpec, folder: Path, found: manifest.Manifest) -> BaseModel:
         identity=found.identity,
         tensor_schema={n: t.shape for n, t in found.tensors.items()},
         weight_norms={n: t.norm for n, t in found.tensors.items()},
+        spectral_norms={n: t.spectral for n, t in found.tensors.items()},
         tensor_digests={n: t.digest for n, t in found.tensors.items()},
         tensor_dtypes={n: t.dtype for n, t in found.tensors.items()},
         names=frozenset(name.lower() for name in called),

@@ -34,7 +34,7 @@ from ecology.errors import ConfigError, EcologyError, IntegrityError
 from ecology.kernel.canonical import canonical, digest
 from ecology.kernel.codec import structure
 
-FORMAT = 1
+FORMAT = 2
 MAX_HEADER_BYTES = 64 * 1024 * 1024  # bytes; a base is ours or named by us, so this only stops accidents
 WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I8": 1, "U8": 1, "BOOL": 1}
 """Bytes of one value, by safetensors dtype (https://github.com/huggingface/safetensors, "Format")."""
@@ -58,6 +58,10 @@ INERT_KEYS = frozenset(
 """Keys of ``config.json`` that do not alter what the model computes from given tokens. Any other key counts."""
 
 
+BLOCK_VECTORS, POWER_STEPS = 4, 12
+"""Of the iteration for spectral norms."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Tensor:
     """One tensor of the base as its file holds it."""
@@ -67,6 +71,8 @@ class Tensor:
     digest: Digest
     norm: float
     """Frobenius norm."""
+    spectral: float = 0.0
+    """A lower bound of the spectral norm, within a few per cent of it; 0 for what is no matrix."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -171,7 +177,7 @@ def read(data: bytes, where: str) -> Manifest:
         raise IntegrityError(
             f"the manifest of a base is damaged: {error}", where=where, todo="delete the file"
         ) from error
-    if manifest.format != FORMAT:
+    if not 1 <= manifest.format <= FORMAT:
         raise IntegrityError(f"format {manifest.format} is not read", where=where, todo="delete the file")
     return manifest
 
@@ -207,18 +213,52 @@ def _tensors(file: Path, progress: Step | None) -> Iterator[tuple[str, Tensor]]:
         if not 0 <= start <= end <= data.size or end - start != WIDTHS[dtype] * math.prod(shape):
             raise ConfigError(f"tensor {name!r} does not fit its shape or the file", where=str(file))
         raw = np.ascontiguousarray(data[start:end])
-        yield name, Tensor(dtype, shape, Digest("sha256:" + hashlib.sha256(raw.data).hexdigest()), _norm(raw, dtype))
+        digest_ = Digest("sha256:" + hashlib.sha256(raw.data).hexdigest())
+        yield name, Tensor(dtype, shape, digest_, _norm(raw, dtype), spectral_norm(_values(raw, dtype), shape))
         if progress is not None:
             progress.advance((end >> 20) - (start >> 20), name)
 
 
-def _norm(raw: np.ndarray, dtype: str) -> float:
+def _values(raw: np.ndarray, dtype: str) -> np.ndarray | None:
+    """A tensor as floating point, one widened copy where it is BF16; None for indices and masks."""
     if dtype == "BF16":  # the upper half of an F32
-        values = (raw.view("<u2").astype(np.uint32) << 16).view(np.float32)
-    elif dtype in ("F64", "F32", "F16"):
-        values = raw.view({"F64": "<f8", "F32": "<f4", "F16": "<f2"}[dtype])
-    else:
-        return 0.0  # indices and masks: nothing that an adapter could be compared with
+        return (raw.view("<u2").astype(np.uint32) << 16).view(np.float32)
+    kinds = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
+    return raw.view(kinds[dtype]) if dtype in kinds else None
+
+
+def spectral_norm(values: np.ndarray | None, shape: tuple[int, ...]) -> float:
+    """||W||_2 from below: block power iteration (Golub & Van Loan, Matrix Computations, 8.2.4) with a fixed start.
+
+    From below, so that a bound on a change that is a share of it errs towards refusal.
+
+    Args:
+        values: All of W, flat; None for what is not floating point.
+        shape: Of W; only matrices have one here.
+
+    Returns:
+        0 where it is no matrix, is empty or is not finite.
+    """
+    if values is None or len(shape) != 2 or 0 in shape:
+        return 0.0
+    matrix = values.reshape(shape).astype(np.float32, copy=False)
+    start = np.random.Generator(np.random.PCG64(0)).normal(size=(shape[1], min(BLOCK_VECTORS, *shape)))
+    basis = start.astype(np.float32)
+    with np.errstate(all="ignore"):
+        for _ in range(POWER_STEPS):
+            if not np.isfinite(basis).all():
+                return 0.0
+            basis, _ = np.linalg.qr(basis)
+            image = matrix @ basis
+            basis = matrix.T @ image
+        gram = image.astype(np.float64).T @ image.astype(np.float64)
+    return math.sqrt(max(0.0, float(np.linalg.eigvalsh(gram)[-1]))) if np.isfinite(gram).all() else 0.0
+
+
+def _norm(raw: np.ndarray, dtype: str) -> float:
+    values = _values(raw, dtype)
+    if values is None:
+        return 0.0  # nothing that an adapter could be compared with
     total = 0.0
     for start in range(0, values.size, 1 << 20):
         block = values[start : start + (1 << 20)].astype(np.float64)

@@ -38,6 +38,7 @@ from ecology.breeder.parametrisation import (
 )
 from ecology.contracts.identity import Digest
 from ecology.errors import ConfigError, UnsupportedAdapter
+from ecology.runtime.kernels import forget_gradients
 from ecology.store.layouts import LINEAR
 from ecology.store.tinylora import Basis, TinyLora
 
@@ -95,6 +96,7 @@ class Adapted:
     def unwrap(self) -> None:
         """Takes the adapter out: the model is the base again."""
         self.model = self.peft.unload()
+        forget_gradients(self.model)
         for mark in ("peft_config", "_hf_peft_config_loaded"):
             self.model.__dict__.pop(mark, None)
         self.model.eval().requires_grad_(False)
@@ -205,7 +207,7 @@ def wrap(model: Any, kind: str, options: Any, *, base_weights: Digest, cache: Pa
         warnings.simplefilter("ignore")
         torch.manual_seed(seed)  # PEFT draws the initial A of a LoRA from the global generator
         config, given = _CONFIG[kind](options, names, modules, base_weights, cache)
-        with _vectors(given if kind == "tinylora" else {}):
+        with _vectors(given if kind == "tinylora" else {}), _plain(modules if kind == "lora_xs" else {}):
             peft = get_peft_model(model, config)
         if kind == "lora_xs":
             _use(modules, model, given)
@@ -326,6 +328,19 @@ def _vectors(given: Mapping[str, Leading]) -> Iterator[None]:
         TinyLoraLayer._init_svd = theirs
     if (left := sum(1 for _ in waiting)) > 0:
         raise ConfigError(f"{left} target modules were not adapted", where="tinylora.targets")
+
+
+@contextlib.contextmanager
+def _plain(modules: Mapping[str, Any]) -> Iterator[None]:
+    """Weights in the usual order while PEFT decomposes them, which it cannot do to weights laid out for the kernels."""
+    laid = {name: module.weight for name, module in modules.items() if module.weight.is_mkldnn}
+    for name, weight in laid.items():
+        modules[name].weight = torch.nn.Parameter(weight.detach().to_dense(), requires_grad=False)
+    try:
+        yield
+    finally:
+        for name, weight in laid.items():
+            modules[name].weight = weight
 
 
 def _use(modules: Mapping[str, Any], model: Any, given: Mapping[str, Leading]) -> None:

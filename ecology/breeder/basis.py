@@ -47,10 +47,11 @@ def leading(weight: torch.Tensor, rank: int) -> Leading:
     """The truncated SVD of a weight, with a definite sign.
 
     Args:
-        weight: (outputs, inputs).
+        weight: (outputs, inputs), also as the kernels lay it out.
         rank: Vectors kept, at most the smaller of the two.
     """
-    U, S, V = torch.linalg.svd(weight.detach().to("cpu", torch.float32), full_matrices=False)  # noqa: N806
+    plain = weight.to_dense() if weight.is_mkldnn else weight
+    U, S, V = torch.linalg.svd(plain.detach().to("cpu", torch.float32), full_matrices=False)  # noqa: N806
     U, S, V = U[:, :rank], S[:rank], V[:rank]  # noqa: N806
     largest = U.abs().argmax(0)
     signs = torch.sign(U[largest, torch.arange(U.shape[1])])

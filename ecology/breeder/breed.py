@@ -23,19 +23,20 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from ecology.breeder.folders import Manner, add_vectors, agree
+from ecology.breeder.folders import Manner, add_vectors, agree, fit
 from ecology.breeder.operators import Operator, find, options_of
 from ecology.contracts.artifact import Artifact
 from ecology.contracts.genome import INTERFACE_VERSION, Genome, Lineage, ResourceProfile
 from ecology.contracts.identity import CompatibilityIdentity, Digest, Json
-from ecology.contracts.ports import Progress
+from ecology.contracts.ports import Progress, Step
 from ecology.errors import ConfigError, IncompatibleParents, IntegrityError
 from ecology.kernel.canonical import plain
 from ecology.kernel.merging import inherited, objections
-from ecology.lowrank.core import ParentSet
+from ecology.lowrank.core import ParentSet, Ticks
 from ecology.lowrank.lowrank import LowRank, Stored, canonical, module_names
 from ecology.store.adapters import AdapterFolder, describe, read_adapter, write_adapter
 from ecology.store.writer import write_tinylora
+from ecology.telemetry.progress import SilentProgress
 
 ENERGY_DIGITS = 6
 """Of the retained energy in a genome: more would record rounding errors."""
@@ -53,6 +54,8 @@ class Parent:
     """None for a bare PEFT folder from outside; then ``identity`` is needed."""
     identity: CompatibilityIdentity | None = None
     """The base it is for, as the caller vouches; of use where there is no genome."""
+    tensors: Mapping[str, tuple[int, ...]] | None = None
+    """Name and shape of that base's tensors: where there is no genome, they must fit. None asks nothing."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -102,13 +105,21 @@ def breed(
         )
         raise ConfigError(f"{operator} takes {wanted} parents and was given {len(parents)}", where=operator)
     genomes = _meet(parents)
-    folders = [_read(parent) for parent in parents]
-    adapters = [LowRank.of({n: Stored(f.B, f.A, f.scale) for n, f in f_.modules.items()}) for f_ in folders]
+    progress = progress or SilentProgress()
+    folders = []
+    with progress.track("reading parents", len(parents), "parent") as step:
+        for parent in parents:
+            folders.append(_read(parent))
+            step.advance()
+    adapters = [LowRank.of({n: Stored(f.left, f.right, f.scale) for n, f in f_.modules.items()}) for f_ in folders]
     try:
         module_names(adapters)
     except ConfigError as error:  # one of the two was not made for the base that it claims
         raise IncompatibleParents(error.what, fields=("tensor_schema",), where=error.where, todo=error.todo) from error
     identity, base = genomes[0].identity, base_id or _base_id(parents, folders)
+    for parent, folder in zip(parents, folders, strict=True):
+        if parent.genome is None and parent.tensors is not None:
+            fit(parent.name, folder, parent.tensors)
     manner = agree([parent.name for parent in parents], folders, identity.base_weights)
     child = _conceive(row, adapters, chosen, seed, progress)
     if (tiny := add_vectors(folders, chosen)) is not None:
@@ -156,9 +167,7 @@ def written(child: LowRank, out: Path, base_id: str, base_weights: Digest, manne
     )
 
 
-def _conceive(
-    row: Operator, adapters: Sequence[LowRank], options: object, seed: int, progress: Progress | None
-) -> LowRank:
+def _conceive(row: Operator, adapters: Sequence[LowRank], options: object, seed: int, progress: Progress) -> LowRank:
     """The child in canonical form; parents are walked once and not kept.
 
     On one BLAS thread, whatever the process was given: how sums are split among threads decides their last bits, and
@@ -166,10 +175,38 @@ def _conceive(
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(threadpool_limits(1, user_api="blas"))
-        if progress is not None:  # what the parents span, then the child
-            step = stack.enter_context(progress.track("breeding", 2 * len(module_names(adapters)), "step"))
-            adapters = ParentSet(adapters, keep=False, tick=lambda _: step.advance())
-        return canonical(row.function(adapters, options, seed))
+        looks, modules = sum(len(adapter.modules) for adapter in adapters), len(module_names(adapters))
+        step = stack.enter_context(progress.track("breeding", looks + modules * len(adapters), "module"))
+        way = _Way(step, looks, modules, len(adapters))
+        parents = ParentSet(adapters, keep=False, ticks=Ticks(way.looked, way.made))
+        child = canonical(row.function(parents, options, seed), way.made)
+        way.end()
+        return child
+
+
+class _Way:
+    """How far a child is: its parents' modules are looked at, then its own are put into their final form.
+
+    An operator may leave out a module or come back to one, so both halves are held to their length. A module of the
+    child counts as much as the modules of all its parents.
+    """
+
+    def __init__(self, step: Step, looks: int, modules: int, parents: int) -> None:
+        self._step, self._looks, self._modules, self._parents = step, looks, modules, parents
+
+    def looked(self) -> None:
+        if self._looks:
+            self._looks -= 1
+            self._step.advance()
+
+    def made(self) -> None:
+        if self._modules:
+            self._modules -= 1
+            self._step.advance(self._parents)
+
+    def end(self) -> None:
+        self._step.advance(self._looks + self._modules * self._parents)
+        self._looks = self._modules = 0
 
 
 def profile(adapter: LowRank, artifact: Artifact) -> ResourceProfile:
@@ -195,8 +232,8 @@ def _meet(parents: Sequence[Parent]) -> tuple[Genome, ...]:
             "; ".join(objection.reason for objection in found),
             fields=fields,
             where=", ".join(parent.name for parent in parents),
-            todo="weights of different bases do not add; text does: `ecology breed distill PARENT... --base NAME --out DIR "
-            "corpus=NAME` teaches an adapter of one base by all of them",
+            todo="weights of different bases do not add; text does: `ecology breed distill PARENT... --base NAME "
+            "--out DIR corpus=NAME` teaches an adapter of one base by all of them",
         )
     return genomes
 

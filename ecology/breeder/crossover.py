@@ -23,8 +23,8 @@ import numpy as np
 
 from ecology.breeder.options import check_rank, check_weights, weights_for
 from ecology.errors import ConfigError
-from ecology.lowrank.core import lift, share
-from ecology.lowrank.lowrank import Array, Factors, LowRank, components, freeze, module_names, project, zero
+from ecology.lowrank.core import cut, lift, share
+from ecology.lowrank.lowrank import Array, Factors, LowRank, components, freeze, module_names, zero
 
 _LAYER = re.compile(r"(?:^|\.)(\d+)\.")
 
@@ -60,7 +60,7 @@ def crossover(parents: Sequence[LowRank], options: CrossoverOptions, seed: int) 
     generator = np.random.Generator(np.random.PCG64(seed))
     method = {"inherit": _inherit, "interpolate": _interpolate, "exchange": _exchange}[options.method]
     child = method(parents, chances, options.unit == "layer", generator)
-    return child if options.rank is None else project(child, options.rank)
+    return cut(child, options.rank, parents)
 
 
 def _inherit(parents: Sequence[LowRank], chances: Array, layers: bool, generator: np.random.Generator) -> LowRank:

@@ -23,8 +23,9 @@ from typing import Literal
 import numpy as np
 
 from ecology.breeder.options import check_range, check_rank, check_weights, draws, weights_for
+from ecology.lowrank.core import cut
 from ecology.lowrank.entries import entries, merge
-from ecology.lowrank.lowrank import Array, Components, Factors, LowRank, components, concat, project
+from ecology.lowrank.lowrank import Array, Components, Factors, LowRank, components, concat
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ def dare(parents: Sequence[LowRank], options: DareOptions, seed: int) -> LowRank
         for parent in parents
     ]
     child = concat(thinned, weights)
-    return child if options.rank is None else project(child, options.rank)
+    return cut(child, options.rank, parents)
 
 
 def _components(parts: Components, density: float, generator: np.random.Generator) -> Factors:

@@ -8,6 +8,7 @@ anything, and any of it that disagrees is a reason to stop.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 
@@ -75,6 +76,46 @@ def agree(names: Sequence[str], folders: Sequence[AdapterFolder], base_weights: 
                 )
     turned = any(folder.config.get("fan_in_fan_out") is True for folder in folders)
     return Manner({m: layout for m, layout in layouts.items() if layout != LINEAR}, task, turned)
+
+
+def fit(name: str, folder: AdapterFolder, tensors: Mapping[str, tuple[int, ...]]) -> None:
+    """That every module of a folder is a weight of the base that is vouched for, of the shape that it changes.
+
+    A name may lack a prefix on either side, since a checkpoint may have been saved without its outer class; an output
+    layer without a tensor of its own is tied to an embedding.
+
+    Args:
+        name: Of the parent, for messages.
+        folder: Its.
+        tensors: Name and shape of every tensor of the base.
+
+    Raises:
+        IncompatibleParents: It was made for another base; names the module.
+    """
+    stems = {tensor.removesuffix(".weight"): shape for tensor, shape in tensors.items() if len(shape) > 1}
+    ends = {f".{stem}": shape for stem, shape in stems.items()}
+    tied = {shape for stem, shape in stems.items() if stem.endswith(("embed_tokens", "embed_in", "wte"))}
+    turned = folder.config.get("fan_in_fan_out") is True
+    for module, factors in folder.modules.items():
+        found = stems.get(module) or next(
+            (shape for end, shape in ends.items() if end.endswith(f".{module}") or f".{module}".endswith(end)), None
+        )
+        m, n = factors.left.shape[0], factors.right.shape[1]
+        layout = folder.layouts.get(module, LINEAR)
+        if layout.kind == "conv":
+            wanted = {(m, n // math.prod(layout.kernel), *layout.kernel)}
+        elif layout.kind == "embedding":
+            wanted = {(n, m)}
+        else:
+            wanted = {(m, n), (n, m)} if turned else {(m, n)}
+        if not wanted & ({found} if found is not None else tied):
+            held = f"has {found} weights there" if found is not None else "has no such module"
+            raise IncompatibleParents(
+                f"{module} changes {m} x {n} weights, and the base {held}",
+                fields=("tensor_schema",),
+                where=name,
+                todo="name the base that it was made for",
+            )
 
 
 def _one(told: Sequence[tuple[str, AdapterFolder]], key: str) -> str | None:

@@ -17,7 +17,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from ecology.breeder.options import check_range, check_rank
-from ecology.lowrank.lowrank import Array, LowRank, components, freeze, project, zero
+from ecology.lowrank.core import cut
+from ecology.lowrank.lowrank import Array, LowRank, components, freeze, zero
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ def mutate(parents: Sequence[LowRank], options: MutateOptions, seed: int) -> Low
             B, A = np.column_stack([B, length * u]), np.vstack([A, length * v])  # noqa: N806
         modules[name] = freeze(B, A)
     child = LowRank.of(modules)
-    return child if options.rank is None else project(child, options.rank)
+    return cut(child, options.rank, parents)
 
 
 def _outside(basis: Array, generator: np.random.Generator) -> Array | None:

@@ -11,7 +11,9 @@ import types
 from collections.abc import Mapping
 
 from ecology.breeder.distill import DistillOptions
+from ecology.breeder.operators import Operator, find, known
 from ecology.breeder.recover import RecoverOptions
+from ecology.errors import ConfigError
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -34,3 +36,17 @@ SCHOOLS: Mapping[str, School] = types.MappingProxyType(
         "recover": School(RecoverOptions, 1, 1, True, "merge, add noise, fine-tune, gate"),
     }
 )
+
+
+def breeder_of(name: str) -> School | Operator:
+    """The row of whatever breeds from parents: a school, or an operator of the algebra.
+
+    Raises:
+        ConfigError: There is none of that name; lists all.
+    """
+    if name in SCHOOLS:
+        return SCHOOLS[name]
+    if name not in (everybody := known()):
+        names = ", ".join(sorted((*everybody, *SCHOOLS)))
+        raise ConfigError(f"unknown operator {name!r}", where="operator", todo=f"choose one of {names}")
+    return find(name)

@@ -57,6 +57,23 @@ class Suite:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Turn:
+    """How long one request took."""
+
+    first_s: float
+    """Seconds to the first token of the reply: what reading the prompt costs."""
+    total_s: float
+    """Seconds to the last."""
+    tokens: int
+    """Of the reply, at least 1."""
+
+    @property
+    def token_ms(self) -> float:
+        """Milliseconds for each token after the first; 0 where there is none."""
+        return 1000.0 * (self.total_s - self.first_s) / (self.tokens - 1) if self.tokens > 1 else 0.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Count:
     """Violations found by a deterministic check. 0 is the only good value."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
+import math
 from typing import Literal
 
 from ecology.contracts.evidence import Against, Split
@@ -19,12 +21,12 @@ class Outcome(enum.Enum):
     INCONCLUSIVE = "inconclusive"
     DENY = "deny"
 
-    @property
+    @functools.cached_property
     def rank(self) -> int:
         """0 for PASS up to 4 for DENY."""
         return tuple(Outcome).index(self)
 
-    @property
+    @functools.cached_property
     def admits(self) -> bool:
         """Whether a verdict with this outcome lets the candidate on."""
         return self.rank <= Outcome.WARN.rank
@@ -127,6 +129,8 @@ class AdapterLimits:
     max_scale: float = 8.0
     max_file_bytes: int = 104_857_600
     max_relative_norm: float = 1.0
+    max_relative_spectral_norm: float = dataclasses.field(default=math.inf, metadata=OPTIONAL)
+    """||dW||_2 over ||W||_2, of each module."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from ecology.contracts.artifact import Artifact
-from ecology.contracts.evidence import Evidence, Item, Measurement, Split, Suite
+from ecology.contracts.evidence import Evidence, Item, Measurement, Split, Suite, Turn
 from ecology.contracts.identity import CompatibilityIdentity, Digest, Json
 from ecology.contracts.promotion import Event
 
@@ -80,10 +80,17 @@ class ModelEngine(Protocol):
         """Sum of log-probabilities of each choice as a reply to its prompt, in nats."""
         ...
 
-    def time_pair(
-        self, folder: Path, prompts: Sequence[str], max_new_tokens: int, progress: Step | None = None
-    ) -> tuple[tuple[float, float], ...]:
-        """Seconds of (adapter unmerged, bare base) for each prompt, interleaved, fixed length, warm-up discarded."""
+    def time_turns(
+        self,
+        folders: Sequence[Path | None],
+        prompts: Sequence[str],
+        max_new_tokens: int,
+        progress: Step | None = None,
+    ) -> tuple[tuple[Turn, ...], ...]:
+        """What each of these adapters takes for each prompt: interleaved, fixed length, warm-up discarded.
+
+        None among them is the bare base.
+        """
         ...
 
     def liveness(self, folder: Path, prompts: Sequence[str]) -> tuple[str, ...]:

@@ -83,6 +83,8 @@ class RunPlan:
     budget: Budget
     policy: Policy
     suites: Mapping[str, Digest]
+    traffic: Digest
+    """Of the recorded requests that the canary replays."""
     digest: Digest
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from ecology.contracts.identity import Digest, Json
-from ecology.contracts.promotion import Promotion
+from ecology.contracts.identity import OPTIONAL, Digest, Json
+from ecology.contracts.promotion import Promotion, Revocation
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -87,6 +87,8 @@ class SweepReport:
     """The worst of jobs and pick, in the order 70, 3, 4, 2, 1, 0."""
     signer: str
     development_key: bool
+    revoked: tuple[Revocation, ...] = dataclasses.field(default=(), metadata=OPTIONAL)
+    """What is quarantined in this home."""
 
 
 SWEEP_SCHEMA = "https://tiny-ecology.dev/schemas/sweep/v1"

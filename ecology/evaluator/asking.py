@@ -1,8 +1,9 @@
 """Asks a candidate the items of a suite and scores its answers.
 
 1. What was asked before, of the same bytes in the same way, comes from the cache of answers.
-2. For the rest the base is proven unchanged, the folder is shown to hold the bytes that its digest names, the adapter
-   is attached, and the items are asked in slices; each slice is kept before the next begins.
+2. For the rest the folder is shown to hold the bytes that its digest names, the adapter is attached, and the items are
+   asked in slices; each slice is kept before the next begins. Before the first of a suite the base is proven unchanged;
+   a race, which asks a few items at a time, does not pay for that each time.
 3. Answers are scored by the verifiers: pure functions, so a score needs no model and no cache.
 
 Scores by kind of suite, each item id -> value:
@@ -31,7 +32,7 @@ from ecology.contracts.identity import Digest, Json
 from ecology.contracts.ports import ModelEngine, Progress, Step
 from ecology.errors import ConfigError, IntegrityError, MalformedArtifact
 from ecology.evaluator.cache import ResultCache
-from ecology.evaluator.lmeval import TokenEngine, run_tasks
+from ecology.evaluator.lmeval import TokenEngine, load_task_suite, run_tasks
 from ecology.evaluator.suites import BY_LIKELIHOOD
 from ecology.kernel.canonical import digest
 from ecology.store.adapters import describe
@@ -59,6 +60,7 @@ class Evaluator:
         self._cache = cache
         self._progress = progress
         self._restricted: dict[tuple[str, str, str, str], Mapping[str, Json]] = {}
+        self._proven: tuple[tuple[str, str], set[str]] = ("", ""), set()
 
     def ask(self, subject: Digest, folder: Path | None, suite: Suite, split: Split, items: Sequence[Item]) -> Scores:
         """Scores of one candidate on these items.
@@ -115,7 +117,7 @@ class Evaluator:
         known = dict(self._cache.get(keys))
         missing = list({key: item for key, item in zip(keys, items, strict=True) if key not in known}.items())
         if missing:
-            self._engine.prove_base()
+            self._prove((suite.digest, split), subject)
             _prove_folder(folder, subject)
             label = f"ask {subject.removeprefix('sha256:')[:8]}: {suite.id}, {split}"
             with self._engine.attach(folder), self._progress.track(label, len(missing), "items") as bar:
@@ -126,6 +128,16 @@ class Evaluator:
                     self._cache.put(fresh)
                     known.update(fresh)
         return [known[key] for key in keys]
+
+    def _prove(self, items: tuple[str, str], subject: str) -> None:
+        """The base is what it was, as of the first items of this kind that this subject is asked."""
+        kind, subjects = self._proven
+        if kind != items:
+            subjects = set()
+            self._proven = items, subjects
+        if subject not in subjects:
+            self._engine.prove_base()
+            subjects.add(subject)
 
     def _ask_engine(self, suite: Suite, items: Sequence[Item], bar: Step) -> Sequence[Json]:
         prompts = [item.prompt for item in items]
@@ -170,12 +182,19 @@ class Evaluator:
                 (found,) = run_tasks(
                     tokens, Path(suite.grammar["folder"]), [suite.grammar["task"]], limit, self._progress
                 )
+            _prove_task(suite)
             known = {key: {name: dict(values) for name, values in found.scores.items()}}
             self._cache.put(known)
         return {
             name: {place: bool(value) if name in RIGHT_OR_WRONG else float(value) for place, value in values.items()}
             for name, values in known[key].items()
         }
+
+
+def _prove_task(suite: Suite) -> None:
+    """That the task which lm-eval has just read from its files is the one that was planned."""
+    if load_task_suite(Path(suite.grammar["folder"])).digest != suite.digest:
+        raise ConfigError("the task changed after the run was planned", where=suite.id, todo="start the run again")
 
 
 def _prove_folder(folder: Path | None, subject: Digest) -> None:

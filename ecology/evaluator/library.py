@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import yaml
-
 from ecology.contracts.evidence import Suite
+from ecology.documents.source import read_source
 from ecology.errors import ConfigError
 from ecology.evaluator.lmeval import load_task_suite
 from ecology.evaluator.suites import load_suite
@@ -22,12 +21,7 @@ def load_any_suite(path: Path) -> Suite:
         ConfigError: It cannot be read or is malformed.
     """
     file = path / "suite.yaml" if path.is_dir() else path
-    try:
-        said = yaml.safe_load(file.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(
-            f"cannot be read: {error}", where=str(file), todo="name a folder with a suite.yaml"
-        ) from error
+    said = read_source(file, ConfigError, str(file)).data
     if isinstance(said, dict) and said.get("kind") == "lm_eval":
         return load_task_suite(file)
     return load_suite(file)

@@ -24,20 +24,21 @@ Example of a task that runs offline::
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-import yaml
-
 from ecology.contracts.evidence import Suite
 from ecology.contracts.ports import Progress
+from ecology.documents.source import read_source
 from ecology.errors import ConfigError
 from ecology.kernel.canonical import digest, digest_bytes
 
 if TYPE_CHECKING:  # torch, which a suite that is only read does not need
-    from ecology.runtime.scoring import Question, Score
+    from ecology.runtime.packing import Question
+    from ecology.runtime.scoring import Score
 
 MAX_NEW_TOKENS = 256
 """Of a task that names none."""
@@ -136,10 +137,7 @@ def load_task_suite(path: Path) -> Suite:
         ConfigError: It is no such suite, or its task cannot be used.
     """
     file = path / "suite.yaml" if path.is_dir() else path
-    try:
-        said = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"cannot be read: {error}", where=str(file)) from error
+    said = read_source(file, ConfigError, str(file)).plain("the suite")
     wanted = {"id": str, "version": int, "title": str, "licence": str, "kind": str, "capability": str, "task": str}
     if not isinstance(said, dict) or said.get("kind") != "lm_eval" or set(said) != set(wanted):
         raise ConfigError(f"a suite of kind lm_eval has the keys {', '.join(wanted)}", where=str(file))
@@ -180,10 +178,7 @@ def _read_task(folder: Path, task: str) -> dict[str, Any]:
     for file in sorted(folder.glob("*.y*ml")):
         if file.name == "suite.yaml":  # it names a task too, and is none
             continue
-        try:
-            config = yaml.safe_load(file.read_text(encoding="utf-8"))  # safe: "!function" is an error
-        except yaml.YAMLError as error:
-            raise ConfigError(f"not plain YAML: {error}", where=str(file), todo="Python in tasks is refused") from error
+        config = read_source(file, ConfigError, str(file)).plain("the task")  # a tag such as "!function" is a mistake
         if isinstance(config, dict) and config.get("task") == task:
             return _localised(config, file)
     raise ConfigError(f"no task {task!r} in the folder", where=str(folder))
@@ -218,7 +213,7 @@ def _refuse_code(config: Mapping[str, Any], file: Path) -> None:
     named = [key for key in CODE if config.get(key)]
     named += ["trust_remote_code"] if (config.get("dataset_kwargs") or {}).get("trust_remote_code") else []
     named += ["hf_evaluate"] if any(m.get("hf_evaluate") for m in config.get("metric_list") or ()) else []
-    named += ["a name with '__'"] if "__" in yaml.safe_dump(config, width=2**20) else []
+    named += ["a name with '__'"] if "__" in json.dumps(config, ensure_ascii=False) else []
     if named:
         raise ConfigError(f"the task holds {named[0]}, which can run code", where=str(file), todo="take it out")
 

@@ -20,7 +20,7 @@ from lm_eval.tasks import TaskManager
 from ecology.contracts.ports import Progress, Step
 from ecology.errors import ConfigError
 from ecology.evaluator.lmeval import MAX_NEW_TOKENS, TaskScores, TokenEngine, check_greedy
-from ecology.runtime.scoring import Question
+from ecology.runtime.packing import Question
 
 FEWSHOT_SEED = 1234
 """Of the choice of worked examples; lm-eval's own default."""
@@ -46,7 +46,7 @@ class EngineLM(LM):  # type: ignore[misc]  # lm-eval has no types
         Requests of one context share a forward pass.
         """
         del disable_tqdm
-        pairs = [self._pair(*request.args) for request in requests]
+        pairs = [self.split(*request.args) for request in requests]
         grouped: dict[tuple[int, ...], list[int]] = {}
         for place, (context, _) in enumerate(pairs):
             grouped.setdefault(context, []).append(place)
@@ -98,7 +98,7 @@ class EngineLM(LM):  # type: ignore[misc]  # lm-eval has no types
                 replies[place] = _cut(self._engine.decode(tokens), stops)
         return replies
 
-    def _pair(self, context: str, continuation: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    def split(self, context: str, continuation: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Tokens of both, split as lm-eval's own models do: spaces between belong to the continuation."""
         head = context.rstrip()
         continuation = context[len(head) :] + continuation

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from ecology.contracts.ports import ModelEngine
 from ecology.errors import MalformedArtifact
-from ecology.runtime.scoring import Question
+from ecology.runtime.packing import Question
 
 PROSE = (
     "The ferry left the harbour at six, when the gulls were still asleep on the posts. Two men in yellow coats coiled "

@@ -14,7 +14,8 @@ from ecology.contracts.identity import Digest, Json
 from ecology.evaluator.cache import ResultCache
 from ecology.evaluator.lmeval import TokenEngine
 from ecology.kernel.canonical import digest
-from ecology.runtime.scoring import Question, Score
+from ecology.runtime.packing import Question
+from ecology.runtime.scoring import Score
 
 SLICE = 128
 """Questions asked between two writes to the cache: what a killed run loses at most."""

@@ -17,11 +17,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from ecology.contracts.artifact import Corpus
 from ecology.contracts.evidence import Item, Suite
 from ecology.contracts.identity import Json
+from ecology.documents.jsonl import read_lines
+from ecology.documents.source import read_source
 from ecology.errors import ConfigError
 from ecology.evaluator import grammar
 from ecology.evaluator.attacks import ATTACKS, attacked
@@ -91,7 +91,7 @@ def load_suite(path: Path) -> Suite:
         ConfigError: If the file cannot be read or does not describe a suite; all mistakes are listed.
     """
     path = path / "suite.yaml" if path.is_dir() else path
-    data, raw = _yaml(path)
+    data, raw = _yaml(path, "the suite")
     if isinstance(data, dict) and "attacks" in data:
         return _attacked(path, data, raw)
     errors = [*_shape(data, _TOP, _TOP_OPTIONAL, ""), *(_grammar_mistakes(data) if isinstance(data, dict) else ())]
@@ -179,13 +179,13 @@ def load_corpus(folder: Path) -> tuple[Corpus, tuple[Row, ...]]:
         ConfigError: If the manifest is wrong, or the data are not the bytes or the number of rows that it states.
     """
     path = folder / "corpus.yaml"
-    manifest, _ = _yaml(path)
+    manifest, _ = _yaml(path, "the manifest")
     _refuse(path, _shape(manifest, _MANIFEST, {}, ""))
     if Path(manifest["data"]).name != manifest["data"]:
         _refuse(path, [f"data: {manifest['data']!r} is not a file beside this one"])
     raw = _bytes(folder / manifest["data"])
     found = digest_bytes(raw)
-    rows = tuple(_row(line, f"{folder / manifest['data']}:{number}") for number, line in enumerate(raw.splitlines(), 1))
+    rows = tuple(_row(data, where) for where, data in read_lines(folder / manifest["data"], raw))
     errors = []
     if found != "sha256:" + manifest["sha256"]:
         errors.append(f"sha256: the data hash to {found[7:]}; if the change is meant, write this value")
@@ -213,7 +213,7 @@ def grammar_rows(folder: Path) -> tuple[tuple[str, str | None], ...]:
         ConfigError: If the grammar is wrong.
     """
     path = folder / "grammar.yaml"
-    data, _ = _yaml(path)
+    data, _ = _yaml(path, "the grammar")
     _refuse(path, [*_shape(data, _TOP, _TOP_OPTIONAL, ""), *_grammar_mistakes(data)])
     plan = data["splits"]["train"]
     derived = grammar.expand(_cells(data, "train"), plan["seed"], plan["items"])
@@ -434,12 +434,9 @@ def _refuse(path: Path, errors: Sequence[str]) -> None:
         raise ConfigError("\n  ".join(("", *errors)) if len(errors) > 1 else errors[0], where=str(path))
 
 
-def _yaml(path: Path) -> tuple[Json, bytes]:
-    raw = _bytes(path)
-    try:
-        return yaml.safe_load(raw), raw
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise ConfigError(f"is not YAML: {error}", where=str(path)) from error
+def _yaml(path: Path, what: str) -> tuple[Json, bytes]:
+    source = read_source(path, ConfigError, str(path))
+    return source.plain(what), source.raw
 
 
 def _bytes(path: Path) -> bytes:
@@ -449,11 +446,7 @@ def _bytes(path: Path) -> bytes:
         raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from error
 
 
-def _row(line: bytes, where: str) -> Row:
-    try:
-        data = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"is not a JSON line: {error}", where=where) from error
+def _row(data: Json, where: str) -> Row:
     _refuse(Path(where), _shape(data, {"prompt": str, "completion": str}, {"cut": bool}, ""))
     return Row(data["prompt"], data["completion"], data.get("cut", False))
 

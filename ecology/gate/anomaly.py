@@ -28,8 +28,8 @@ import numpy as np
 from ecology.contracts.artifact import WEIGHTS_FILE
 from ecology.contracts.identity import Digest
 from ecology.errors import IntegrityError
-from ecology.gate.tensors import Change
 from ecology.gate.violation import Violation
+from ecology.gate.weights import Change
 
 WIDENED = 0.5
 """Of the population's range, on either side."""
@@ -51,7 +51,7 @@ def statistics(found: Sequence[Change], weight_norms: Mapping[str, float]) -> di
     """The four numbers; none for an adapter that changes nothing or is not finite.
 
     Args:
-        found: Result of ``tensors.changes``.
+        found: What ``weights.weigh`` measured.
         weight_norms: ||W||_F by name of the base's tensor.
     """
     live = [one for one in found if one.spectrum and 0 < one.norm < math.inf]

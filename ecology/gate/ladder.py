@@ -2,7 +2,8 @@
 
 A rung knows how to measure; which rules it answers follows from their metric and split:
 
-    static      static.*                    no model
+    static      static.*, and what the      no model
+                genome says was kept
     liveness    liveness.*                  a few forward passes
     screen      anything on public items    one suite pass over few items
     hidden      anything on hidden items    the expensive one, for finalists
@@ -58,6 +59,8 @@ def rung_of(rule: Rule) -> str:
     """The rung that answers a rule."""
     by_split = {"public": "screen", "hidden": "hidden", "fresh": "fresh"}
     by_metric = {"static": "static", "liveness": "liveness"}
+    if rule.metric == "resource.retained_energy":  # the genome says it
+        return "static"
     return by_split.get(rule.split) or by_metric.get(rule.metric.split(".", 1)[0], "resources")
 
 

@@ -137,7 +137,7 @@ def resources(
     Args:
         subject: Who was measured.
         base: Digest of the base that it was timed against.
-        pairs: Seconds of (adapter, bare base) for each prompt, as ``ModelEngine.time_pair`` gives them.
+        pairs: Seconds of (adapter, bare base) for each prompt, from ``ModelEngine.time_turns``.
         peak_memory_bytes: Peak resident memory; None where it was not measured.
         source: Name and version of the measurement.
 

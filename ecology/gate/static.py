@@ -37,13 +37,16 @@ from ecology.contracts.policy import AdapterLimits, DataPolicy, Policy, TrustedI
 from ecology.errors import EcologyError, MalformedArtifact
 from ecology.gate import provenance, tensors
 from ecology.gate.anomaly import Calibration, anomalies, calibration_of, statistics
+from ecology.gate.bounds import check_norms
 from ecology.gate.configuration import check_configuration
 from ecology.gate.provenance import Vouched, vouched_for
-from ecology.gate.tensors import Change, Implied
+from ecology.gate.tensors import Implied
 from ecology.gate.violation import Violation, show
+from ecology.gate.weights import Weighed, weigh
+from ecology.kernel.leakage import leaks
 from ecology.store.files import parse_json
 from ecology.store.header import Header, header_of
-from ecology.store.snapshot import Entry, Snapshot, take
+from ecology.store.snapshot import Entry, Passing, Snapshot, take
 
 SOURCE = "static/v1"
 """Name and version of the checks, as measurements carry it."""
@@ -96,12 +99,16 @@ class StaticContext:
     """By corpus, the share of its prompts (0 to 1) that are items of a suite."""
     revoked: Mapping[str, str]
     """Quarantined digests with the reason."""
+    spectral_norms: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """||W||_2, or a lower bound of it, by name of the base's tensor."""
     base_names: frozenset[str] = frozenset()
     """What the base is called, in lower case; empty where that is not known."""
     base_files: Mapping[str, Digest] = dataclasses.field(default_factory=dict)
     """Digests of the base's own tokenizer files and template, by name."""
     calibration: Calibration | None = None
     """What adapters of this base usually look like; None where nobody has measured it."""
+    forbidden: Callable[[], frozenset[tuple[str, ...]]] = frozenset
+    """Gives the word n-grams of texts that must not be trained on (``kernel.leakage``); asked if there is prose."""
     identities: tuple[TrustedIdentity, ...] = ()
     """Signers without a key that the policy names."""
     threshold: int = 1
@@ -114,11 +121,13 @@ def context_for(
     tensor_schema: Mapping[str, tuple[int, ...]],
     *,
     weight_norms: Mapping[str, float] | None = None,
+    spectral_norms: Mapping[str, float] | None = None,
     development: tuple[TrustedKey, ...] = (),
     corpora: Mapping[Digest, float] | None = None,
     revoked: Mapping[str, str] | None = None,
     base_names: frozenset[str] = frozenset(),
     base_files: Mapping[str, Digest] | None = None,
+    forbidden: Callable[[], frozenset[tuple[str, ...]]] = frozenset,
 ) -> StaticContext:
     """The context under a policy: its bounds and keys, development keys only if it allows them.
 
@@ -127,24 +136,28 @@ def context_for(
         identity: Of the base that is served.
         tensor_schema: Name and shape of every tensor of the base.
         weight_norms: ||W||_F by name of the base's tensor, where they are at hand.
+        spectral_norms: ||W||_2, or a lower bound of it, likewise.
         development: This installation's development keys.
         corpora: By corpus, the share of its prompts (0 to 1) that are items of a suite.
         revoked: Quarantined digests with the reason.
         base_names: What the base is called, in lower case; none allows any plain name.
         base_files: Digests of the base's own tokenizer files and template, by name.
+        forbidden: Gives the word n-grams of texts that must not be trained on.
     """
     return StaticContext(
         identity=identity,
         tensor_schema=tensor_schema,
         weight_norms=weight_norms,
+        spectral_norms=spectral_norms or {},
         limits=policy.adapter,
         data=policy.data,
         trusted=policy.signatures.trusted,
         development=development if policy.signatures.allow_development else (),
-        corpora=corpora or {},
+        corpora={} if corpora is None else corpora,  # to ask whether it is empty would compute it
         revoked=revoked or {},
         base_names=base_names,
         base_files=base_files or {},
+        forbidden=forbidden,
         calibration=calibration_of(identity.base_weights),
         identities=policy.signatures.identities,
         threshold=policy.signatures.threshold,
@@ -245,6 +258,9 @@ class _Look:
     def __init__(self, submission: Submission, context: StaticContext) -> None:
         self.submission, self.context = submission, context
         self.folder = Path(submission.folder)
+        self._small: Mapping[str, bytes] = {}
+        self._head: Header | Exception = MalformedArtifact(f"{WEIGHTS_FILE} was not read", where=WEIGHTS_FILE)
+        self._weight: Weighed | Exception = self._head
 
     # 1. What is there?
 
@@ -255,7 +271,20 @@ class _Look:
             README_FILE: MAX_README_BYTES,
             WEIGHTS_FILE: self.context.limits.max_file_bytes,
         }
-        return take(self.folder, bounds, MAX_OTHER_BYTES)
+        return take(self.folder, bounds, MAX_OTHER_BYTES, {WEIGHTS_FILE: self._pass_over_weights})
+
+    def _pass_over_weights(self, passing: Passing, small: Mapping[str, bytes]) -> None:
+        """Looks into the weights as they go by. What goes wrong is kept for the question that it answers."""
+        self._small = small
+        most = HEADER_BYTES_FIXED + HEADER_BYTES_A_TENSOR * len(self.context.tensor_schema)
+        try:
+            self._head = header_of(passing, passing.size_bytes, self.folder / WEIGHTS_FILE, most)
+            meant = self._implied[0] if CONFIG_FILE in small else None
+            self._weight = weigh(passing, self._head, meant, self.context.limits)
+        except Exception as error:  # every exception inside a gate is a refusal with a reason
+            self._weight = error
+            if not isinstance(self._head, Header):
+                self._head = error
 
     def files(self) -> list[Violation]:
         found = []
@@ -303,11 +332,17 @@ class _Look:
         return self._snapshot.artifact
 
     def _content(self, name: str) -> bytes:
-        if name not in self._snapshot.contents:
+        if name in self._small:  # the weights may be going by
+            return self._small[name]
+        self._present(name)
+        return self._snapshot.contents[name]
+
+    def _present(self, name: str) -> None:
+        """That a file was looked into."""
+        if name not in self._snapshot.looked_into:
             entry = next((one for one in self._snapshot.entries if one.name == name), None)
             what = "is missing" if entry is None else f"is a {entry.kind} of {entry.size_bytes} bytes and was not read"
             raise MalformedArtifact(f"{name} {what}", where=str(self.folder / name), todo="put a plain file there")
-        return self._snapshot.contents[name]
 
     # 2. What does the configuration say?
 
@@ -339,15 +374,19 @@ class _Look:
 
     # 3. What is in the weights?
 
-    @functools.cached_property
+    @property
     def _header(self) -> Header:
-        most = HEADER_BYTES_FIXED + HEADER_BYTES_A_TENSOR * len(self.context.tensor_schema)
-        return header_of(self._content(WEIGHTS_FILE), self.folder / WEIGHTS_FILE, most)
+        self._present(WEIGHTS_FILE)
+        if isinstance(self._head, Exception):
+            raise self._head
+        return self._head
 
-    @functools.cached_property
-    def _changes(self) -> list[Change]:
-        meant, _ = self._implied
-        return [] if meant is None else tensors.changes(self._content(WEIGHTS_FILE), self._header, meant)
+    @property
+    def _weighed(self) -> Weighed:
+        self._present(WEIGHTS_FILE)
+        if isinstance(self._weight, Exception):
+            raise self._weight
+        return self._weight
 
     def tensors(self) -> list[Violation] | None:
         meant, problems = self._implied
@@ -358,9 +397,9 @@ class _Look:
         return found if found or meant is not None else None
 
     def finite(self) -> list[Violation] | None:
-        if WEIGHTS_FILE not in self._snapshot.contents and self._too_large:
+        if self._too_large:
             return None  # refused by its size; nobody has to read it
-        return tensors.check_finite(self._content(WEIGHTS_FILE), self._header)
+        return list(self._weighed.infinite)
 
     @property
     def _too_large(self) -> int:
@@ -379,7 +418,7 @@ class _Look:
         found = tensors.check_sizes(meant.modules, limits)
         if norms is None:
             return found or None
-        return [*found, *tensors.check_norms(self._changes, norms, limits)]
+        return [*found, *check_norms(self._weighed.changes, norms, self.context.spectral_norms, limits)]
 
     # 4. Who vouches for it, and for what?
 
@@ -412,7 +451,17 @@ class _Look:
         )
 
     def taint(self) -> list[Violation] | None:
-        return provenance.check_taint(self._vouched.genome, self.context.data)
+        found = self._marked()
+        return found or provenance.check_taint(self._vouched.genome, self.context.data)
+
+    def _marked(self) -> list[Violation]:
+        """What its own prose gives away: forbidden text beside the weights, whatever its genome says."""
+        text = self._snapshot.contents.get(README_FILE, b"").decode("utf-8", "replace")
+        if not text:
+            return []
+        allowed = "no text that must not be trained on"
+        found = leaks([text], self.context.forbidden(), self.context.data.canaries)
+        return [Violation("data", README_FILE, "", show(why, 200), allowed) for why in found]
 
     def overlap(self) -> list[Violation] | None:
         return provenance.check_overlap(self._vouched.genome, self.context.corpora, self.context.data)
@@ -423,7 +472,7 @@ class _Look:
         calibration, norms = self.context.calibration, self.context.weight_norms
         if calibration is None or norms is None or calibration.base_weights != self.context.identity.base_weights:
             return None
-        said = statistics(self._changes, norms)
+        said = statistics(self._weighed.changes, norms)
         return anomalies(said, calibration) if said else None
 
 

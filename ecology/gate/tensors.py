@@ -1,19 +1,9 @@
-"""Which tensors there may be: those that the configuration implies on this base, and in them only finite numbers.
+"""Which tensors there may be: those that the configuration implies on this base.
 
 PEFT loads any key that it finds by name, so a "LoRA" with a key of the base overwrites the base, silently and for good
 (peft 0.21.2; ``disable_adapter`` and ``unload`` do not undo it). Hence no list of what is forbidden: from
 ``peft_type``, ``target_modules``, ranks and the base's tensor schema follows the one set of keys and shapes that is
-allowed, and nothing may be missing from it.
-
-What is bounded, by module, is the change's norm against the weight's, ||dW||_F <= max_relative_norm ||W||_F:
-
-* LoRA, rsLoRA: dW = s B A exactly, by ||B A||_F^2 = <B^T B, A A^T>;
-* TinyLoRA: dW = B R A with R = sum_i v_i P_i (arXiv:2602.04118). Which vector a module shares depends on the order of
-  the base's modules, so the largest change over all vectors in the file counts;
-* DoRA: rows of W + s B A scaled to the lengths m. s B A is bounded as above, and m by being positive and
-  ||m|| <= (1 + max_relative_norm) ||W||_F; how m is spread over the rows is left to the measured gates.
-
-||dW||_2 <= ||dW||_F, so each of these bounds the spectral norm as well.
+allowed, and nothing may be missing from it. What the values do is ``weights``' business.
 """
 
 from __future__ import annotations
@@ -21,32 +11,24 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Iterator, Mapping
-
-import numpy as np
-import numpy.typing as npt
+from collections.abc import Mapping
 
 from ecology.contracts.artifact import WEIGHTS_FILE
 from ecology.contracts.identity import Json
 from ecology.contracts.policy import AdapterLimits
 from ecology.gate.violation import Violation, show
-from ecology.store.header import Header, TensorInfo
+from ecology.store.header import Header
 from ecology.store.matching import pattern_values, targeted
 from ecology.store.writer import BASE_KEY
 
 METADATA: Mapping[str, str] = {"format": "pt"}
 """What ``__metadata__`` may hold, besides the base's digest, which is the business of ``provenance``."""
-BLOCK = 1 << 18
-"""Values that are widened at a time."""
-
-Floats = npt.NDArray[np.float64]
 
 _PREFIX = "base_model.model."
 _VECTOR = "base_model.tinylora_v."
 _FACTOR = re.compile(
     r"base_model\.model\.(.+)\.(?:lora_[AB]\.weight|lora_magnitude_vector|tinylora_[ABP])|base_model\.tinylora_v\.\d+"
 )
-_READABLE: Mapping[str, str] = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -207,24 +189,6 @@ def check_keys(
     return found
 
 
-def check_finite(data: bytes, header: Header) -> list[Violation]:
-    """Tensors that hold NaN or infinity.
-
-    Args:
-        data: The weights file.
-        header: Its header.
-    """
-    found = []
-    for name, info in header.tensors.items():
-        if info.dtype not in _READABLE:
-            continue  # refused for its type; what integers hold is finite
-        bad = sum(int(part.size - np.count_nonzero(np.isfinite(part))) for part in _parts(data, header, info))
-        if bad:
-            size = (info.end - info.start) // np.dtype(_READABLE[info.dtype]).itemsize
-            found.append(_of("non-finite", name[:200], f"{bad} of {size} values not finite", "finite values"))
-    return found
-
-
 def check_sizes(modules: tuple[Module, ...], limits: AdapterLimits) -> list[Violation]:
     """Ranks and scales out of bounds."""
     found = []
@@ -234,150 +198,6 @@ def check_sizes(modules: tuple[Module, ...], limits: AdapterLimits) -> list[Viol
         if not abs(module.scale) <= limits.max_scale:
             found.append(_of("magnitude", module.name, f"scale {module.scale:g}", f"at most {limits.max_scale:g}"))
     return found
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Change:
-    """What one module does to its weight, in numbers."""
-
-    module: Module
-    norm: float
-    """||dW||_F (of s B A alone for a DoRA); infinite where a value is not finite."""
-    spectrum: tuple[float, ...]
-    """Singular values of dW, largest first; empty where ``norm`` is not finite."""
-    magnitude: float
-    """||m|| of a DoRA, 0 otherwise; infinite where an entry is not positive."""
-
-
-def changes(data: bytes, header: Header, meant: Implied) -> list[Change]:
-    """Norms and spectra of all modules whose tensors are as implied; the others are refused for that.
-
-    The singular values of B A are the roots of the eigenvalues of (B^T B)(A A^T), so that no matrix larger than a block
-    of the factors is ever built.
-
-    Args:
-        data: The weights file.
-        header: Its header.
-        meant: What the configuration implies.
-    """
-
-    def whole(key: str, shape: tuple[int, ...]) -> bool:
-        info = header.tensors.get(key)
-        return info is not None and info.shape == shape and info.dtype in _READABLE
-
-    found = []
-    vectors = np.zeros((0, 0))
-    if meant.vectors:
-        if not all(whole(key, shape) for key, shape in meant.vectors.items()):
-            return []
-        vectors = np.stack([_read(data, header, key) for key in meant.vectors])
-    for module in meant.modules:
-        if not all(whole(key, shape) for key, shape in module.shapes.items()):
-            continue
-        with np.errstate(all="ignore"):  # what is not finite is larger than any bound
-            left = _gram(data, header, module.b, columns=True)
-            right = _gram(data, header, module.a, columns=False)
-            if module.projections:
-                norm, spectrum = _largest(left, right, vectors, _read(data, header, module.p))
-            else:
-                norm, spectrum = _size(left, right, abs(module.scale))
-            magnitude = _magnitude(_read(data, header, module.m)) if module.magnitudes else 0.0
-        found.append(Change(module, norm, spectrum, magnitude))
-    return found
-
-
-def check_norms(found: list[Change], weight_norms: Mapping[str, float], limits: AdapterLimits) -> list[Violation]:
-    """Modules whose change is too large a share of the base's weight.
-
-    Args:
-        found: Result of ``changes``.
-        weight_norms: ||W||_F by name of the base's tensor.
-        limits: The policy's bounds; ``max_relative_norm`` is read here.
-    """
-    wrong = []
-    bound = limits.max_relative_norm
-    for change in found:
-        name, base = change.module.name, weight_norms.get(f"{change.module.name}.weight", 0.0)
-        if not base > 0:
-            wrong.append(
-                _of("magnitude", name, "no norm of the base's weight", "a weight whose norm bounds the change")
-            )
-            continue
-        if not change.norm <= bound * base:
-            said = f"a change of {change.norm / base:.4g} of the weight's norm"
-            wrong.append(_of("magnitude", name, said, f"at most {bound:g}"))
-        if not change.magnitude <= (1 + bound) * base:
-            said = f"magnitudes of {change.magnitude / base:.4g} of the weight's norm"
-            wrong.append(_of("magnitude", change.module.m, said, f"positive ones of at most {1 + bound:g}"))
-    return wrong
-
-
-def _parts(data: bytes, header: Header, info: TensorInfo) -> Iterator[npt.NDArray[np.floating]]:
-    """A tensor's values, a block at a time, widened to float32 where they are BF16."""
-    kind = np.dtype(_READABLE[info.dtype])
-    count, start = (info.end - info.start) // kind.itemsize, header.data_offset + info.start
-    for at in range(0, count, BLOCK):
-        part = np.frombuffer(data, kind, min(BLOCK, count - at), start + at * kind.itemsize)
-        if info.dtype == "BF16":  # the upper half of a float32
-            part = (part.astype(np.uint32) << np.uint32(16)).view(np.float32)
-        yield part
-
-
-def _read(data: bytes, header: Header, name: str) -> Floats:
-    info = header.tensors[name]
-    parts = [part.astype(np.float64) for part in _parts(data, header, info)]
-    return np.concatenate(parts).reshape(info.shape) if parts else np.zeros(info.shape)
-
-
-def _gram(data: bytes, header: Header, name: str, *, columns: bool) -> Floats:
-    """X^T X of a tall factor, X X^T of a wide one; some of its lines at a time."""
-    info = header.tensors[name]
-    rows, width = info.shape
-    flat = np.frombuffer(
-        data,
-        _READABLE[info.dtype],
-        rows * width,
-        header.data_offset + info.start,
-    ).reshape(rows, width)
-    x = flat if columns else flat.T
-    step = max(1, BLOCK // max(1, x.shape[1]))
-    total = np.zeros((x.shape[1], x.shape[1]))
-    for at in range(0, x.shape[0], step):
-        block = x[at : at + step]
-        if info.dtype == "BF16":
-            block = (block.astype(np.uint32) << np.uint32(16)).view(np.float32)
-        wide = block.astype(np.float64)
-        total += wide.T @ wide
-    return total
-
-
-def _size(left: Floats, right: Floats, scale: float) -> tuple[float, tuple[float, ...]]:
-    square = float(np.sum(left * right))
-    if not math.isfinite(square):
-        return math.inf, ()
-    return scale * math.sqrt(max(0.0, square)), tuple(scale * value for value in _singular(left, right))
-
-
-def _singular(left: Floats, right: Floats) -> list[float]:
-    """Of B A from B^T B and A A^T: the roots of the eigenvalues of S (A A^T) S with S S = B^T B."""
-    values, vectors = np.linalg.eigh(left)
-    root = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
-    squares = np.linalg.eigvalsh(root @ right @ root)
-    return [float(value) for value in np.sqrt(np.maximum(squares, 0.0))[::-1]]
-
-
-def _largest(left: Floats, right: Floats, vectors: Floats, projections: Floats) -> tuple[float, tuple[float, ...]]:
-    """The largest ||B R A||_F over the vectors, and the singular values of that change."""
-    mixes = np.tensordot(vectors, projections, 1)
-    squares = np.einsum("gij,gij->g", left @ mixes @ right, mixes)
-    if not np.isfinite(squares).all():
-        return math.inf, ()
-    mix = mixes[int(np.argmax(squares))]
-    return math.sqrt(max(0.0, float(squares.max()))), tuple(_singular(mix.T @ left @ mix, right))
-
-
-def _magnitude(values: Floats) -> float:
-    return float(np.linalg.norm(values)) if bool((values > 0).all()) else math.inf
 
 
 def _is_embedding(module: str) -> bool:

@@ -45,6 +45,12 @@ class Population:
     """Digest -> reason."""
     runs_today: int
     """Started on this day, UTC, the present one not counted."""
+    visitors: Mapping[str, Kin] = dataclasses.field(default_factory=dict)
+    """Parents that were bred elsewhere, by what is signed of them; they count in no size."""
+
+    def of(self, digest: str) -> Kin | None:
+        """What is known of an adapter; the facts of this home go before what is signed."""
+        return self.kin.get(digest) or self.visitors.get(digest)
 
     @property
     def size(self) -> int:
@@ -56,7 +62,7 @@ class Population:
         depths: dict[str, int] = {}
         stack = [digest]
         while stack:
-            one = self.kin.get(stack[-1])
+            one = self.of(stack[-1])
             if one is None or one.generation == 0 or one.digest in self.approved:
                 depths[stack.pop()] = 0
                 continue
@@ -96,7 +102,7 @@ def child_objections(
         found.append(f"operator {operator} is not allowed; these are: {', '.join(limits.operators)}")
     if len(parents) > limits.max_parents:
         found.append(f"{len(parents)} parents, and {limits.max_parents} are allowed")
-    generation = 1 + max((population.kin[p].generation for p in parents if p in population.kin), default=0)
+    generation = 1 + max((one.generation for p in parents if (one := population.of(p)) is not None), default=0)
     if generation > limits.max_generation:
         found.append(f"it would be of generation {generation}, and {limits.max_generation} is the last one")
     if population.size >= limits.max_population:
@@ -106,7 +112,7 @@ def child_objections(
         most = limits.max_unapproved_generations
         found.append(f"it would be {depth} generations from anything that people approved, and {most} are allowed")
     for parent in dict.fromkeys(parents):
-        one = population.kin.get(parent)
+        one = population.of(parent)
         if one is not None and one.children >= limits.max_children:
             found.append(f"{one.name} has {one.children} children, and {limits.max_children} are allowed")
         looked_at = parent in population.approved or (one is not None and (one.admitted or one.generation == 0))

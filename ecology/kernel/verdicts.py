@@ -25,6 +25,7 @@ import dataclasses
 import datetime
 import math
 from collections.abc import Collection, Sequence
+from typing import Literal
 
 from ecology.contracts.evidence import Count, Evidence, Measurement, Paired, Proportion, Samples, Statistic
 from ecology.contracts.identity import Digest
@@ -46,18 +47,24 @@ def judge(rule: Rule, evidence: Evidence, subject: Digest) -> Finding:
         evidence: Everything measured, of whatever subject.
         subject: Digest of the candidate.
     """
-    candidates = [m for m in evidence if _fits(rule, m, subject)]
-    if not candidates:
+    distinct = _distinct(rule, evidence, subject)
+    if not distinct:
         return _severity(rule, _finding(rule, None, Outcome.INCONCLUSIVE, _absence(rule, evidence, subject)))
-    distinct: dict[tuple[str, Statistic, str], Finding] = {}
-    for measurement in candidates:
-        key = (measurement.comparator if rule.against == "parents" else "", measurement.statistic, measurement.caveat)
-        distinct.setdefault(key, _judge_one(rule, measurement.statistic, measurement.caveat))
-    worst = max(distinct.values(), key=lambda finding: finding.outcome.rank)
-    if len(distinct) > len({comparator for comparator, *_ in distinct}):
+    found = [_judge_one(rule, statistic, caveat) for _, statistic, caveat in distinct]
+    worst = max(found, key=lambda finding: finding.outcome.rank)
+    if _contradict(distinct):
         reason = f"{len(distinct)} measurements contradict one another; the worst: {worst.reason}"
         worst = dataclasses.replace(worst, outcome=max(worst.outcome, Outcome.INCONCLUSIVE, key=_rank), reason=reason)
     return _severity(rule, worst)
+
+
+def outcome_of(rule: Rule, evidence: Evidence, subject: Digest) -> Outcome:
+    """``judge(rule, evidence, subject).outcome`` without a word of why: what a replay of thousands asks."""
+    distinct = _distinct(rule, evidence, subject)
+    found = [_conclude(rule, statistic, caveat).outcome for _, statistic, caveat in distinct]
+    if not distinct or _contradict(distinct):
+        found.append(Outcome.INCONCLUSIVE)
+    return _mildest(rule, max(found, key=_rank))
 
 
 def verdict(
@@ -194,27 +201,77 @@ def _absence(rule: Rule, evidence: Evidence, subject: Digest) -> str:
     return f"{rule.metric} was measured on {seen}, the rule asks for split {rule.split}, against {rule.against}"
 
 
-def _judge_one(rule: Rule, statistic: Statistic, caveat: str = "") -> Finding:
+_Distinct = Collection[tuple[str, Statistic, str]]
+"""With whom it was compared (of parents alone there are several), what was measured, and its caveat."""
+
+
+def _distinct(rule: Rule, evidence: Evidence, subject: Digest) -> _Distinct:
+    """Measurements that bear on the rule, equal ones once, in the order of the evidence."""
+    parents = rule.against == "parents"
+    return dict.fromkeys(
+        (m.comparator if parents else "", m.statistic, m.caveat) for m in evidence if _fits(rule, m, subject)
+    )
+
+
+def _contradict(distinct: _Distinct) -> bool:
+    return len(distinct) > len({comparator for comparator, *_ in distinct})
+
+
+_Ground = Literal["problem", "few", "missed", "caveat", "met", "possible", "open"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Conclusion:
+    """What one measurement says under a rule, before it is put into words."""
+
+    outcome: Outcome
+    ground: _Ground
+    edges: tuple[float | None, float | None] = (None, None)
+    problem: str = ""
+
+
+def _conclude(rule: Rule, statistic: Statistic, caveat: str) -> _Conclusion:
+    """Steps 2 and 3 of the law."""
     if problem := _problem(rule, statistic):
-        return _finding(rule, None, Outcome.INCONCLUSIVE, problem)
-    edges, n = statistics.bounds(rule, statistic), statistics.sample_size(statistic)
-    seen, wanted = _seen(rule, statistic, *edges), demand(rule)
-    if n < rule.min_samples:
-        outcome, conclusion = Outcome.INCONCLUSIVE, f"at least {rule.min_samples} samples are required"
+        return _Conclusion(Outcome.INCONCLUSIVE, "problem", problem=problem)
+    edges = statistics.bounds(rule, statistic)
+    outcome = Outcome.INCONCLUSIVE
+    ground: _Ground = "open"
+    if statistics.sample_size(statistic) < rule.min_samples:
+        ground = "few"
     elif statistics.misses(rule, *edges):
-        outcome, conclusion = Outcome.DENY, f"{wanted} is missed"
+        outcome, ground = Outcome.DENY, "missed"
     elif caveat:
-        outcome, conclusion = Outcome.INCONCLUSIVE, caveat
+        ground = "caveat"
     elif statistics.meets(rule, *edges):
-        outcome, conclusion = Outcome.PASS, f"{wanted} is met"
+        outcome, ground = Outcome.PASS, "met"
     elif rule.decide == "not_refuted":
-        outcome, conclusion = Outcome.PASS, f"{wanted} is still possible"
-    else:
-        enough = planning.needed_n(rule, statistic)
-        after = f"about {enough}" if enough and enough > n else "no number of"
-        outcome = Outcome.INCONCLUSIVE
-        conclusion = f"{wanted} is neither proven nor refuted; {after} samples like these would decide"
-    return _finding(rule, statistic, outcome, f"{seen}: {conclusion}", edges)
+        outcome, ground = Outcome.PASS, "possible"
+    return _Conclusion(outcome, ground, edges)
+
+
+def _judge_one(rule: Rule, statistic: Statistic, caveat: str = "") -> Finding:
+    found = _conclude(rule, statistic, caveat)
+    if found.ground == "problem":
+        return _finding(rule, None, found.outcome, found.problem)
+    wanted = demand(rule)
+    said = {
+        "few": f"at least {rule.min_samples} samples are required",
+        "missed": f"{wanted} is missed",
+        "caveat": caveat,
+        "met": f"{wanted} is met",
+        "possible": f"{wanted} is still possible",
+    }
+    conclusion = said.get(found.ground) or _undecided(rule, statistic)
+    return _finding(
+        rule, statistic, found.outcome, f"{_seen(rule, statistic, *found.edges)}: {conclusion}", found.edges
+    )
+
+
+def _undecided(rule: Rule, statistic: Statistic) -> str:
+    enough = planning.needed_n(rule, statistic)
+    after = f"about {enough}" if enough and enough > statistics.sample_size(statistic) else "no number of"
+    return f"{demand(rule)} is neither proven nor refuted; {after} samples like these would decide"
 
 
 def _problem(rule: Rule, statistic: Statistic) -> str:
@@ -293,11 +350,17 @@ def _not_asked(rule: Rule, why: str) -> Finding:
 
 
 def _severity(rule: Rule, finding: Finding) -> Finding:
-    if finding.outcome is Outcome.PASS or rule.severity == "deny":
-        return finding
-    if rule.severity == "warn":
-        return dataclasses.replace(finding, outcome=min(finding.outcome, Outcome.WARN, key=_rank))
-    return dataclasses.replace(finding, outcome=Outcome.PASS, reason=f"{finding.reason} (for information)")
+    outcome = _mildest(rule, finding.outcome)
+    if rule.severity == "info" and finding.outcome is not Outcome.PASS:
+        return dataclasses.replace(finding, outcome=outcome, reason=f"{finding.reason} (for information)")
+    return finding if outcome is finding.outcome else dataclasses.replace(finding, outcome=outcome)
+
+
+def _mildest(rule: Rule, outcome: Outcome) -> Outcome:
+    """What a rule of this severity contributes at most."""
+    if rule.severity == "deny":
+        return outcome
+    return min(outcome, Outcome.WARN, key=_rank) if rule.severity == "warn" else Outcome.PASS
 
 
 def _waive(rule: Rule, finding: Finding, waivers: Sequence[Waiver], subject: Digest, now: str) -> Finding:

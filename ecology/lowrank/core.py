@@ -21,9 +21,10 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
+import numpy.typing as npt
 
 from ecology.lowrank.basis import Array, Basis, basis
 from ecology.lowrank.lowrank import (
@@ -34,6 +35,7 @@ from ecology.lowrank.lowrank import (
     core_components,
     lifted,
     module_names,
+    project,
     zero,
 )
 
@@ -82,16 +84,26 @@ class ModuleCore:
         return core_components(self.left, core, self.right)
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Ticks:
+    """Whom to tell how far a child is."""
+
+    looked: Callable[[], None]
+    """A module of a parent is looked at for the first time."""
+    made: Callable[[], None]
+    """A module of the child is put into its final form."""
+
+
 class Span(Mapping[str, ModuleCore]):
     """What a set of parents spans: its modules by name, sorted.
 
     Args:
         modules: The modules.
-        tick: Called with a module's name whenever work on it is done, for a progress bar.
+        ticks: Whom to tell how far it is.
     """
 
-    def __init__(self, modules: Mapping[str, ModuleCore], tick: Callable[[str], None] | None = None) -> None:
-        self._modules, self.tick = modules, tick
+    def __init__(self, modules: Mapping[str, ModuleCore], ticks: Ticks | None = None) -> None:
+        self._modules, self.ticks = modules, ticks
 
     def __getitem__(self, name: str) -> ModuleCore:
         return self._modules[name]
@@ -104,7 +116,7 @@ class Span(Mapping[str, ModuleCore]):
 
     def joint(self) -> Span:
         """The same parents on their joint singular bases."""
-        return Span({name: joint(module) for name, module in self.items()}, self.tick)
+        return Span({name: joint(module) for name, module in self.items()}, self.ticks)
 
 
 class ParentSet(Sequence[LowRank]):
@@ -116,13 +128,13 @@ class ParentSet(Sequence[LowRank]):
     Args:
         parents: In the operators' order.
         keep: Whether to keep the stacked factors too; without, memory stays low and a further child reads them again.
-        tick: Called with a module's name whenever work on it is done, for a progress bar.
+        ticks: Whom to tell how far a child is. What an operator does with its parents is its own, but it has to look
+            at every module of theirs, so that is where the first half of the way is measured, for all operators.
     """
 
-    def __init__(
-        self, parents: Sequence[LowRank], *, keep: bool = True, tick: Callable[[str], None] | None = None
-    ) -> None:
-        self._parents, self._keep, self.tick = tuple(parents), keep, tick
+    def __init__(self, parents: Sequence[LowRank], *, keep: bool = True, ticks: Ticks | None = None) -> None:
+        self._keep, self.ticks = keep, ticks
+        self._parents = tuple(parents if ticks is None else (_watched(parent, ticks) for parent in parents))
 
     def __len__(self) -> int:
         return len(self._parents)
@@ -137,7 +149,49 @@ class ParentSet(Sequence[LowRank]):
     @functools.cached_property
     def span(self) -> Span:
         """What the parents span."""
-        return _span(self._parents, self._keep, self.tick)
+        return _span(self._parents, self._keep, self.ticks)
+
+
+class _Watched(Factors):
+    """Factors that tell when they are looked at for the first time."""
+
+    def __init__(self, factors: Factors, look: Callable[[], None]) -> None:
+        object.__setattr__(self, "_factors", factors)
+        object.__setattr__(self, "_look", functools.cache(look))
+
+    @property
+    def B(self) -> Array:  # noqa: N802
+        self._look()
+        return self._factors.B
+
+    @property
+    def A(self) -> Array:  # noqa: N802
+        self._look()
+        return self._factors.A
+
+    @property
+    def rank(self) -> int:
+        return self._factors.rank
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self._factors.shape
+
+    def raw(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any], float]:
+        self._look()
+        return self._factors.raw()
+
+    _factors: Factors
+    _look: Callable[[], None]
+
+
+def _watched(parent: LowRank, ticks: Ticks) -> LowRank:
+    return LowRank.of({name: _Watched(f, ticks.looked) for name, f in parent.modules.items()}, parent.lost)
+
+
+def ticks_of(parents: Sequence[LowRank]) -> Ticks | None:
+    """Whom to tell how far a child of these parents is."""
+    return parents.ticks if isinstance(parents, ParentSet) else None
 
 
 def share(parents: Sequence[LowRank]) -> Span:
@@ -149,13 +203,8 @@ def share(parents: Sequence[LowRank]) -> Span:
     return parents.span if isinstance(parents, ParentSet) else _span(parents, False, None)
 
 
-def _span(parents: Sequence[LowRank], keep: bool, tick: Callable[[str], None] | None) -> Span:
-    made = {}
-    for name in module_names(parents):
-        made[name] = _module(parents, name, keep)
-        if tick is not None:
-            tick(name)
-    return Span(made, tick)
+def _span(parents: Sequence[LowRank], keep: bool, ticks: Ticks | None) -> Span:
+    return Span({name: _module(parents, name, keep) for name in module_names(parents)}, ticks)
 
 
 def _module(parents: Sequence[LowRank], name: str, keep: bool) -> ModuleCore:
@@ -223,9 +272,17 @@ def lift(span: Span, cores: Mapping[str, Array], rank: int | Mapping[str, int] |
                 modules[name] = zero(module.shape)
             else:
                 modules[name] = lifted(module.left, U[i, :, :k], s[i, :k], Vt[i, :k], module.right).factors()
-            if span.tick is not None:
-                span.tick(name)
+            if span.ticks is not None:
+                span.ticks.made()
     return LowRank.of(modules, lost, settled=True)
+
+
+def cut(child: LowRank, rank: int | None, parents: Sequence[LowRank]) -> LowRank:
+    """A child of these parents at its best approximation of at most ``rank``, where that is given."""
+    if rank is None:
+        return child
+    ticks = ticks_of(parents)
+    return project(child, rank) if ticks is None else project(child, rank, ticks.made)
 
 
 def _batches(cores: Mapping[str, Array]) -> Iterator[list[str]]:

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ecology.lowrank.basis import Array
-from ecology.lowrank.core import ModuleCore, ParentSet, joint, share
+from ecology.lowrank.core import ModuleCore, joint, share, ticks_of
 from ecology.lowrank.lowrank import RANK_TOLERANCE, Factors, LowRank, components, freeze, truncate
 
 Space = Literal["core", "knots", "delta"]
@@ -87,14 +87,14 @@ def merge(
     """
     modules: dict[str, Factors] = {}
     lost: dict[str, float] = {}
-    tick = parents.tick if isinstance(parents, ParentSet) else None
+    ticks = ticks_of(parents)
     for name, these in entries_.items():
         merged = np.empty(these.shape)
         for start, block in these.blocks(len(parents)):
             merged[start : start + block.shape[1]] = scale * rule(name, block)
         modules[name], lost[name] = these.close(merged, rank or these.full)
-        if tick is not None:
-            tick(name)
+        if ticks is not None:
+            ticks.made()
     return LowRank.of(modules, lost, settled=True)
 
 

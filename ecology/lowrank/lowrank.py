@@ -10,16 +10,16 @@ positive. It is unique where the singular values are distinct; inside a group of
 
 The SVD of B A costs O((m + n) r^2): with B = Q_B R_B and A^T = Q_A R_A it is that of the r x r core R_B R_A^T.
 
-Parents may be larger than memory is comfortable with: ``Stored`` factors stay as they lie in the file, in float32 or a
-memory map, and are widened each time that they are looked at. Children are ``Factors`` in fp64.
+Parents may be larger than memory is comfortable with: ``Stored`` factors stay as they lie in the file and are widened
+each time that they are looked at. Children are ``Factors`` in fp64.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import types
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,7 @@ __all__ = [
     "Array",
     "Components",
     "Factors",
+    "Held",
     "LowRank",
     "Stored",
     "canonical",
@@ -84,29 +85,42 @@ class Factors:
         return product
 
 
+class Held(Protocol):
+    """A matrix that is somewhere: an array, or something that becomes one when it is looked at."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Known without a look."""
+        ...
+
+    def __array__(self) -> npt.NDArray[Any]:
+        """NumPy's array protocol."""
+        ...
+
+
 class Stored(Factors):
     """Factors s B A that stay where and as they are; ``B`` and ``A`` are fp64 copies made at every look.
 
     Args:
-        B: m x r, any float type, not changed afterwards.
+        B: m x r, any float type, or in a file and widened at every look; not changed afterwards.
         A: r x n.
         scale: The adapter's s, folded into ``B`` as it is widened.
     """
 
-    def __init__(self, B: npt.NDArray[Any], A: npt.NDArray[Any], scale: float = 1.0) -> None:  # noqa: N803
+    def __init__(self, B: Held, A: Held, scale: float = 1.0) -> None:  # noqa: N803
         object.__setattr__(self, "_stored", (B, A, float(scale)))
 
     @property
     def B(self) -> Array:  # noqa: N802
         """M x r, scale folded in."""
         stored, _, scale = self._stored
-        widened: Array = np.multiply(stored, scale, dtype=np.float64)
+        widened: Array = np.multiply(np.asarray(stored), scale, dtype=np.float64)
         return widened
 
     @property
     def A(self) -> Array:  # noqa: N802
         """R x n."""
-        return np.asarray(self._stored[1], np.float64)
+        return np.asarray(np.asarray(self._stored[1]), np.float64)
 
     @property
     def rank(self) -> int:
@@ -119,10 +133,11 @@ class Stored(Factors):
         return int(self._stored[0].shape[0]), int(self._stored[1].shape[1])
 
     def raw(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any], float]:
-        """(B, A, s) as they lie."""
-        return self._stored
+        """(B, A, s) as they lie, or in float32 where NumPy lacks the type."""
+        B, A, scale = self._stored  # noqa: N806
+        return np.asarray(B), np.asarray(A), scale
 
-    _stored: tuple[npt.NDArray[Any], npt.NDArray[Any], float]
+    _stored: tuple[Held, Held, float]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -254,12 +269,15 @@ def lifted(left: Basis, U: Array, s: Array, Vt: Array, right: Basis) -> Componen
     return Components(tall * signs, s, wide * signs)
 
 
-def canonical(adapter: LowRank) -> LowRank:
-    """The same function in canonical form."""
+def canonical(adapter: LowRank, made: Callable[[], None] = lambda: None) -> LowRank:
+    """The same function in canonical form; ``made`` is called for each module that is put into it."""
     if adapter.settled:
         return adapter
-    made = {name: components(f).factors() for name, f in adapter.modules.items()}
-    return LowRank.of(made, adapter.lost, settled=True)
+    modules = {}
+    for name, factors in adapter.modules.items():
+        modules[name] = components(factors).factors()
+        made()
+    return LowRank.of(modules, adapter.lost, settled=True)
 
 
 def truncate(parts: Components, rank: int) -> tuple[Factors, float]:
@@ -268,11 +286,15 @@ def truncate(parts: Components, rank: int) -> tuple[Factors, float]:
     return kept.factors(), float(np.sum(parts.s[rank:] ** 2))
 
 
-def project(adapter: LowRank, rank: int) -> LowRank:
-    """Every module at its best approximation of at most ``rank`` (1 or more); ``lost`` says what it cost."""
+def project(adapter: LowRank, rank: int, made: Callable[[], None] = lambda: None) -> LowRank:
+    """Every module at its best approximation of at most ``rank`` (1 or more); ``lost`` says what it cost.
+
+    ``made`` is called for each module that is projected.
+    """
     modules, lost = {}, {}
     for name, factors in adapter.modules.items():
         modules[name], lost[name] = truncate(components(factors), rank)
+        made()
     return LowRank.of(modules, lost, settled=True)
 
 

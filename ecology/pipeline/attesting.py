@@ -6,8 +6,10 @@ by an identity (``ecology sign --keyless``) they stand for somebody outside this
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
+from ecology.contracts.identity import Digest
 from ecology.contracts.run import RunReport
 from ecology.pipeline.house import House
 from ecology.signer.evidence import Line, evidence_statement, result_statement, sweep_statement
@@ -15,6 +17,8 @@ from ecology.store.adapters import describe
 from ecology.store.files import write_atomic
 
 RUN_FILE = "run.intoto.jsonl"
+SWEEP_FILE = "candidates.intoto.jsonl"
+"""Of a sweep; what signs its page is ``sweep.intoto.jsonl``."""
 
 
 def attest_run(house: House, report: RunReport, out: Path) -> None:
@@ -44,3 +48,25 @@ def attest_run(house: House, report: RunReport, out: Path) -> None:
             ]
             house.store.add_claims(one.digest, envelopes)
             return
+
+
+def attest_sweep(house: House, reports: Mapping[int, RunReport], sweep: Digest, at: str, out: Path) -> None:
+    """Signs one statement over the candidates of all jobs, each named ``JOB/NAME``.
+
+    Jobs may have been judged under several policies, if these were swept too; then there is one statement a policy.
+
+    Args:
+        house: Keys.
+        reports: Job to its finished report.
+        sweep: Digest of the plans of all jobs.
+        at: RFC 3339 instant, UTC.
+        out: The sweep's folder.
+    """
+    lines: dict[Digest, list[Line]] = {}
+    for job, report in sorted(reports.items()):
+        lines.setdefault(report.policy.digest, []).extend(
+            Line(f"{job}/{one.name}", one.digest, one.verdict.outcome, one.rung) for one in report.candidates
+        )
+    signed = [house.signer.sign(sweep_statement(sweep, policy, found, at)) for policy, found in lines.items() if found]
+    if signed:
+        write_atomic(out / SWEEP_FILE, "".join(f"{line}\n" for line in signed).encode())

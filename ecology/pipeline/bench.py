@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
 from ecology.backend.bases import KINDS, BaseModel, BaseSpec, ensure, known, present
-from ecology.contracts.identity import CompatibilityIdentity
+from ecology.contracts.identity import CompatibilityIdentity, Digest
+from ecology.documents.source import read_source
 from ecology.errors import ConfigError
+from ecology.gate.static import TOKENIZER_FILES
+from ecology.kernel.canonical import digest_bytes
 from ecology.kernel.codec import structure
 from ecology.pipeline.house import House
+from ecology.pipeline.options import choose, read_options
 from ecology.pipeline.places import shared
 from ecology.telemetry.environment import environment
 
@@ -51,7 +55,11 @@ class Bench:
         from ecology.runtime.engine import TransformersEngine  # noqa: PLC0415  (torch only when weights are needed)
 
         return TransformersEngine(
-            self.base, clock=self.house.clock, threads=self.backend.threads, batch_size=self.backend.batch_size
+            self.base,
+            clock=self.house.clock,
+            threads=self.backend.threads,
+            batch_size=self.backend.batch_size,
+            dtype=self.backend.dtype,
         )
 
     @functools.cached_property
@@ -89,10 +97,8 @@ def base_spec(base: Mapping[str, object]) -> BaseSpec:
     Raises:
         ConfigError: Unknown kind, or wrong fields.
     """
-    from ecology.pipeline import compose  # noqa: PLC0415
-
-    kind = compose.choose(KINDS, str(base.get("kind")), "base.kind")
-    spec: BaseSpec = compose.options(kind, base, "base")
+    kind = choose(KINDS, str(base.get("kind")), "base.kind")
+    spec: BaseSpec = read_options(kind, base, "base")
     return spec
 
 
@@ -107,7 +113,7 @@ def preset(name: str) -> BaseSpec:
     if name in {"", ".", ".."} or "/" in name or not path.exists():
         names = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
         raise ConfigError(f"no base preset {name!r}", where="--base", todo=f"choose one of {names}")
-    said = yaml.safe_load(path.read_text("utf-8"))
+    said = read_source(path, ConfigError).plain("the preset")
     open_keys = [key for key, value in said.items() if value == "???"]
     if open_keys:
         raise ConfigError(
@@ -116,6 +122,13 @@ def preset(name: str) -> BaseSpec:
             todo="copy it with values, or use ecology run",
         )
     return structure(KINDS[said["kind"]], said, str(path))
+
+
+def whole_presets() -> Iterator[tuple[str, BaseSpec]]:
+    """Every preset of ``conf/base`` that leaves nothing to be filled in, by name."""
+    for path in sorted(shared("conf", "base").glob("*.yaml")):
+        if "???" not in read_source(path, ConfigError).plain("the preset").values():
+            yield path.stem, preset(path.stem)
 
 
 def fetch_base(name: str, house: House) -> BaseModel:
@@ -139,11 +152,25 @@ def known_base(name: str, house: House) -> BaseModel:
     return known(spec, house.home) or ensure(spec, house.home, house.progress)
 
 
+def tokenizer_files(base: Path, adapter: Path | None = None) -> dict[str, Digest]:
+    """Digests of a base's own tokenizer files and template: an adapter's folder may hold the same bytes and no others.
+
+    Args:
+        base: Its folder; of a base that is not fetched nothing is known, and then no such file may be there.
+        adapter: Only names that this folder has too are looked at; None looks at all.
+    """
+    return {
+        name: digest_bytes((base / name).read_bytes())
+        for name in sorted(TOKENIZER_FILES)
+        if (adapter is None or os.path.lexists(adapter / name)) and (base / name).is_file()
+    }
+
+
 def list_bases(house: House) -> list[str]:
     """One line a preset of ``conf/base``: name, kind, and whether it is cached here."""
     lines = []
     for path in sorted(shared("conf", "base").glob("*.yaml")):
-        said = yaml.safe_load(path.read_text("utf-8"))
+        said = read_source(path, ConfigError).plain("the preset")
         if "???" in said.values():
             state = "to be filled in"
         else:

@@ -7,8 +7,10 @@ step. It is looked at between stages and with every step of every progress bar, 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 
+from ecology.contracts.genome import Genome
 from ecology.contracts.identity import Digest
 from ecology.contracts.policy import Outcome, Policy, ReproductionLimits
 from ecology.contracts.ports import Progress, Step
@@ -63,15 +65,34 @@ def admit_run(policy: Policy, house: House) -> None:
         _refuse(run_objections(policy.reproduction, population(house, policy.reproduction)), policy.id)
 
 
-def admit_child(limits: ReproductionLimits | None, operator: str, parents: Sequence[Digest], house: House) -> None:
+def admit_child(
+    limits: ReproductionLimits | None,
+    operator: str,
+    parents: Sequence[Digest],
+    house: House,
+    genomes: Mapping[Digest, Genome] | None = None,
+) -> None:
     """That these parents may have another child.
+
+    Args:
+        limits: Of the policy; None asks for quarantine alone.
+        operator: Name in the table of operators.
+        parents: Who would breed.
+        house: The home, whose facts count.
+        genomes: What is signed of parents of which the home has no fact, as of those that ``ecology breed`` made.
 
     Raises:
         Stopped: The home was stopped.
         ConfigError: A parent is quarantined, or the policy's limits do not allow it.
     """
     house.stop_check()
-    _refuse(child_objections(limits, population(house, limits), operator, parents), operator)
+    found = population(house, limits)
+    signed: dict[str, Kin] = {
+        digest: Kin(digest, "", genome.lineage.generation, genome.lineage.parents, 0, False)
+        for digest, genome in (genomes or {}).items()
+    }
+    found = dataclasses.replace(found, visitors=signed)
+    _refuse(child_objections(limits, found, operator, parents), operator)
 
 
 def population(house: House, limits: ReproductionLimits | None) -> Population:

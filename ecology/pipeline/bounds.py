@@ -15,6 +15,12 @@ NUMBERS: Mapping[str, tuple[int, int]] = {
     "evaluator.finalists": (1, 1000),
     "evaluator.latency_pairs": (1, 100_000),
     "evaluator.latency_tokens": (1, 4096),
+    "evaluator.hidden_queries": (1, MOST_ITEMS),
+    "evaluator.fresh_items": (0, MOST_ITEMS),
+    "evaluator.race.look": (1, MOST_ITEMS),
+    "optimise.steps": (2, 1000),
+    "optimise.trials": (1, MOST_ITEMS),
+    "optimise.items": (1, MOST_ITEMS),
     "backend.threads": (1, 1024),
     "backend.batch_size": (1, 65536),
 }
@@ -29,6 +35,9 @@ def out_of_bounds(plain: Mapping[str, Any]) -> Iterator[str]:
             yield f"{path}: a whole number is needed, found {value!r}"
         elif isinstance(value, int | float) and not least <= value <= greatest:
             yield f"{path}: {value} is not between {least} and {greatest}"
+    alpha = _at(plain, "evaluator.race.alpha")
+    if isinstance(alpha, int | float) and not 0 < alpha < 1:
+        yield f"evaluator.race.alpha: {alpha} is not between 0 and 1"
     for path in ("name", "alias", "base.name"):
         if (value := _at(plain, path)) is not None and (problem := name_problem(path, value)):
             yield problem

@@ -8,25 +8,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
 from ecology.breeder.breed import Bred, Parent, breed
-from ecology.breeder.operators import find
 from ecology.breeder.replay import Replay, replay
-from ecology.breeder.schooling import SCHOOLS
+from ecology.breeder.schooling import SCHOOLS, breeder_of
 from ecology.contracts.artifact import CLAIMS_FILE
 from ecology.contracts.genome import Genome
 from ecology.contracts.identity import Digest, Json
+from ecology.documents.source import parse_source
 from ecology.errors import ConfigError
-from ecology.pipeline import compose
 from ecology.pipeline.bench import Bench, environment_of, fetch_base, known_base
 from ecology.pipeline.boundaries import admit_child
 from ecology.pipeline.corpora import held_corpora
 from ecology.pipeline.house import House
+from ecology.pipeline.options import read_options
 from ecology.pipeline.places import subject
 from ecology.pipeline.settings import BackendSettings
 from ecology.pipeline.teaching import Class, teach
@@ -156,16 +155,20 @@ def _bred(
     policy: str | None,
 ) -> Bred:
     school = SCHOOLS.get(operator)
-    options = compose.options((school or find(operator)).options, _parse(given), operator)
-    identity = known_base(base, house).identity
+    options = read_options(breeder_of(operator).options, _parse(given), operator)
+    model = known_base(base, house)
     parents = []
-    for folder in folders:
-        artifact = describe(folder)
-        claims = verify_claims(read_claims(folder), artifact.digest, (), house.development_keys)
-        parents.append(Parent(folder.name, folder, artifact, genome_of(claims), identity))
+    with house.progress.track("checking parents", len(folders), "parent") as step:
+        for folder in folders:
+            artifact = describe(folder)
+            claims = verify_claims(read_claims(folder), artifact.digest, (), house.development_keys)
+            genome = genome_of(claims)
+            parents.append(Parent(folder.name, folder, artifact, genome, model.identity, model.tensor_schema))
+            step.advance()
     limits = None if policy is None else load_policy(subject(policy, "policies", ".yaml")).reproduction
     if policy is not None or (house.home / "registry.sqlite3").exists():
-        admit_child(limits, operator, [parent.artifact.digest for parent in parents], house)
+        genomes = {parent.artifact.digest: parent.genome for parent in parents if parent.genome is not None}
+        admit_child(limits, operator, [parent.artifact.digest for parent in parents], house, genomes)
     house.stop_check()
     if school is not None:
         taught = [
@@ -185,10 +188,5 @@ def _parse(given: Sequence[str]) -> dict[str, Json]:
     options = {}
     for text in given:
         key, _, value = text.partition("=")
-        try:
-            options[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ConfigError(
-                f"the value of {key} is not YAML", where=text, todo="quote it, as in 'weights=[0.3,0.7]'"
-            ) from error
+        options[key] = parse_source(os.fsencode(value), text, ConfigError).plain("the value")
     return options

@@ -27,7 +27,7 @@ from ecology.pipeline.members import Member
 from ecology.pipeline.plan import named_suite
 from ecology.pipeline.settings import CLAIM_SUITES, ClaimSettings
 
-MOST_DRAWS = 8
+MOST_DRAWS = 5
 """Each draw asks the grammar for twice as many items; one that cannot give enough by then is too small."""
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import functools
 import re
 import typing
@@ -34,9 +33,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ecology.contracts.identity import Json
-from ecology.errors import ConfigError, EcologyError
+from ecology.errors import ConfigError
 from ecology.pipeline import guard
 from ecology.pipeline.bounds import out_of_bounds
+from ecology.pipeline.options import nearest
 from ecology.pipeline.places import shared
 from ecology.pipeline.settings import Settings
 
@@ -211,39 +211,6 @@ def sort_out(plain: Mapping[str, Json]) -> tuple[dict[str, Any], list[str]]:
     return groups, list(dict.fromkeys(problems))
 
 
-def options(kind: type[Any], data: Mapping[str, Json], where: str) -> Any:
-    """Options of one kind (a frozen dataclass) from plain data.
-
-    Raises:
-        ConfigError: All mistakes at once, each with its path and the nearest known name.
-    """
-    fields = {f.name for f in dataclasses.fields(kind) if f.init}
-    unknown = [key for key in data if key not in fields]
-    problems = [f"{where}.{key}: no such option{nearest(key, fields)}" for key in unknown]
-    try:
-        value = pydantic.TypeAdapter(kind).validate_python({k: v for k, v in data.items() if k in fields})
-    except pydantic.ValidationError as error:
-        problems += _listed(error, where, kind)
-    except EcologyError as error:  # a range that the dataclass itself checks
-        problems.append(f"{where}: {error}")
-    else:
-        if not problems:
-            return value
-    raise ConfigError("\n  ".join(problems), where=where, todo=f"known options: {', '.join(sorted(fields))}")
-
-
-def choose(table: Mapping[str, Any], name: str, where: str) -> Any:
-    """The entry of a room's table that a ``kind`` names.
-
-    Raises:
-        ConfigError: Unknown; lists the known ones.
-    """
-    if name not in table:
-        known = ", ".join(sorted(table))
-        raise ConfigError(f"unknown kind {name!r}{nearest(name, table)}", where=where, todo=f"known kinds: {known}")
-    return table[name]
-
-
 def user_part(config: DictConfig) -> Mapping[str, Json]:
     """The resolved plain data without Hydra's own section.
 
@@ -289,12 +256,6 @@ def _fields(kind: Any, loc: Sequence[int | str]) -> list[str]:
     return [field.name for field in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else []
 
 
-def nearest(name: str, known: Any) -> str:
-    """`` (did you mean 'x'?)`` for the nearest of the known names; empty where none is near."""
-    near = difflib.get_close_matches(str(name), [str(k) for k in known], n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
-
-
 def _composition(error: Exception, overlay: Path | None) -> ConfigError:
     """Hydra's own error, in one line, with the known presets or keys where it is about one."""
     text = " ".join(str(error).split()) or type(error).__name__
@@ -305,7 +266,7 @@ def _composition(error: Exception, overlay: Path | None) -> ConfigError:
         text, todo = "the joblib launcher is not installed", "pip install 'tiny-ecology[sweep]'"
     elif missing:
         group, name = missing.groups()
-        known = _presets(group, overlay)
+        known = ["basic", "joblib"] if group == "hydra/launcher" else _presets(group, overlay)
         text = f"there is no preset {name!r} in {group}{nearest(name, known or _groups(overlay))}"
         todo = f"known presets: {', '.join(known)}" if known else f"known groups: {', '.join(_groups(overlay))}"
     elif unknown:

@@ -12,6 +12,7 @@ import yaml
 from ecology.contracts.artifact import Corpus
 from ecology.contracts.identity import Digest
 from ecology.contracts.run import FounderPlan, RunPlan
+from ecology.errors import ConfigError
 from ecology.evaluator.suites import Row, load_corpus
 from ecology.kernel.leakage import forbidden_ngrams, leaks
 from ecology.pipeline.house import House
@@ -34,7 +35,11 @@ def corpus_of(founder: FounderPlan) -> tuple[Corpus, tuple[Row, ...]]:
     Raises:
         ConfigError: The corpus is missing, malformed, or not the one that was planned.
     """
-    return load_corpus(subject(str(founder.options["corpus"]), "corpora"))
+    name = str(founder.options["corpus"])
+    corpus, rows = load_corpus(subject(name, "corpora"))
+    if corpus.digest != founder.options["corpus_digest"]:
+        raise ConfigError("it changed after the run was planned", where=f"corpus {name}", todo="start the run again")
+    return corpus, rows
 
 
 def marked(corpus: Corpus, rows: Sequence[Row], canaries: Sequence[str]) -> tuple[Corpus, tuple[str, ...]]:
@@ -45,12 +50,13 @@ def marked(corpus: Corpus, rows: Sequence[Row], canaries: Sequence[str]) -> tupl
     """
     if corpus.no_train:
         return corpus, ()
-    found = leaks((f"{row.prompt}\n{row.completion}" for row in rows), _forbidden(), canaries)
+    found = leaks((f"{row.prompt}\n{row.completion}" for row in rows), forbidden(), canaries)
     return (dataclasses.replace(corpus, no_train=True) if found else corpus), found
 
 
 @functools.cache
-def _forbidden() -> frozenset[tuple[str, ...]]:
+def forbidden() -> frozenset[tuple[str, ...]]:
+    """Word n-grams of the shipped corpora that are marked no-train."""
     texts = []
     for manifest in sorted(shared("corpora").glob("*/corpus.yaml")):
         corpus, rows = load_corpus(manifest.parent)

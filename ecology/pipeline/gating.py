@@ -4,8 +4,12 @@ Static questions need neither weights nor torch; a static verdict carries its sc
 ladder asks the same suites, with the same secret hidden items, as the main job does.
 
 Many adapters in one call, and only those that changed since a revision if that is asked. What was measured is kept
-under the digest of everything it depends on (bytes and claims of the adapter, policy, base, keys, quarantine), so an
-unchanged adapter costs the reading of its files; the verdict itself is always made anew, since waivers expire.
+under the digest of everything it depends on (bytes and claims of the adapter, policy, base, suites, corpora, keys,
+quarantine), so an unchanged adapter costs the reading of its files; the verdict itself is always made anew, since
+waivers expire.
+
+Every verdict is kept with its evidence for ``policy replay`` (``verdicts``), those of unsigned folders too; not one
+that was asked as of another instant (``--at``), which is a question and no judgement.
 """
 
 from __future__ import annotations
@@ -15,30 +19,34 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 import ecology
+from ecology.backend.bases import BaseModel
 from ecology.contracts.artifact import Submission
 from ecology.contracts.evidence import Evidence
 from ecology.contracts.identity import Digest, Json
 from ecology.contracts.policy import Finding, GateVerdict, Outcome, Policy
 from ecology.contracts.run import Budget
 from ecology.errors import EXIT_OK, EXIT_REFUSED, ConfigError, MalformedArtifact
-from ecology.gate.ladder import RUNG_RULE, Climb, Rung, climb
-from ecology.gate.static import TOKENIZER_FILES, context_for, static_evidence
+from ecology.gate.ladder import RUNG_RULE, Climb, Rung, climb, rung_of
+from ecology.gate.static import context_for, static_evidence
 from ecology.kernel import canonical
 from ecology.kernel.codec import structure
 from ecology.kernel.verdicts import asked, headline, verdict
-from ecology.pipeline.bench import known_base
+from ecology.pipeline.bench import known_base, tokenizer_files
+from ecology.pipeline.governing import Governed, govern
 from ecology.pipeline.house import House
 from ecology.pipeline.members import Member, submission_of
-from ecology.pipeline.overlaps import Overlaps
-from ecology.pipeline.policies import Governed, govern
+from ecology.pipeline.overlaps import Overlaps, files_below
+from ecology.pipeline.places import shared
 from ecology.pipeline.revocations import quarantined
+from ecology.pipeline.verdicts import keep_verdict
 from ecology.report.gated import Judged
 from ecology.report.standing import standing_line
+from ecology.report.words import visible
 from ecology.signer.statements import verdict_statement
 from ecology.store.files import write_atomic
 from ecology.store.folders import nameless
@@ -91,6 +99,17 @@ class Asked:
     """Whether to measure again what was measured before."""
 
 
+@dataclasses.dataclass(frozen=True)
+class _Desk:
+    """What all adapters of one call are judged by."""
+
+    governed: Governed
+    want: Asked
+    now: str
+    house: House
+    model: BaseModel
+
+
 def gate(paths: Sequence[Path], want: Asked, house: House) -> int:
     """Judges adapters and prints the verdicts.
 
@@ -114,7 +133,11 @@ def gate(paths: Sequence[Path], want: Asked, house: House) -> int:
     folders = list(dict.fromkeys(path.parent if path.is_file() else path for path in paths))
     if want.since and not _policy_changed(governed.path, want.since):
         folders = [folder for folder in folders if changed_since(folder, want.since)]
-    gated = [_one(folder, governed, want, now, house) for folder in folders]
+    desk = _Desk(governed, want, now, house, known_base(want.base, house))
+    gated = [_one(folder, desk) for folder in folders]
+    for one in gated:
+        if one.member is not None and not want.at:
+            keep_verdict(house, one.member.submission.artifact, one.verdict, governed.policy, one.evidence)
     text = _render(gated, governed, want.form)
     if text:
         print(text)
@@ -157,17 +180,18 @@ def changed_since(folder: Path, revision: str) -> bool:
     return differs.returncode == 1 or bool(new.stdout.strip())
 
 
-def _one(folder: Path, governed: Governed, want: Asked, now: str, house: House) -> Gated:
+def _one(folder: Path, desk: _Desk) -> Gated:
+    governed, want, now, house = desk.governed, desk.want, desk.now, desk.house
     try:
         member, whole = _stands(folder, governed.policy)
     except MalformedArtifact as error:  # not even a folder: there is nothing to name by a digest
         return Gated(folder.name, folder, None, _unreadable(error, governed.policy, want, now), (), "static")
     if not whole:
-        refused = _static(member, governed, want, now, house)
+        refused = _static(member, desk)
         return Gated(folder.name, folder, None, refused.verdict, refused.evidence, refused.rung)
-    key = _cache_key(member, governed.policy, want, house)
+    key = _cache_key(member, desk)
     kept = None if want.fresh else _recall(key, house)
-    climbed = kept or (_static if want.static else _full)(member, governed, want, now, house)
+    climbed = kept or (_static if want.static else _full)(member, desk)
     if kept is None and not any(f.rule.startswith(RUNG_RULE) for f in climbed.verdict.findings):
         house.remember(
             "gate", key, {"evidence": climbed.evidence, "rung": climbed.rung, "asked": _asked_rules(climbed)}
@@ -199,24 +223,27 @@ def _asked_rules(climbed: Climb) -> list[str]:
     return [f.rule for f in climbed.verdict.findings if asked(f)]
 
 
-def _cache_key(member: Member, policy: Policy, want: Asked, house: House) -> Digest:
+def _cache_key(member: Member, desk: _Desk) -> Digest:
     """Digest of everything that what is measured depends on.
 
     A folder without claims is asked nothing that depends on this home's keys or its secret seed, so its key is the same
     on every machine; with claims, or for the full ladder, it is this home's own.
     """
+    want, house = desk.want, desk.house
     mine: Json = []
     if member.submission.claims or not want.static:
         revoked = quarantined(house.home / "registry.sqlite3")
-        mine = [[key.public_key for key in house.development_keys], house.seed_commitment, dict(revoked)]
+        seed = house.seed_commitment if house.has_seed or not want.static else None
+        mine = [[key.public_key for key in house.development_keys], seed, dict(revoked)]
     anchor: Json = []
     if not want.static and (house.home / "registry.sqlite3").exists():
         anchor = dict(house.registry.aliases())
+    asked: Json = [want.static, [files_below(shared(folder)) for folder in ("suites", "corpora")]]
+    if not want.static:
+        asked = [*asked, canonical.digest_bytes(shared("conf", "evaluator", f"{want.evaluator}.yaml").read_bytes())]
     claims = list(member.submission.claims)
-    base = known_base(want.base, house).identity
-    return canonical.digest(
-        [ecology.__version__, member.digest, claims, policy.digest, base, want.static, want.evaluator, mine, anchor]
-    )
+    policy, base = desk.governed.policy.digest, desk.model.identity
+    return canonical.digest([ecology.__version__, member.digest, claims, policy, base, asked, mine, anchor])
 
 
 def _recall(key: Digest, house: House) -> Climb | None:
@@ -259,57 +286,54 @@ def _unreadable(error: MalformedArtifact, policy: Policy, want: Asked, now: str)
     return verdict(policy, (), NOBODY, scope, now, rules_asked=(), extra=(why,))
 
 
-def _static(member: Member, governed: Governed, want: Asked, now: str, house: House) -> Climb:
-    policy = governed.policy
-    model = known_base(want.base, house)
+def _static(member: Member, desk: _Desk) -> Climb:
+    policy, house, model = desk.governed.policy, desk.house, desk.model
     context = context_for(
         policy,
         model.identity,
         model.tensor_schema,
         weight_norms=model.weight_norms,
+        spectral_norms=model.spectral_norms,
         development=house.development_keys,
         corpora=Overlaps(house),
         revoked=quarantined(house.home / "registry.sqlite3"),
         base_names=model.names,
         base_files=tokenizer_files(model.folder, member.folder),
+        forbidden=_forbidden,
     )
     rung = Rung("static", lambda: static_evidence(member.submission, context))
-    return climb(member.submission, policy, [rung], now, scope="static", standing=governed.standing)
+    return climb(member.submission, policy, [rung], desk.now, scope="static", standing=desk.governed.standing)
 
 
-def tokenizer_files(base: Path, adapter: Path) -> dict[str, Digest]:
-    """Digests of the base's own tokenizer files, those alone that the adapter's folder has too."""
-    return {
-        name: canonical.digest_bytes((base / name).read_bytes())
-        for name in sorted(TOKENIZER_FILES)
-        if os.path.lexists(adapter / name) and (base / name).is_file()
-    }
+def _forbidden() -> frozenset[tuple[str, ...]]:
+    from ecology.pipeline.corpora import forbidden  # noqa: PLC0415  (only where an adapter brings prose)
+
+    return forbidden()
 
 
-def _full(member: Member, governed: Governed, want: Asked, now: str, house: House) -> Climb:
+def _full(member: Member, desk: _Desk) -> Climb:
     from ecology.pipeline.bench import open_bench  # noqa: PLC0415  (engines only where they are asked)
     from ecology.pipeline.compose import compose  # noqa: PLC0415
     from ecology.pipeline.corpora import held_corpora  # noqa: PLC0415
-    from ecology.pipeline.judging import RUNGS, Judge, climb_all, incumbent_of  # noqa: PLC0415
+    from ecology.pipeline.judging import RUNGS, Judge, climb_all, comparator  # noqa: PLC0415
     from ecology.pipeline.plan import budget_of, load_suites  # noqa: PLC0415
 
+    governed, want, now, house = desk.governed, desk.want, desk.now, desk.house
     policy = governed.policy
     settings, _ = compose([f"base={want.base}", f"evaluator={want.evaluator}"])
     bench = open_bench(settings.base, settings.backend, house)
-    anchor, incumbent = incumbent_of(house, bench, settings.alias)
     judge = Judge(
         policy=policy,
         budget=_enough(policy, budget_of(settings)),
         corpora=held_corpora(house),
-        house=house,
         bench=bench,
         suites={name: suite for name, suite in load_suites(settings).items() if _asked_about(policy, name)},
-        base=anchor,
-        incumbent=incumbent,
+        incumbent=comparator(bench, house.registry.alias(settings.alias)),
         decided_at=now,
         standing=governed.standing,
     )
-    return climb_all(judge, member, RUNGS).climb
+    asked = {rung_of(rule) for rule in policy.rules}  # a rung that answers no rule would cost time and change nothing
+    return climb_all(judge, member, tuple(rung for rung in RUNGS if rung in asked)).climb
 
 
 def _asked_about(policy: Policy, suite: str) -> bool:
@@ -375,6 +399,8 @@ def _shown_path(folder: Path) -> str:
         return folder.as_posix()
 
 
+FILES: Mapping[str, Form] = {"gate.json": "json", "junit.xml": "junit", "sarif.json": "sarif"}
+"""What ``--out`` writes besides the verdicts one by one."""
 MARKS = {
     Outcome.PASS: "pass",
     Outcome.WAIVED: "waived",
@@ -389,7 +415,7 @@ def _text(gated: Gated, policy: Policy) -> str:
     word = "passed" if judged.outcome.admits else "REFUSED"
     scope = " (static scope: admits to nothing)" if judged.scope == "static" else ""
     kept = " (unchanged: nothing was measured again)" if gated.kept else ""
-    lines = [f"{gated.name}: {word} under {policy.id} v{policy.version}{scope}{kept}"]
+    lines = [f"{visible(gated.name)}: {word} under {policy.id} v{policy.version}{scope}{kept}"]
     lines += [f"  {judged.subject}"] if gated.member else []
     for finding in judged.findings:
         if not asked(finding):
@@ -408,8 +434,13 @@ def _text(gated: Gated, policy: Policy) -> str:
 
 
 def _write(gated: Sequence[Gated], governed: Governed, out: Path, house: House) -> None:
-    """Verdicts and their signed attestations (SLSA VSA), one pair an adapter; nothing vouches for a folder unread."""
+    """Everything that a build keeps: all verdicts in the formats of machines, and one signed SLSA VSA an adapter.
+
+    Nothing vouches for a folder that could not be read.
+    """
     out.mkdir(parents=True, exist_ok=True)
+    for name, form in FILES.items():
+        write_atomic(out / name, f"{_render(gated, governed, form)}\n".encode())
     for one in gated:
         if one.member is None:
             continue

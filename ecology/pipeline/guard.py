@@ -1,7 +1,8 @@
 """What a configuration may not hold, looked for before anything acts on it.
 
-1. Overlays are read as a stream of YAML tokens before Hydra loads them: no tags (they make objects), no anchors and
-   aliases (a few lines expand into gigabytes), no links, bounded size and depth, no ``searchpath``, which imports.
+1. Overlays are read as every document here is read before Hydra loads them: no tags (they make objects), no anchors
+   and aliases (a few lines expand into gigabytes), bounded size and depth; and no links, and no ``searchpath``, which
+   imports.
 2. Hydra instantiates callbacks, launchers, sweepers and logging from configuration, so a key ``_target_``, ``()`` or
    ``class`` runs code. Hydra's whole own section must be what a composition without overlay and overrides gives; only
    output folders may differ, if the command line says so, and the launcher may be one of the shipped ones.
@@ -19,8 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml
-
+from ecology.documents.source import read_source
 from ecology.errors import ConfigError
 
 CODE_KEYS = frozenset({"_target_", "()", "class", "_call_", "_partial_", "_recursive_", "_args_", "_convert_"})
@@ -37,9 +37,7 @@ LAUNCHER_KEYS = frozenset({"_target_", "n_jobs", "prefer", "require", "verbose",
 FOLDER_KEYS = ("run.dir", "sweep.dir", "sweep.subdir")
 COMPOSED_KEYS = ("overrides", "runtime", "job.override_dirname", "job.id", "job.num", "job.config_name", "mode")
 """What Hydra itself writes down of this composition."""
-MAX_FILE_BYTES = 1024 * 1024
 MAX_FILES = 2000
-MAX_DEPTH = 32
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _CHOICE = re.compile(r"[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)*")
 _NODE = re.compile(r"\$\{\.*[A-Za-z_][\w.\[\]-]*\}")
@@ -50,7 +48,7 @@ def scan_overlay(overlay: Path) -> None:
     """Refuses an overlay that holds what no configuration needs.
 
     Raises:
-        ConfigError: All mistakes at once, each with file, line and column.
+        ConfigError: All mistakes at once, each with file and line.
     """
     if not overlay.is_dir():
         raise ConfigError(
@@ -73,43 +71,12 @@ def _scan_file(file: Path) -> Iterator[str]:
         yield f"{file}: is a link; a configuration lies in its folder"
         return
     try:
-        with file.open("rb") as stream:
-            data = stream.read(MAX_FILE_BYTES + 1)
-        if len(data) > MAX_FILE_BYTES:
-            yield f"{file}: is larger than {MAX_FILE_BYTES} bytes"
-        else:
-            yield from _scan_text(data.decode("utf-8"), file)
-    except OSError as error:
-        yield f"{file}: cannot be read: {error.strerror}"
-    except UnicodeDecodeError as error:
-        yield f"{file}: is not UTF-8 at byte {error.start}"
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
-        yield f"{file}{place}: is not YAML: {error.problem}"
-    except yaml.YAMLError as error:
-        yield f"{file}: is not YAML: {error}"
-
-
-def _scan_text(text: str, file: Path) -> Iterator[str]:
-    depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        mark = event.start_mark
-        here = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark else str(file)
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        tag = getattr(event, "tag", None)
-        problem = ""
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            problem = "anchors and aliases are not read here"
-        elif tag:
-            problem = f"the tag {tag!r:.60} is not read here"
-        elif isinstance(event, yaml.ScalarEvent) and event.value == "searchpath":
-            problem = "the search path is not configurable; use --config-dir"
-        elif depth > MAX_DEPTH:
-            problem = f"nested deeper than {MAX_DEPTH}"
-        if problem:
-            yield f"{here}: {problem}"
-            return  # what comes behind it is not worth the time
+        data = read_source(file, ConfigError, str(file)).plain("the overlay")
+    except ConfigError as error:
+        yield str(error)
+        return
+    if "searchpath" in {text for _, key, value in walk(data) for text in (key, value) if isinstance(text, str)}:
+        yield f"{file}: the search path is not configurable; use --config-dir"
 
 
 def refuse_code(plain: Mapping[str, Any], reference: Mapping[str, Any], said: Sequence[str]) -> None:

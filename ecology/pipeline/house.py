@@ -24,11 +24,11 @@ from typing import TYPE_CHECKING
 from ecology.contracts.identity import Digest
 from ecology.contracts.policy import TrustedKey
 from ecology.contracts.ports import Clock, Progress
-from ecology.contracts.promotion import Event
+from ecology.contracts.promotion import Event, Revocation
 from ecology.errors import ConfigError, IntegrityError, Stopped
 from ecology.kernel import canonical
 from ecology.pipeline.places import home as find_home
-from ecology.signer.keys import LocalSigner
+from ecology.signer.keys import DEVELOPMENT, LocalSigner, write_once
 from ecology.store.artifacts import LocalStore
 from ecology.store.files import remove_drafts, write_atomic
 from ecology.telemetry.clock import SystemClock
@@ -95,8 +95,17 @@ class House:
 
     @property
     def development_keys(self) -> tuple[TrustedKey, ...]:
-        """The development key of this home, if it has been made."""
-        return (LocalSigner.open(self.home).public_key,)
+        """The development key of this home, if it has been made: who only judges makes none."""
+        made = os.path.lexists(self.home / "keys" / f"{DEVELOPMENT}.pem")
+        return (LocalSigner.open(self.home).public_key,) if made else ()
+
+    def quarantine(self) -> tuple[Revocation, ...]:
+        """What is quarantined here, as every report says it."""
+        instants = self.registry.revocations()
+        return tuple(
+            Revocation(Digest(found), why, instants.get(found, ("", ""))[1])
+            for found, why in self.registry.revoked().items()
+        )
 
     @property
     def stop_file(self) -> Path:
@@ -167,6 +176,15 @@ class House:
     def _seen(self) -> _Seen:
         return _Seen()
 
+    @property
+    def _seed_file(self) -> Path:
+        return self.home / "keys" / "hidden_items.seed"
+
+    @property
+    def has_seed(self) -> bool:
+        """Whether this home has a secret seed already."""
+        return self._seed_file.exists()
+
     @functools.cached_property
     def secret_seed(self) -> bytes:
         """32 random bytes that decide the hidden items; made on first use, readable by the owner alone.
@@ -174,21 +192,10 @@ class House:
         Raises:
             IntegrityError: The file does not hold 32 bytes in hex.
         """
-        path = self.home / "keys" / "hidden_items.seed"
+        path = self._seed_file
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            draft = path.with_name(f".{path.name}.{os.getpid()}")
-            handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(handle, "wb") as file:
-                file.write(secrets.token_hex(32).encode())
-                file.flush()
-                os.fsync(file.fileno())
-            try:
-                os.link(draft, path)  # of two processes one wins, and both read what it wrote
-            except FileExistsError:
-                pass
-            finally:
-                draft.unlink()
+            write_once(path, secrets.token_hex(32).encode(), 0o600)
         try:
             seed = bytes.fromhex(path.read_text("ascii"))
         except ValueError:
@@ -230,8 +237,12 @@ class House:
 
     def tidy(self) -> None:
         """Removes what killed processes left half-written in this home."""
-        remove_drafts(self.home)
-        for folder in (self.home / "notes").glob("*"):
+        for folder in (
+            self.home,
+            self.home / "keys",
+            *(self.home / "notes").glob("*"),
+            *(self.home / "bases").glob("*"),
+        ):
             remove_drafts(folder)
 
     @contextmanager

@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from ecology.contracts.evidence import Evidence, Item, Measurement, Proportion, Samples, Split, Suite
+from ecology.contracts.evidence import Against, Evidence, Item, Measurement, Proportion, Samples, Split, Suite, Turn
 from ecology.contracts.identity import Digest
 from ecology.contracts.policy import Finding, GateVerdict, Policy
 from ecology.contracts.promotion import Admitted, Rejected
@@ -24,12 +24,14 @@ from ecology.evaluator.noise import noisy
 from ecology.evaluator.perturb import perturbed, worst_of
 from ecology.evaluator.suites import Row, overlap
 from ecology.evaluator.suites import items as expand
-from ecology.gate import measured
+from ecology.gate import measured, serving
 from ecology.gate.ladder import Climb, Rung, climb
 from ecology.gate.static import StaticContext, context_for, retained_evidence, static_evidence
 from ecology.kernel import canonical
+from ecology.kernel.codec import structure
 from ecology.kernel.racing import Race
-from ecology.pipeline.bench import Bench
+from ecology.pipeline.bench import Bench, tokenizer_files
+from ecology.pipeline.corpora import forbidden
 from ecology.pipeline.house import House
 from ecology.pipeline.members import Member
 from ecology.pipeline.race import Lap, Track
@@ -67,16 +69,26 @@ class Judge:
     budget: Budget
     corpora: Mapping[Digest, tuple[Row, ...]]
     """Rows of the corpora at hand, by digest."""
-    house: House
     bench: Bench
     suites: Mapping[str, Suite]
-    base: Comparator
     incumbent: Comparator
     decided_at: str
     standing: tuple[Finding, ...] = ()
     """What the policy's own standing contributes to every verdict."""
     claimed: Mapping[Digest, Evidence] = dataclasses.field(default_factory=dict)
     """What claims of learning say of the adapters that they are about."""
+    draw: str = "hidden"
+    """Which secret draw plays the hidden items; any other than ``hidden`` leaves out what the first draw asks."""
+
+    @property
+    def house(self) -> House:
+        """Of the bench."""
+        return self.bench.house
+
+    @property
+    def base(self) -> Comparator:
+        """The bare base."""
+        return Comparator("base", self.bench.identity.base_weights, None)
 
     @functools.cached_property
     def track(self) -> Track | None:
@@ -93,9 +105,6 @@ class Judge:
         """What racing saved so far."""
         return self.track.reports() if self.track else ()
 
-    draw: str = "hidden"
-    """Which secret draw plays the hidden items; any other than ``hidden`` leaves out what the first draw asks."""
-
     @functools.cached_property
     def context(self) -> StaticContext:
         """What the static gate knows."""
@@ -111,36 +120,45 @@ class Judge:
             self.bench.identity,
             self.bench.base.tensor_schema,
             weight_norms=self.bench.base.weight_norms,
+            spectral_norms=self.bench.base.spectral_norms,
             development=self.house.development_keys,
             corpora=shares,
             revoked=self.house.registry.revoked(),
             base_names=self.bench.base.names,
+            base_files=tokenizer_files(self.bench.base.folder),
+            forbidden=forbidden,
         )
 
     def items(self, suite: Suite, split: str) -> tuple[Item, ...]:
-        """A suite's items of one split; the hidden ones follow from this home's secret seed."""
+        """A suite's items of one split; hidden and fresh ones follow from this home's secret seed."""
         if suite.kind == "lm_eval":
             return ()  # lm-eval counts its own documents, and they are public
         if (suite.id, split) not in self._drawn:
-            public = split == "public"
-            self._drawn[suite.id, split] = (
-                expand(suite, "public", None, self.budget.public_items) if public else self._hidden(suite)
-            )
+            self._drawn[suite.id, split] = self._draw(suite, split)
         return self._drawn[suite.id, split]
 
     @functools.cached_property
     def _drawn(self) -> dict[tuple[str, str], tuple[Item, ...]]:
         return {}
 
-    def _hidden(self, suite: Suite) -> tuple[Item, ...]:
-        count = wanted = self.budget.hidden_items
-        known = expand(suite, "hidden", self.house.split_seed(suite.digest, "hidden"), count)
-        if self.draw == "hidden":
-            return known
-        seen = {item.id for item in (*known, *self.items(suite, "public"))}
+    def _draw(self, suite: Suite, split: str) -> tuple[Item, ...]:
+        if split == "public":
+            return expand(suite, "public", None, self.budget.public_items)
+        if split == "fresh":
+            return self._unseen(suite, "fresh", self.budget.fresh_items)
+        if self.draw != "hidden":
+            return self._unseen(suite, self.draw, self.budget.hidden_items)
+        return self._secret(suite, "hidden", self.budget.hidden_items)
+
+    def _secret(self, suite: Suite, draw: str, count: int) -> tuple[Item, ...]:
+        return expand(suite, "hidden", self.house.split_seed(suite.digest, draw), count)
+
+    def _unseen(self, suite: Suite, draw: str, count: int) -> tuple[Item, ...]:
+        """The first items of a secret draw that are neither public nor in the hidden draw that everybody meets."""
+        known = (*self.items(suite, "public"), *self._secret(suite, "hidden", self.budget.hidden_items))
+        seen, wanted = {item.id for item in known}, count
         while True:  # ends: the grammar gives enough that nobody has seen, or says that it cannot
-            drawn = expand(suite, "hidden", self.house.split_seed(suite.digest, self.draw), wanted)
-            fresh = tuple(item for item in drawn if item.id not in seen)
+            fresh = tuple(item for item in self._secret(suite, draw, wanted) if item.id not in seen)
             if len(fresh) >= count:
                 return fresh[:count]
             wanted += count - len(fresh)
@@ -272,25 +290,39 @@ class Judge:
         self.house.record("opened", body)
 
     def resources(self, member: Member) -> Evidence:
-        """Rung 5: latency paired with the base, memory in a fresh process, size."""
+        """Rung 5: latency in turn with base and incumbent, memory in a fresh process, size."""
         prompts = [item.prompt for suite in self._with("hidden")[:1] for item in self.items(suite, "public")]
+        prompts = prompts or list(PROBES)  # a policy may ask for no suite
         count = self.budget.latency_pairs
         prompts = [prompts[i % len(prompts)] for i in range(count)]
         tokens = self.budget.latency_tokens
-        note = canonical.digest(["latency", member.digest, self.bench.engine.fingerprint, prompts, tokens])
+        rivals = [self.base]  # at genesis the incumbent is the base; an adapter that serves is timed in turn with both
+        if self.incumbent.folder is not None and self.incumbent.digest != member.digest:
+            rivals.append(self.incumbent)
+        who = [member.digest, *(rival.digest for rival in rivals)]
+        note = canonical.digest(["turns", who, self.bench.engine.fingerprint, prompts, tokens])
         kept = self.house.recall("resources", note)
         if kept is None:
             label = f"resources of {member.name}"
-            with self.house.progress.track(label, count + 1, "pairs, then memory") as step:
-                pairs = self.bench.engine.time_pair(member.folder, prompts, tokens, step)
+            with self.house.progress.track(label, count + 1, "requests, then memory") as step:
+                folders = [member.folder, *(rival.folder for rival in rivals)]
+                turns = self.bench.engine.time_turns(folders, prompts, tokens, step)
                 peak = measure_serving_memory(self.bench.base.folder, member.folder, prompts[:4])
                 step.advance()
-            self.house.remember("resources", note, {"pairs": pairs, "peak_bytes": peak})
+            self.house.remember("resources", note, {"turns": turns, "peak_bytes": peak})
             kept = self.house.recall("resources", note) or b"{}"
-        timed = json.loads(kept)
+        said = json.loads(kept)
+        timed = structure(tuple[tuple[Turn, ...], ...], said["turns"], "resources")
+        pairs = [(ours.total_s, base.total_s) for ours, base, *_ in timed]
+        apart: list[Measurement] = []
+        for place, rival in enumerate(rivals, 1):
+            against: Against = "base" if place == 1 else "incumbent"
+            apart += serving.turns(member.digest, rival.digest, against, [(one[0], one[place]) for one in timed])
         size = Samples((float(member.submission.artifact.size_bytes),), "bytes")
         return (
-            *measured.resources(member.digest, self.base.digest, timed["pairs"], timed["peak_bytes"]),
+            *measured.resources(member.digest, self.base.digest, pairs, said["peak_bytes"]),
+            *serving.absolute(member.digest, [one[0] for one in timed]),
+            *apart,
             Measurement("resource.size_bytes", member.digest, size, source="size/v1"),
         )
 
@@ -391,25 +423,15 @@ RUNGS = ("static", "liveness", "screen", "hidden", "resources")
 """The whole ladder, cheapest first."""
 
 
-def incumbent_of(house: House, bench: Bench, alias: str) -> tuple[Comparator, Comparator]:
-    """The bare base, and who serves now under the alias: the base itself at genesis.
-
-    Raises:
-        IntegrityError: The alias names an adapter that the store does not hold.
-    """
-    base = Comparator("base", bench.identity.base_weights, None)
-    return base, comparator(house, bench, house.registry.alias(alias) or base.digest)
-
-
-def comparator(house: House, bench: Bench, digest: str) -> Comparator:
-    """An incumbent by its digest.
+def comparator(bench: Bench, digest: str | None) -> Comparator:
+    """An incumbent by its digest; the bare base at genesis, when an alias names nobody.
 
     Raises:
         IntegrityError: The store does not hold it.
     """
-    if digest == bench.identity.base_weights:
+    if digest in (None, bench.identity.base_weights):
         return Comparator("base", bench.identity.base_weights, None)
-    return Comparator("champion", Digest(digest), house.store.folder(Digest(digest)))
+    return Comparator("champion", Digest(digest), bench.house.store.folder(Digest(digest)))
 
 
 def judge_all(judge: Judge, members: Sequence[Member], fitness: FitnessSpec) -> tuple[Judged, ...]:

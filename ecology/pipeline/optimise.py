@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -28,14 +27,14 @@ from ecology.breeder.operators import find
 from ecology.contracts.artifact import Artifact
 from ecology.contracts.evidence import Suite
 from ecology.contracts.identity import Digest, Json
-from ecology.errors import BackendError, ConfigError
+from ecology.errors import ConfigError
 from ecology.kernel import canonical
 from ecology.lowrank.core import ParentSet
 from ecology.lowrank.lowrank import LowRank, Stored
 from ecology.lowrank.lowrank import canonical as settle
-from ecology.pipeline import compose
 from ecology.pipeline.bench import Bench, open_bench
 from ecology.pipeline.house import House
+from ecology.pipeline.options import read_options
 from ecology.pipeline.plan import load_suites, make_plan
 from ecology.pipeline.population import populate
 from ecology.pipeline.settings import OptimiseSettings, Settings
@@ -91,20 +90,19 @@ def optimise(settings: Settings, config: Mapping[str, Json], house: House, folde
         folder: For the two files; made when missing.
 
     Raises:
-        ConfigError: Unknown operator, parent, metric or method, or the operator takes no weights.
-        BackendError: The engine, or Optuna, cannot be had.
+        ConfigError: All mistakes of the configuration at once, or a suite has no score of a name.
+        BackendError: The engine cannot be had.
     """
     wanted = settings.optimise
     if wanted is None:
         raise ConfigError("there is no search in this configuration", where="optimise", todo="experiment=optimise")
     plan = make_plan(settings, config)
     suites = load_suites(settings)
-    metrics = [_metric(name, suites) for name in wanted.objective]
+    scores = {name: name.partition(".") for name in wanted.objective}
+    metrics = [(name, suites[suite], score) for name, (suite, _, score) in scores.items()]
     bench = open_bench(settings.base, settings.backend, house)
     members = {member.name: member for member in populate(plan, house, bench)}
     names = wanted.parents or tuple(name for name, member in members.items() if member.breeds)
-    if unknown := [name for name in names if name not in members]:
-        raise ConfigError(f"no parent {unknown[0]!r}", where="optimise.parents", todo=f"known: {', '.join(members)}")
     parents = ParentSet([_adapter(members[name].folder) for name in names])
     make = _maker(wanted, parents, settings.seed)
     total = wanted.steps ** len(names) if wanted.method == "grid" else wanted.trials
@@ -130,7 +128,7 @@ def picture(search: Search) -> str:
         Panel(name.replace(".", " "), [trial.scores[name] for trial in search.trials], good=coefficient > 0)
         for name, coefficient in search.objective.items()
     ]
-    panels.append(Panel("objective", [trial.objective for trial in search.trials], good=True))
+    panels.append(Panel("objective", [trial.objective for trial in search.trials], good=True, share=False))
     best = search.trials.index(search.best)
     return str(weight_plane(points, panels, (search.parents[0], search.parents[1]), best))
 
@@ -148,25 +146,15 @@ def summary(search: Search) -> list[str]:
     return [f"{len(search.trials)} points, {asked} public answers each", "", *lines]
 
 
-def _metric(name: str, suites: Mapping[str, Suite]) -> tuple[str, Suite, str]:
-    suite, _, score = name.partition(".")
-    if suite not in suites or not score:
-        known = ", ".join(f"{one}.*" for one in suites)
-        raise ConfigError(f"no metric {name!r} here", where="optimise.objective", todo=f"name scores of {known}")
-    return name, suites[suite], score
-
-
 def _adapter(folder: Path) -> LowRank:
-    return LowRank.of({name: Stored(f.B, f.A, f.scale) for name, f in read_adapter(folder).modules.items()})
+    return LowRank.of({name: Stored(f.left, f.right, f.scale) for name, f in read_adapter(folder).modules.items()})
 
 
 def _maker(wanted: OptimiseSettings, parents: ParentSet, seed: int) -> Callable[[Weights], LowRank]:
     row = find(wanted.operator)
-    if "weights" not in {field.name for field in dataclasses.fields(row.options)}:
-        raise ConfigError(f"{wanted.operator} takes no weights", where="optimise.operator", todo="choose linear or svd")
 
     def make(weights: Weights) -> LowRank:
-        options = compose.options(row.options, {**wanted.options, "weights": list(weights)}, "optimise.options")
+        options = read_options(row.options, {**wanted.options, "weights": list(weights)}, "optimise.options")
         with threadpool_limits(1, user_api="blas"):
             return settle(row.function(parents, options, seed))
 
@@ -200,11 +188,7 @@ def _trial(
 
 def _proposals(wanted: OptimiseSettings, count: int, seed: int, last: Callable[[], float]) -> Iterator[Weights]:
     """Points to try; ``last`` tells the objective of the one before."""
-    if not (math.isfinite(wanted.low) and math.isfinite(wanted.high) and wanted.low < wanted.high):
-        raise ConfigError("low is not below high", where="optimise.low", todo="give two finite numbers")
     if wanted.method == "grid":
-        if wanted.steps < 2:
-            raise ConfigError("a grid has at least 2 steps", where="optimise.steps")
         axis = [round(float(value), 12) for value in np.linspace(wanted.low, wanted.high, wanted.steps)]
         yield from itertools.product(axis, repeat=count)
     elif wanted.method == "random":
@@ -216,11 +200,8 @@ def _proposals(wanted: OptimiseSettings, count: int, seed: int, last: Callable[[
 
 
 def _optuna(wanted: OptimiseSettings, count: int, seed: int, last: Callable[[], float]) -> Iterator[Weights]:
-    try:
-        import optuna  # noqa: PLC0415
-    except ImportError as error:
-        todo = "pip install 'tiny-ecology[optimise]', or take method=random"
-        raise BackendError("Optuna is not installed", where="optimise.method", todo=todo) from error
+    import optuna  # noqa: PLC0415  (an extra: ``search_mistakes`` has seen that it is there)
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study: Any = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
     for _ in range(wanted.trials):

@@ -46,9 +46,9 @@ class Overlaps(Mapping[Digest, float]):
         if self._found is None:
             key = canonical.digest(
                 [
-                    _files(shared("suites")),
-                    _files(shared("corpora")),
-                    _files(made_folder(self._house)),
+                    files_below(shared("suites")),
+                    files_below(shared("corpora")),
+                    files_below(made_folder(self._house)),
                     self._house.seed_commitment,
                 ]
             )
@@ -71,7 +71,7 @@ class Overlaps(Mapping[Digest, float]):
         return hmac.new(self._house.secret_seed, canonical.canonical([KIND, key, shares]), "sha256").hexdigest()
 
 
-def _files(folder: Path) -> list[list[str]]:
+def files_below(folder: Path) -> list[list[str]]:
     """Name and digest of every file below a folder."""
     return [
         [path.relative_to(folder).as_posix(), canonical.digest_bytes(path.read_bytes())]

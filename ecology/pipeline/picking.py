@@ -23,17 +23,16 @@ from ecology.kernel import canonical
 from ecology.pipeline import compose
 from ecology.pipeline.attempt import begin
 from ecology.pipeline.bench import open_bench
+from ecology.pipeline.governing import govern
 from ecology.pipeline.house import House
 from ecology.pipeline.judging import RUNGS, climb_all
 from ecology.pipeline.members import Member
-from ecology.pipeline.places import subject
+from ecology.pipeline.pinned import planned_traffic, refuse_swapped
 from ecology.pipeline.plan import make_plan
-from ecology.pipeline.policies import govern
 from ecology.pipeline.run import Ran, judge_of, record_verdict, report_of
 from ecology.pipeline.trial import Trial, settle
 from ecology.promotion.canary import canary_plan
 from ecology.promotion.fitness import fitness_spec, rank
-from ecology.promotion.traffic import load_traffic
 from ecology.store.adapters import describe
 from ecology.telemetry.stages import Stages
 
@@ -131,10 +130,11 @@ def _again(
     winner = next((f.subject for f in ranked if f.score is not None), None)
     with stages("canary"):
         if winner is not None and winner != attempt.incumbent:
-            traffic = load_traffic(subject(settings.evaluator.traffic, "suites"))
+            traffic = planned_traffic(settings, plan)
             trial = Trial(canary_plan(settings.canary), traffic, bench, judge.incumbent, sweep).of(
                 winner, judged.member.folder
             )
+        refuse_swapped(settings, plan)
         why = f"{candidate.name}, the best of {compared}, does not pass on fresh items: stopped at {judged.rung}"
         promotion = settle(house, attempt, winner, trial, alias=settings.alias, why_none=why)
     with stages("reference"):

@@ -5,29 +5,32 @@ A run is named by the digest of its plan. Two runs with the same digest breed th
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ecology.breeder.learners import LEARNERS
-from ecology.breeder.operators import find
-from ecology.breeder.schooling import SCHOOLS
+from ecology.breeder.schooling import SCHOOLS, breeder_of
 from ecology.contracts.evidence import Suite
 from ecology.contracts.identity import Json
 from ecology.contracts.policy import Policy
 from ecology.contracts.run import Budget, ChildPlan, FounderPlan, RunPlan
 from ecology.errors import ConfigError, EcologyError, from_system
 from ecology.evaluator.library import load_any_suite
+from ecology.evaluator.perturb import KINDS
 from ecology.evaluator.suites import load_corpus
 from ecology.kernel import canonical
 from ecology.pipeline import compose
 from ecology.pipeline.bench import base_spec
 from ecology.pipeline.bench import preset as base_preset
+from ecology.pipeline.options import choose, nearest, read_options
 from ecology.pipeline.places import subject
 from ecology.pipeline.power import refuse_blind
+from ecology.pipeline.searching import search_mistakes
 from ecology.pipeline.settings import (
     CLAIM_SUITES,
     BreederSettings,
@@ -74,17 +77,9 @@ def load_suites(settings: Settings) -> Mapping[str, Suite]:
     return {suite.id: suite for suite in suites}
 
 
-def planned_suites(settings: Settings, plan: RunPlan) -> Mapping[str, Suite]:
-    """The suites that the plan names, read again where they have to be.
-
-    Raises:
-        ConfigError: One is no longer what was planned.
-    """
-    found = load_suites(settings)
-    for name, suite in found.items():
-        if plan.suites.get(name) != suite.digest:
-            raise ConfigError("the suite changed after the run was planned", where=name, todo="start the run again")
-    return found
+def claim_suites(settings: Settings) -> tuple[str, ...]:
+    """Names of the suites that claims ask, sorted."""
+    return tuple(sorted({getattr(claim, key) for claim in settings.claims.values() for key in CLAIM_SUITES}))
 
 
 def named_suite(name: str) -> Suite:
@@ -125,11 +120,18 @@ def mistakes(plain: Mapping[str, Json]) -> tuple[str, ...]:
     if evaluator is not None:
         problems += _told(*(functools.partial(named_suite, name) for name in evaluator.suites))
         problems += [] if evaluator.suites else ["evaluator.suites: there is nothing to ask"]
+        twice = [name for name in dict.fromkeys(evaluator.suites) if evaluator.suites.count(name) > 1]
+        problems += [f"evaluator.suites: {name!r} stands twice" for name in twice]
+        unknown = [kind for kind in evaluator.perturbations if kind not in KINDS]
+        problems += [f"evaluator.perturbations: {kind!r} is unknown; known: {', '.join(KINDS)}" for kind in unknown]
         problems += _told(lambda: load_traffic(subject(evaluator.traffic, "suites")))
     if "fitness" in groups:
         problems += _told(lambda: fitness_spec(groups["fitness"]))
     if "canary" in groups:
         problems += _told(lambda: canary_plan(groups["canary"]))
+    if groups.get("optimise") is not None and population is not None and evaluator is not None:
+        suites = list(_suite_ids(evaluator.suites))
+        problems += search_mistakes(groups["optimise"], list(population.founders), suites)
     if "base" in groups:
         problems += _told(lambda: base_spec(groups["base"]))
     if groups.get("claims") and population is not None and breeders is not None:
@@ -148,13 +150,19 @@ def _claims(
     for name, claim in claims.items():
         for key in ("adapters", "controls"):
             problems += [
-                f"claims.{name}.{key}: nobody is called {one!r}{compose.nearest(one, known)}"
+                f"claims.{name}.{key}: nobody is called {one!r}{nearest(one, known)}"
                 for one in getattr(claim, key)
                 if one not in known
             ]
         suites = {getattr(claim, key) for key in CLAIM_SUITES}
         problems += _told(*(functools.partial(named_suite, suite) for suite in sorted(suites)))
     return problems
+
+
+def _suite_ids(names: Sequence[str]) -> Iterator[str]:
+    for name in names:
+        with contextlib.suppress(EcologyError, OSError):  # told already
+            yield named_suite(name).id
 
 
 def _told(*checks: Callable[[], object]) -> list[str]:
@@ -186,18 +194,17 @@ def make_plan(settings: Settings, config: Mapping[str, Json]) -> RunPlan:
     founders = tuple(_founder(name, founder) for name, founder in settings.population.founders.items())
     children = _children(settings.population, settings.breeder, settings.seed, [])
     refuse_blind(policy, budget_of(settings))
-    suites = {suite.id: suite.digest for suite in load_suites(settings).values()}
+    asked = [*load_suites(settings).values(), *(named_suite(name) for name in claim_suites(settings))]
+    suites = {suite.id: suite.digest for suite in asked}
+    traffic = load_traffic(subject(settings.evaluator.traffic, "suites")).digest
     content = {
         "config": config,
         "founders": founders,
         "children": children,
         "policy": policy.digest,
         "suites": suites,
-        "traffic": load_traffic(subject(settings.evaluator.traffic, "suites")).digest,
+        "traffic": traffic,
     }
-    if settings.claims:
-        asked = sorted({getattr(c, k) for c in settings.claims.values() for k in CLAIM_SUITES})
-        content["claim_suites"] = {name: named_suite(name).digest for name in asked}
     return RunPlan(
         name=settings.name,
         seed=settings.seed,
@@ -207,6 +214,7 @@ def make_plan(settings: Settings, config: Mapping[str, Json]) -> RunPlan:
         budget=budget_of(settings),
         policy=policy,
         suites=suites,
+        traffic=traffic,
         digest=canonical.digest(content),
     )
 
@@ -236,8 +244,8 @@ def _founder(name: str, settings: FounderSettings) -> FounderPlan:
     where = f"population.founders.{name}"
     kinds: dict[str, type[Any]] = {kind: learner.options for kind, learner in LEARNERS.items()}
     kinds["import"] = ImportOptions
-    kind = compose.choose(kinds, settings.kind, where)
-    checked = compose.options(kind, settings.options, f"{where}.options")
+    kind = choose(kinds, settings.kind, where)
+    checked = read_options(kind, settings.options, f"{where}.options")
     plain = canonical.plain(checked)
     if settings.kind in LEARNERS:
         corpus, _ = load_corpus(subject(str(plain["corpus"]), "corpora"))
@@ -278,7 +286,7 @@ def _child(
 ) -> ChildPlan:
     """One child; ``breeding`` says of each founder that breeds whether it is of another base."""
     school = SCHOOLS.get(breeder.kind)
-    operator = school or find(breeder.kind)
+    operator = breeder_of(breeder.kind)
     merged = {**breeder.options, **variant}
     meets = school is not None and not school.same_base
     parents = breeder.parents or tuple(one for one, foreign in breeding.items() if meets or not foreign)
@@ -299,7 +307,7 @@ def _child(
     if school is not None:
         checked = planned_options(breeder.kind, merged, f"breeder.{name}")
     else:
-        checked = canonical.plain(compose.options(operator.options, merged, f"breeder.{name}"))
+        checked = canonical.plain(read_options(operator.options, merged, f"breeder.{name}"))
     # One seed a child, so that adding a child does not change its neighbours.
     own_seed = int(canonical.digest({"seed": seed, "child": child})[7:20], 16)
     return ChildPlan(child, breeder.kind, checked, tuple(parents), own_seed)

@@ -1,96 +1,38 @@
 """``ecology policy``: a policy with what stands beside it, and all that can be said of it without judging anybody.
 
-    release.yaml              the policy; it may extend another file of the same folder
-    release_test.yaml         its unit tests
-    release_approvals.jsonl   who approved it: one signed envelope a line
-    release_waivers.jsonl     what was waived under it: one signed envelope a line
+``release_test.yaml`` beside ``release.yaml`` holds its unit tests; what else stands there is read by ``governing``.
 
-``govern`` is the one way from a file to what a gate, a run or a report judges by: compiled, with the waivers that count
-and the approvals that were given.
+Nothing here is imported that lint, test, diff and explain do not need: they answer in half a second.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ecology.contracts.identity import Digest
-from ecology.contracts.policy import Finding, GateVerdict, Outcome, Policy, Waiver
+from ecology.contracts.policy import GateVerdict, Outcome, Policy, Waiver
 from ecology.errors import ConfigError, PolicyError
 from ecology.kernel import canonical
-from ecology.pipeline.house import House
-from ecology.pipeline.past import Past, past_of
-from ecology.pipeline.places import subject
+from ecology.pipeline.governing import Governed, beside, envelopes_of, govern, policy_file
 from ecology.policy.diff import Difference, diff, summary
 from ecology.policy.explain import Step, explain_policy, explain_verdict
 from ecology.policy.lint import Remark, lint
 from ecology.policy.reader import load_policy
 from ecology.policy.replay import Replay, Stored, replay, verdict_under
 from ecology.policy.testing import CaseResult, coverage, run_tests
-from ecology.policy.waivers import Standing, read_waiver, status, with_waivers
-from ecology.report.standing import approval_finding, approvals_of, read_waivers
-from ecology.signer.approval import Approvals, Decision, approval_statement
+from ecology.policy.waivers import Standing, read_waiver, status
+from ecology.signer.approval import Decision, approval_statement
 from ecology.signer.keys import LocalSigner
 from ecology.signer.waivers import waiver_statement
 from ecology.store.files import write_atomic
+from ecology.store.folders import describe
 
-MAX_LINES = 1024
-"""Envelopes that are read of one file beside a policy."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Governed:
-    """A policy as it is judged by, at an instant."""
-
-    path: Path
-    policy: Policy
-    """Compiled, with the waivers that count."""
-    envelopes: tuple[str, ...]
-    """Approvals as they lie beside the file."""
-    approvals: Approvals | None
-    """None where the policy asks for nobody."""
-    refused: tuple[str, ...]
-    """Why a waiver beside the file has no effect."""
-
-    @property
-    def standing(self) -> tuple[Finding, ...]:
-        """What the policy's own standing contributes to every verdict."""
-        finding = approval_finding(self.policy, self.approvals)
-        return () if finding is None else (finding,)
-
-
-def policy_file(name: str) -> Path:
-    """A policy file, or the shipped one of that name.
-
-    Raises:
-        ConfigError: There is none.
-    """
-    return subject(name, "policies", ".yaml")
-
-
-def beside(path: Path, what: str) -> Path:
-    """``release_waivers.jsonl`` of ``release.yaml``."""
-    return path.with_name(f"{path.stem}_{what}.jsonl")
-
-
-def govern(name: str, now: str, *, policy: Policy | None = None) -> Governed:
-    """A policy with its waivers and approvals, as of an instant.
-
-    Args:
-        name: Path, or name of a shipped policy.
-        now: RFC 3339 instant: approvals count as of it.
-        policy: The policy where a configuration has tightened the file's; the file's own where None.
-
-    Raises:
-        ConfigError: There is no such file.
-        PolicyError: It cannot be read; all mistakes are listed.
-    """
-    path = policy_file(name)
-    compiled = policy or load_policy(path)
-    waivers, refused = read_waivers(compiled, _lines(beside(path, "waivers")))
-    envelopes = _lines(beside(path, "approvals"))
-    return Governed(path, with_waivers(compiled, waivers), envelopes, approvals_of(compiled, envelopes, now), refused)
+if TYPE_CHECKING:
+    from ecology.pipeline.house import House
+    from ecology.pipeline.past import Past
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,18 +49,24 @@ class Linted:
         return any(remark.level == "error" for remark in self.remarks)
 
 
-def lint_file(name: str, now: str, used: Collection[tuple[str, Digest]] = ()) -> Linted:
+def lint_file(name: str, now: str, opened: Callable[[], House] | None = None) -> Linted:
     """Everything unwise in one policy.
 
     Args:
         name: Path, or name of a shipped policy.
         now: Instant as of which waivers stand.
-        used: Rule and subject of findings that a waiver stood for, as far as the caller knows of any.
+        opened: Gives the home whose verdicts say which waivers were used; asked only where there are waivers.
 
     Raises:
         PolicyError: It cannot be read; all mistakes are listed.
+        IntegrityError: The store is damaged.
     """
     governed = govern(name, now)
+    used: Collection[tuple[str, Digest]] = ()
+    if governed.policy.waivers and opened is not None:
+        from ecology.pipeline.past import past_of  # noqa: PLC0415
+
+        used = used_waivers(past_of(opened()))
     cases = cases_file(governed.path)
     tested = coverage(run_tests(cases, governed.policy)) if cases.exists() else {}
     remarks = sorted(lint(governed.policy, tested=tested), key=lambda remark: remark.level)
@@ -187,20 +135,33 @@ def explain_adapter(name: str, adapter: str, at: str, house: House) -> tuple[Sto
 
     Args:
         name: Path, or name of a shipped policy.
-        adapter: A digest, the beginning of one, a name or an alias.
+        adapter: A folder, a digest, the beginning of one, a name or an alias.
         at: Instant as of which waivers and approvals count.
         house: Where verdicts are stored.
 
     Raises:
         ConfigError: Nothing is stored of the adapter, or more than one is meant.
     """
-    digest = house.registry.resolve(adapter)
-    held = [one for one in past_of(house).verdicts if one.subject == digest]
-    if not held:
+    from ecology.pipeline.past import past_of  # noqa: PLC0415
+
+    past = past_of(house).verdicts
+    digest = _meant(adapter, past, house)
+    stored = [one for one in past if one.subject == digest]
+    if not stored:
         raise ConfigError("no signed verdict is stored of it", where=digest, todo="ecology gate judges it")
     governed = govern(name, at)
-    judged = verdict_under(governed.policy, held[-1], at)
-    return held[-1], judged, explain_verdict(governed.policy, judged)
+    latest = max(stored, key=lambda one: (one.scope == "full", one.decided_at))  # one that was asked everything, if any
+    judged = verdict_under(governed.policy, latest, at)
+    return latest, judged, explain_verdict(governed.policy, judged)
+
+
+def _meant(adapter: str, past: Sequence[Stored], house: House) -> str:
+    """The digest that a person means; the gate keeps verdicts on adapters that the registry never heard of."""
+    if Path(adapter).is_dir():
+        return describe(Path(adapter)).digest
+    start = adapter if adapter.startswith("sha256:") else f"sha256:{adapter}"
+    found = {one.subject for one in past if len(start) >= 11 and one.subject.startswith(start)}
+    return found.pop() if len(found) == 1 else house.registry.resolve(adapter)
 
 
 def replay_file(name: str, at: str, house: House) -> tuple[Replay, Past]:
@@ -216,8 +177,9 @@ def replay_file(name: str, at: str, house: House) -> tuple[Replay, Past]:
         IntegrityError: The store is damaged.
     """
     governed = govern(name, at or house.clock.now())
-    with house.progress.track("verdicts", len(house.store.digests()), "adapter") as step:
-        past = past_of(house, step)
+    from ecology.pipeline.past import past_of  # noqa: PLC0415
+
+    past = past_of(house)
     return replay(governed.policy, past.verdicts, at), past
 
 
@@ -324,24 +286,12 @@ def cases_file(path: Path) -> Path:
     return path.with_name(f"{path.stem}_test.yaml")
 
 
-def _lines(path: Path) -> tuple[str, ...]:
-    if not path.exists():
-        return ()
-    try:
-        lines = [line for line in path.read_text("utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot be read: {error}", where=str(path), todo="one signed envelope a line") from error
-    if len(lines) > MAX_LINES:
-        raise ConfigError(f"more than the {MAX_LINES} envelopes that are read", where=str(path))
-    return tuple(lines)
-
-
 def _append(path: Path, envelope: str) -> None:
     try:
-        write_atomic(path, "".join(f"{line}\n" for line in (*_lines(path), envelope)).encode())
+        write_atomic(path, "".join(f"{line}\n" for line in (*envelopes_of(path), envelope)).encode())
     except OSError as error:
         todo = "name another file with --out, and lay it beside the policy"
         raise ConfigError(f"cannot be written: {error.strerror}", where=str(path), todo=todo) from error
 
 
-__all__ = ["Governed", "govern", "summary"]
+__all__ = ["summary"]

@@ -22,12 +22,12 @@ from ecology.contracts.run import ChildPlan, FounderPlan, RunPlan
 from ecology.errors import ConfigError, EcologyError, LearningRefused
 from ecology.kernel import canonical
 from ecology.kernel.codec import structure
-from ecology.pipeline import compose
 from ecology.pipeline.bench import Bench, fetch_base
 from ecology.pipeline.boundaries import admit_child
 from ecology.pipeline.corpora import corpora_of, corpus_of, marked
 from ecology.pipeline.house import House
 from ecology.pipeline.members import Member, submission_of
+from ecology.pipeline.options import read_options
 from ecology.pipeline.places import subject
 from ecology.pipeline.teaching import Class, options_of_plan, teach
 from ecology.signer.statements import genome_statement
@@ -80,16 +80,10 @@ def sign(house: House, artifact: Artifact, genome: Genome) -> SignedArtifact:
 
 def _train(founder: FounderPlan, plan: RunPlan, house: House, bench: Bench) -> Member:
     corpus, rows = corpus_of(founder)
-    if corpus.digest != founder.options["corpus_digest"]:
-        raise ConfigError(
-            "the corpus changed after the run was planned",
-            where=str(founder.options["corpus"]),
-            todo="start the run again",
-        )
     corpus, leaked = marked(corpus, rows, plan.policy.data.canaries)
     given = {key: value for key, value in founder.options.items() if key != "corpus_digest"}
     learner = LEARNERS[founder.operator]
-    options = compose.options(learner.options, given, f"population.founders.{founder.name}.options")
+    options = read_options(learner.options, given, f"population.founders.{founder.name}.options")
     seed = int(canonical.digest({"seed": plan.seed, "founder": founder.name})[7:20], 16)
     recipe = canonical.digest(
         {

@@ -12,7 +12,6 @@ import dataclasses
 
 from ecology.contracts.evidence import Evidence
 from ecology.contracts.policy import Finding, Policy
-from ecology.evaluator.suites import items as expand
 from ecology.kernel import canonical
 from ecology.kernel.verdicts import judge as judge_rule
 from ecology.pipeline.judging import Judge, Judged
@@ -38,17 +37,11 @@ def confirm(judge: Judge, one: Judged) -> tuple[Evidence, tuple[Finding, ...]]:
         ConfigError: A suite cannot give so many items.
         BackendError: The engine failed.
     """
-    n = judge.budget.fresh_items
     evidence: Evidence = ()
     for suite in judge.suites.values():
-        if suite.kind == "lm_eval":
-            continue
-        seed = judge.house.split_seed(suite.digest, "fresh")
-        known = {item.id for split in ("public", "hidden") for item in judge.items(suite, split)}
-        spare = expand(suite, "hidden", seed, n + len(known))
-        asked = tuple(item for item in spare if item.id not in known)[:n]
-        evidence = (*evidence, *judge.measure(one.member, suite, "fresh", asked))
-    rules = confirming(judge.policy, n).rules
+        if items := judge.items(suite, "fresh"):
+            evidence = (*evidence, *judge.measure(one.member, suite, "fresh", items))
+    rules = confirming(judge.policy, judge.budget.fresh_items).rules
     measured = {m.metric for m in evidence}
     findings = [judge_rule(rule, evidence, one.digest) for rule in rules if rule.metric in measured]
     judge.house.record(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ecology.pipeline.governing import govern, policy_file
 from ecology.pipeline.house import House
 from ecology.pipeline.past import past_of
-from ecology.pipeline.policies import cases_file, govern, policy_file, used_waivers
+from ecology.pipeline.policies import cases_file, used_waivers
 from ecology.policy.diff import diff
 from ecology.policy.lint import lint
 from ecology.policy.reader import load_policy
@@ -37,8 +38,7 @@ def review_file(name: str, target: Path, *, before: str, at: str, house: House) 
     cases = cases_file(governed.path)
     results = run_tests(cases, policy) if cases.exists() else ()
     old = load_policy(policy_file(before)) if before else None
-    with house.progress.track("verdicts", len(house.store.digests()), "adapter") as step:
-        past = past_of(house, step)
+    past = past_of(house)
     review = Review(
         policy=policy,
         replaces=old,

@@ -16,7 +16,7 @@ from ecology.contracts.evidence import Evidence
 from ecology.contracts.gain import GainClaim
 from ecology.contracts.identity import Digest, Json
 from ecology.contracts.policy import Policy
-from ecology.contracts.promotion import CanaryPlan, CanaryResult, Fitness, Promotion, Revocation
+from ecology.contracts.promotion import CanaryPlan, CanaryResult, Fitness, Promotion
 from ecology.contracts.run import REPORT_SCHEMA, CandidateReport, RaceReport, RunPlan, RunReport
 from ecology.kernel import canonical
 from ecology.kernel.codec import structure
@@ -25,20 +25,21 @@ from ecology.pipeline.bench import Bench, open_bench
 from ecology.pipeline.boundaries import admit_run
 from ecology.pipeline.claiming import evidence_of, make_claims
 from ecology.pipeline.corpora import corpora_of
+from ecology.pipeline.governing import Governed, govern
 from ecology.pipeline.house import ATTEMPT, House
-from ecology.pipeline.judging import Comparator, Judge, Judged, comparator, judge_all
-from ecology.pipeline.places import subject
-from ecology.pipeline.plan import make_plan, planned_suites
-from ecology.pipeline.policies import Governed, govern
+from ecology.pipeline.judging import Judge, Judged, comparator, judge_all
+from ecology.pipeline.pinned import planned_suites, planned_traffic, refuse_swapped
+from ecology.pipeline.plan import make_plan
 from ecology.pipeline.population import populate
 from ecology.pipeline.rescoring import confirm
 from ecology.pipeline.settings import Settings
 from ecology.pipeline.trial import Trial, settle
+from ecology.pipeline.verdicts import keep_verdict
 from ecology.policy.boundaries import check_plan
 from ecology.promotion import archive
 from ecology.promotion.canary import canary_plan
 from ecology.promotion.fitness import FitnessSpec, fitness_spec, rank
-from ecology.promotion.traffic import Traffic, load_traffic
+from ecology.promotion.traffic import Traffic
 from ecology.store.files import write_atomic
 from ecology.telemetry.stages import Stages
 
@@ -74,7 +75,7 @@ def run(settings: Settings, config: Mapping[str, Json], house: House, *, promote
     inputs = Inputs(
         canary_plan(settings.canary),
         fitness_spec(settings.fitness),
-        load_traffic(subject(settings.evaluator.traffic, "suites")),
+        planned_traffic(settings, plan),
     )
     check_plan(plan, inputs.canary)
     with house.lock(f"run-{plan.digest.removeprefix('sha256:')[:16]}"):
@@ -126,6 +127,7 @@ def _run(settings: Settings, plan: RunPlan, inputs: Inputs, house: House, promot
                 folder = next(one.member.folder for one in judged if one.digest == winner)
                 trial = Trial(inputs.canary, inputs.traffic, bench, judge.incumbent, plan.digest).of(winner, folder)
             unranked = any(one.admitted for one in judged)
+            refuse_swapped(settings, plan)
             why = "every admitted candidate lacks evidence for its fitness" if unranked else "no candidate was admitted"
             promotion = settle(house, attempt, winner, trial, alias=settings.alias, why_none=unconfirmed or why)
     else:
@@ -158,31 +160,27 @@ def judge_of(
     settings: Settings, plan: RunPlan, bench: Bench, attempt: Attempt, governed: Governed, draw: str = "hidden"
 ) -> Judge:
     """The judge of one attempt, with all that the plan and the policy's standing say."""
-    house = bench.house
     return Judge(
         policy=plan.policy,
         budget=plan.budget,
-        corpora=corpora_of(plan, house),
-        house=house,
+        corpora=corpora_of(plan, bench.house),
         bench=bench,
         suites=planned_suites(settings, plan),
-        base=Comparator("base", bench.identity.base_weights, None),
-        incumbent=comparator(house, bench, attempt.incumbent),
-        decided_at=house.now(),
+        incumbent=comparator(bench, attempt.incumbent),
+        decided_at=bench.house.now(),
         standing=governed.standing,
         draw=draw,
     )
 
 
 def record_verdict(one: Judged, policy: Policy, house: House, attempt: Attempt) -> None:
-    """The verdict as a fact, and signed into the claims of an adapter of ours."""
-    from ecology.signer.statements import verdict_statement  # noqa: PLC0415
-
+    """The verdict as a fact, and signed with its evidence: into the claims of one of ours, beside the store else."""
     findings = [{"rule": f.rule, "outcome": f.outcome.value} for f in one.verdict.findings]
     house.record(
         "judged",
         {
             "digest": one.digest,
+            "name": one.member.name,
             "policy": policy.digest,
             "outcome": one.verdict.outcome.value,
             "rung": one.rung,
@@ -192,13 +190,8 @@ def record_verdict(one: Judged, policy: Policy, house: House, attempt: Attempt) 
             "findings": findings,
         },
     )
-    if one.member.signed is None:
-        return
-    known = canonical.digest([one.digest, policy.digest, one.evidence, findings, house.signer.keyid])
-    if house.recall("verdict", known) is None:
-        statement = verdict_statement(one.member.submission.artifact, one.verdict, policy, one.evidence)
-        house.store.add_claims(one.digest, [house.signer.sign(statement)])
-        house.remember("verdict", known, True)
+    ours = one.member.signed is not None
+    keep_verdict(house, one.member.submission.artifact, one.verdict, policy, one.evidence, ours=ours)
 
 
 def _archive(ranked: Sequence[Fitness], spec: FitnessSpec, plan: RunPlan, house: House) -> None:
@@ -250,7 +243,6 @@ def report_of(
     """Everything as one value."""
     house = bench.house
     places = {f.subject: f for f in ranked}
-    instants = house.registry.revocations()
     candidates = tuple(
         CandidateReport(
             name=one.member.name,
@@ -285,10 +277,7 @@ def report_of(
         seed_commitment=house.seed_commitment,
         config=plan.config,
         checkpoint=house.log.checkpoint(),
-        revoked=tuple(
-            Revocation(Digest(found), why, instants.get(found, ("", ""))[1])
-            for found, why in house.registry.revoked().items()
-        ),
+        revoked=house.quarantine(),
         races=races,
         claims=claims,
         approvals=governed.envelopes,

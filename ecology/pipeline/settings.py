@@ -58,13 +58,6 @@ class RaceSettings:
     look: int = 16
     """Items before the first look; each further look comes after twice as many."""
 
-    def __post_init__(self) -> None:
-        if not 0 < self.alpha < 1 or self.look < 1:
-            raise ConfigError(
-                f"alpha is between 0 and 1 and look at least 1, found {self.alpha} and {self.look}",
-                where="evaluator.race",
-            )
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluatorSettings:
@@ -101,6 +94,8 @@ class BackendSettings:
     kind: Literal["transformers"]
     threads: int
     batch_size: int
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the products with the base's weights; training is in float32 always."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

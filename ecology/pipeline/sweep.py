@@ -33,6 +33,7 @@ from ecology.errors import (
     BackendError,
 )
 from ecology.kernel import canonical
+from ecology.pipeline.attesting import attest_sweep
 from ecology.pipeline.house import House, open_house
 from ecology.pipeline.launching import Planned, launch_sweep, plan_sweep, sweep_folder
 from ecology.pipeline.main_job import RESULT, JobTask, Voice, explain, publish
@@ -84,7 +85,9 @@ def sweep(overrides: Sequence[str], *, home: str | None, overlay: Path | None, v
         code=next(worst for worst in WORST_FIRST if worst in codes),
         signer=house.signer.keyid,
         development_key=house.signer.development,
+        revoked=house.quarantine(),
     )
+    attest_sweep(house, reports, name, report.finished_at, folder)
     write_sweep(report, folder, house.signer.sign)
     journal.tell("sweep_ended", code=report.code, decision=picked.decision.decision)
     print(sweep_text(report))

@@ -13,9 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from ecology.backend.bases import KINDS, BaseSpec, ensure, known
+from ecology.backend.bases import BaseSpec, ensure, known
 from ecology.breeder.breed import Bred, Parent
 from ecology.breeder.distill import DistillOptions, Teacher, distill
 from ecology.breeder.recover import RecoverOptions, recover
@@ -25,11 +23,11 @@ from ecology.errors import ConfigError, IncompatibleParents
 from ecology.evaluator.suites import Row, load_corpus
 from ecology.kernel import canonical
 from ecology.kernel.codec import structure
-from ecology.pipeline import compose
-from ecology.pipeline.bench import Bench
+from ecology.pipeline.bench import Bench, whole_presets
 from ecology.pipeline.corpora import keep_corpus, marked
 from ecology.pipeline.house import House
-from ecology.pipeline.places import shared, subject
+from ecology.pipeline.options import read_options
+from ecology.pipeline.places import subject
 
 if TYPE_CHECKING:
     from ecology.runtime.engine import TransformersEngine
@@ -57,7 +55,7 @@ def planned_options(operator: str, given: Mapping[str, Json], where: str) -> Map
     Raises:
         ConfigError: An unknown key, a value out of range, or no such corpus.
     """
-    plain: dict[str, Json] = dict(canonical.plain(compose.options(SCHOOLS[operator].options, given, where)))
+    plain: dict[str, Json] = dict(canonical.plain(read_options(SCHOOLS[operator].options, given, where)))
     if "corpus" in plain:
         corpus, _ = load_corpus(subject(str(plain["corpus"]), "corpora"))
         plain[CORPUS_DIGEST] = corpus.digest
@@ -148,15 +146,11 @@ def base_of(identity: CompatibilityIdentity, house: House, who: str) -> BaseSpec
         ConfigError: None of the presets that are known here has it.
     """
     names = []
-    for path in sorted(shared("conf", "base").glob("*.yaml")):
-        said = yaml.safe_load(path.read_text("utf-8"))
-        if "???" in said.values():
-            continue
-        spec: BaseSpec = structure(KINDS[said["kind"]], said, str(path))
+    for name, spec in whole_presets():
         found = known(spec, house.home)
         if found is not None and found.identity == identity:
             return spec
-        names.append(f"{path.stem}{'' if found else ' (not fetched)'}")
+        names.append(f"{name}{'' if found else ' (not fetched)'}")
     raise ConfigError(
         f"no base that is known here is the one that {who} was made for ({identity.base_weights})",
         where=who,

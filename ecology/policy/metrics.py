@@ -37,6 +37,7 @@ STATIC: Mapping[str, str] = {
     "static.taint": "corpora in the lineage that must not be trained on, or under a licence that is not listed",
     "static.overlap": "corpora in the lineage that share prompts with the suites",
     "static.limits": "sizes, ranks, scales and norms that are out of bounds",
+    "static.anomaly": "statistics of the spectra that are unlike those of the adapters bred on this base",
 }
 """Answered without a model, each a count of violations."""
 
@@ -82,6 +83,10 @@ _TABLE = (
     Metric("liveness.failures", "count", "ways in which the adapter does not apply, or changes the base"),
     Metric("resource.latency_ratio", "samples", "latency over the base's, same request, interleaved"),
     Metric("resource.latency_s", "samples", "seconds a request takes"),
+    Metric("resource.first_token_ratio", "samples", "time to the first token over the base's, interleaved"),
+    Metric("resource.first_token_s", "samples", "seconds to the first token of a reply"),
+    Metric("resource.token_ratio", "samples", "time of each further token over the base's, interleaved"),
+    Metric("resource.token_ms", "samples", "milliseconds of each further token"),
     Metric("resource.peak_memory_bytes", "samples", "peak resident memory while serving"),
     Metric("resource.size_bytes", "samples", "bytes of the adapter's files"),
     Metric("resource.retained_energy", "samples", "share of the change that projection kept, of the worst module"),

@@ -17,7 +17,6 @@ Example:
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -39,12 +38,13 @@ from ecology.contracts.policy import (
     SignaturePolicy,
     WaiverRules,
 )
+from ecology.documents.source import Mistake, Source, parse_source, read_source, refuse
 from ecology.errors import EcologyError, PolicyError
 from ecology.kernel.canonical import digest_bytes
 from ecology.kernel.codec import structure
 from ecology.policy.layers import compiled, layer_of, tighten, tightened_rules, tightened_sections
 from ecology.policy.metrics import Metric, known_metrics, split_is_needed
-from ecology.policy.source import Mistake, Source, parse_source, read_source, refuse
+from ecology.policy.shape import near, shape_mistakes, understood
 
 __all__ = ["load_policy", "parse_policy", "schema", "tighten"]
 
@@ -92,10 +92,10 @@ def parse_policy(data: bytes, name: str = "policy", suites: Mapping[str, SuiteKi
         mistake
             with its line.
     """
-    source = parse_source(data, name)
+    source = parse_source(data, name, PolicyError)
     if isinstance(source.data, Mapping) and "extends" in source.data:
         alone = source.mistake(("extends",), "only a file can extend the file beside it")
-        refuse(source, [*source.mistakes, *shape_mistakes(source, _validator()), alone], "the policy")
+        refuse(source, [*source.mistakes, *shape_mistakes(source, _schema()), alone], "the policy")
     return _policy(source, suites, None)
 
 
@@ -104,49 +104,13 @@ def schema() -> Mapping[str, Json]:
     return cast(Mapping[str, Json], json.loads(SCHEMA_FILE.read_bytes()))
 
 
-def shape_mistakes(source: Source, validator: Any) -> Iterator[Mistake]:  # noqa: PLR0912  (one branch a keyword)
-    """Where the data is not what a JSON Schema says, worded for people.
-
-    Args:
-        source: The document.
-        validator: A ``jsonschema`` validator.
-    """
-    for error in validator.iter_errors(source.data):
-        place = tuple(error.absolute_path)
-        if error.validator == "additionalProperties":
-            known = sorted(error.schema.get("properties", {}))
-            for key in sorted(set(error.instance) - set(known)):
-                yield source.mistake((*place, key), f"unknown key; {near(key, known)}")
-        elif error.validator == "required":
-            for key in (key for key in error.validator_value if key not in error.instance):
-                yield source.mistake(place, f"missing key {key!r}")
-        elif error.validator == "type":
-            yield source.mistake(place, f"expected {error.validator_value}, found {_short(error.instance)}")
-        elif error.validator == "enum":
-            choices = ", ".join(str(choice) for choice in error.validator_value)
-            yield source.mistake(place, f"expected one of {choices}, found {_short(error.instance)}")
-        elif error.validator == "pattern":
-            yield source.mistake(place, f"{_short(error.instance)} does not match {error.validator_value}")
-        elif error.validator == "anyOf":
-            keys = " or ".join(repr(choice["required"][0]) for choice in error.validator_value)
-            yield source.mistake(place, f"missing key {keys}")
-        elif error.validator == "dependentRequired":
-            for key, needed in error.validator_value.items():
-                if key in error.instance:
-                    yield source.mistake((*place, key), f"it needs the key {needed[0]!r} beside it")
-        else:
-            yield source.mistake(place, error.message[:200])
-
-
 @functools.cache
-def _validator() -> Any:
-    from jsonschema import Draft202012Validator  # noqa: PLC0415  (0.1 s that --help need not wait for)
-
-    return Draft202012Validator(schema())
+def _schema() -> Mapping[str, Json]:
+    return understood(schema())
 
 
 def _load(path: Path, suites: Mapping[str, SuiteKind] | None, inner: tuple[Path, ...]) -> Policy:
-    source = read_source(path)
+    source = read_source(path, PolicyError)
     outer = None
     if isinstance(source.data, Mapping) and isinstance(name := source.data.get("extends"), str):
         target = path.parent / (name if name.endswith(".yaml") else f"{name}.yaml")
@@ -161,7 +125,7 @@ def _load(path: Path, suites: Mapping[str, SuiteKind] | None, inner: tuple[Path,
             known = sorted(p.name for p in path.parent.glob("*.yaml") if not p.name.endswith("_test.yaml"))
             problem = f"there is no {target.name} beside this file; {near(target.name, known)}"
         if problem:
-            found = [*source.mistakes, *shape_mistakes(source, _validator()), source.mistake(("extends",), problem)]
+            found = [*source.mistakes, *shape_mistakes(source, _schema()), source.mistake(("extends",), problem)]
             refuse(source, found, "the policy")
         outer = _load(target, suites, (*inner, path))
     return _with_roots(_policy(source, suites, outer), path.parent, source)
@@ -194,7 +158,7 @@ def _with_roots(policy: Policy, folder: Path, source: Source) -> Policy:
 
 
 def _policy(source: Source, suites: Mapping[str, SuiteKind] | None, outer: Policy | None) -> Policy:
-    mistakes = [*source.mistakes, *shape_mistakes(source, _validator())]
+    mistakes = [*source.mistakes, *shape_mistakes(source, _schema())]
     if isinstance(source.data, Mapping):
         mistakes += _meaning_mistakes(source, known_metrics(suites), outer)
     refuse(source, mistakes, "the policy")
@@ -291,15 +255,3 @@ def _rule_mistakes(
 def _mappings(value: Json) -> list[tuple[int, Mapping[str, Json]]]:
     items: Iterable[Json] = value if isinstance(value, list) else ()
     return [(index, item) for index, item in enumerate(items) if isinstance(item, Mapping)]
-
-
-def near(name: str, known: list[str]) -> str:
-    """The known names, the nearest one first, for a message about an unknown one."""
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]!r}? Known: {', '.join(known)}" if close else f"known: {', '.join(known)}"
-
-
-def _short(value: Json) -> str:
-    kinds = {dict: "a mapping", list: "a list", str: "text", bool: "true or false", type(None): "nothing"}
-    kind = kinds.get(type(value), type(value).__name__)
-    return kind if isinstance(value, (dict, list)) or value is None else f"{kind} {value!r:.60}"

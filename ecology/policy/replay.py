@@ -4,17 +4,19 @@ Exact, because evidence holds sufficient statistics and the rule computes the in
 network. What was not asked then stays not asked: a rule that an earlier refusal kept from being asked is INCONCLUSIVE
 under the new policy too, and a rule that is new is judged by whatever was measured.
 
-Law, property-tested: replaying the policy that judged gives the verdict that was given, and ``_Bench.outcome`` is that
-of ``kernel.verdicts.verdict`` on every record. It is quicker only because equal statistics are judged once: evidence is
-kept as text, and text that was seen before is not even read.
+Law, property-tested: replaying the policy that judged gives the verdict that its rules gave, and ``_Bench.outcome`` is
+that of ``kernel.verdicts.verdict`` on every record. It is quicker only because equal statistics are judged once:
+evidence is kept as text, and text that was seen before is not even read. Whether a policy was approved is a question
+about the policy and not about the candidate, so a verdict's outcome stands here as its rules gave it.
 """
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import cast
+from typing import Any, cast
 
 from ecology.contracts.evidence import Against, Evidence, Measurement, Samples, Split, Statistic
 from ecology.contracts.identity import Digest, Json
@@ -22,7 +24,7 @@ from ecology.contracts.policy import Finding, GateVerdict, Outcome, Policy, Rule
 from ecology.errors import PolicyError
 from ecology.kernel.canonical import plain
 from ecology.kernel.codec import structure
-from ecology.kernel.verdicts import asked, headline, is_static, judge, verdict
+from ecology.kernel.verdicts import asked, headline, is_static, outcome_of, verdict
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -35,20 +37,29 @@ class Stored:
     scope: Scope
     decided_at: str
     policy: Digest
-    known: frozenset[str]
-    """Ids of the rules of the policy that judged."""
-    asked: frozenset[str]
-    """Those of them that were put to the candidate."""
-    refused_by: tuple[str, ...]
-    """Ids of the findings that did not admit."""
+    outcomes: Mapping[str, str]
+    """Id of each rule of the policy that judged to what it found, in the policy's order."""
+    unasked: frozenset[str]
+    """Those of them that were not put to the candidate."""
     trouble: tuple[Finding, ...]
     """Findings of no rule, such as an engine that failed; no policy undoes them."""
     topics: Mapping[str, str]
-    """The evidence: metric, split and comparison (see ``topic``) to the statistics in canonical JSON."""
-    waived: tuple[str, ...] = ()
-    """Ids of the rules that a waiver stood for."""
+    """The evidence: metric, split and comparison (see ``topic``) to what was measured, as JSON text."""
+    held: bool = True
+    """Whether this home holds the adapter; of others, as of a folder that nobody signed, it keeps only the verdict."""
     promoted: bool = False
     """Whether an alias ever named it."""
+
+    @property
+    def refused_by(self) -> tuple[str, ...]:
+        """Ids of the findings that did not admit."""
+        rules = (rule for rule, found in self.outcomes.items() if not Outcome(found).admits)
+        return (*(f.rule for f in self.trouble if not f.outcome.admits), *rules)
+
+    @property
+    def waived(self) -> tuple[str, ...]:
+        """Ids of the rules that a waiver stood for."""
+        return tuple(rule for rule, found in self.outcomes.items() if found == Outcome.WAIVED.value)
 
     @property
     def evidence(self) -> Evidence:
@@ -77,11 +88,14 @@ class Flip:
     rule: str
     """Of the new policy where it refuses, of the old one where it admits."""
     reason: str
+    held: bool = True
+    """Whether this home holds the adapter, and not only what it saw of it."""
 
     def __str__(self) -> str:
         what = "would be refused" if self.before.admits else "would be admitted"
-        promoted = " (promoted)" if self.promoted else ""
-        return f"{self.name}{promoted}: {what}, {self.before.value} -> {self.after.value}: {self.rule}: {self.reason}"
+        marks = [word for word, is_so in (("promoted", self.promoted), ("not held here", not self.held)) if is_so]
+        name = f"{self.name} ({', '.join(marks)})" if marks else self.name
+        return f"{name}: {what}, {self.before.value} -> {self.after.value}: {self.rule}: {self.reason}"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -94,6 +108,12 @@ class Replay:
     """Promoted ones first, then by name."""
     moved: int
     """Verdicts with another outcome that admit, or refuse, as before."""
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """One sentence a flip; what several verdicts on one adapter say alike is said once."""
+        counted = collections.Counter(map(str, self.flips))
+        return tuple(f"{line} ({count} verdicts)" if count > 1 else line for line, count in counted.items())
 
     @property
     def sentence(self) -> str:
@@ -147,7 +167,7 @@ def verdict_under(policy: Policy, one: Stored, at: str = "") -> GateVerdict:
 
 def asked_under(policy: Policy, one: Stored) -> frozenset[str]:
     """Ids of the policy's rules that count as asked: those that were, and those that nobody could ask then."""
-    return frozenset(rule.id for rule in policy.rules if rule.id in one.asked or rule.id not in one.known)
+    return frozenset(rule.id for rule in policy.rules if rule.id not in one.unasked)
 
 
 def stored(given: GateVerdict, evidence: Evidence, rules: Collection[str], name: str = "") -> Stored:
@@ -166,30 +186,43 @@ def stored(given: GateVerdict, evidence: Evidence, rules: Collection[str], name:
         scope=given.scope,
         decided_at=given.decided_at,
         policy=given.policy,
-        known=frozenset(rules),
-        asked=frozenset(f.rule for f in given.findings if f.rule in rules and asked(f)),
-        refused_by=tuple(f.rule for f in given.findings if not f.outcome.admits),
+        outcomes={f.rule: f.outcome.value for f in given.findings if f.rule in rules},
+        unasked=frozenset(f.rule for f in given.findings if f.rule in rules and not asked(f)),
         trouble=tuple(f for f in given.findings if f.rule not in rules),
-        topics=topics_of(evidence, given.subject),
-        waived=tuple(f.rule for f in given.findings if f.outcome is Outcome.WAIVED),
+        topics=topics_of((plain(m) for m in evidence), given.subject),
     )
 
 
-def topics_of(evidence: Evidence, subject: Digest) -> Mapping[str, str]:
-    """Evidence on a subject as text by topic; whose statistics are equal, their text is equal."""
+def topics_of(measurements: Iterable[Mapping[str, Any]], subject: Digest) -> Mapping[str, str]:
+    """Evidence on a subject as text by topic; whose statistics are equal, their text is equal.
+
+    Args:
+        measurements: ``Measurement`` as plain data (``canonical.plain``), as a stored verdict holds it.
+        subject: What is said of others is left out.
+
+    Raises:
+        KeyError: One lacks a field that every measurement has.
+    """
     found: dict[str, list[Json]] = {}
-    for m in evidence:
-        if m.subject == subject:
-            parent = m.comparator if m.against == "parents" else ""  # only there does it matter with whom
-            found.setdefault(topic(m.metric, m.split, m.against), []).append([parent, plain(m.statistic)])
-    return {name: json.dumps(rows, sort_keys=True, separators=(",", ":")) for name, rows in found.items()}
+    for m in measurements:
+        if m["subject"] == subject:
+            against = m["against"]
+            parent = m["comparator"] if against == "parents" else ""  # only there does it matter with whom
+            row = [parent, m["statistic"], m.get("caveat", "")]
+            found.setdefault(topic(m["metric"], m["split"], against), []).append(row)
+    return {name: _text(rows) for name, rows in found.items()}
+
+
+_text = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
 def _read(name: str, text: str, subject: Digest) -> Iterator[Measurement]:
     metric, split, against = name.rsplit(" ", 2)
-    for parent, statistic in json.loads(text):
+    for parent, statistic, caveat in json.loads(text):
         read: Statistic = _samples(statistic) or structure(cast("type[Statistic]", Statistic), statistic)
-        yield Measurement(metric, subject, read, cast(Split, split), cast(Against, against), parent)
+        yield Measurement(
+            metric, subject, read, cast(Split, split), cast(Against, against), str(parent), caveat=str(caveat)
+        )
 
 
 def _samples(row: Mapping[str, Json]) -> Samples | None:
@@ -209,7 +242,7 @@ def _flip(policy: Policy, one: Stored, at: str) -> Flip:
         reason = names[rule].reason if rule in names else "this policy has no such rule"
     else:
         rule, reason = (top.rule, top.reason) if top else ("", "")
-    return Flip(one.subject, one.name, one.outcome, again.outcome, one.promoted, rule, reason)
+    return Flip(one.subject, one.name, one.outcome, again.outcome, one.promoted, rule, reason, one.held)
 
 
 class _Bench:
@@ -233,7 +266,7 @@ class _Bench:
             if one.scope == "static" and not static:
                 continue
             denies = denies or rule.severity == "deny"
-            if rule.id in one.known and rule.id not in one.asked:
+            if rule.id in one.unasked:
                 found = unasked
             else:
                 key = (rule.id, one.topics.get(name, ""))
@@ -246,7 +279,7 @@ class _Bench:
 
     def _judge(self, rule: Rule, name: str, key: tuple[str, str], subject: Digest) -> Outcome:
         matching = tuple(_read(name, key[1], subject)) if key[1] else ()
-        self._seen[key] = judge(rule, matching, subject).outcome
+        self._seen[key] = outcome_of(rule, matching, subject)
         return self._seen[key]
 
 

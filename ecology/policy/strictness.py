@@ -57,6 +57,7 @@ SECTIONS: Mapping[str, Mapping[str, Callable[[Any, Any], Change]]] = {
         "max_scale": LESS,
         "max_file_bytes": LESS,
         "max_relative_norm": LESS,
+        "max_relative_spectral_norm": LESS,
     },
     "data": {"forbid_no_train": MORE, "licences": _fewer_or_any, "max_overlap": LESS, "canaries": MORE_OF},
     "reproduction": {

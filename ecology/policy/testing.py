@@ -18,20 +18,18 @@ Law: a case is judged by ``kernel.verdicts``, the very code that judges candidat
 from __future__ import annotations
 
 import dataclasses
-import functools
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from ecology.contracts.evidence import Count, Evidence, Measurement, Paired, Proportion, Samples, Statistic
 from ecology.contracts.identity import Digest, Json
 from ecology.contracts.policy import Outcome, Policy, Rule
+from ecology.documents.source import Mistake, Place, Source, read_source, refuse
 from ecology.errors import EcologyError, PolicyError
 from ecology.kernel.verdicts import headline, judge, verdict
-from ecology.policy.reader import load_policy, shape_mistakes
-from ecology.policy.source import Mistake, Place, Source, read_source, refuse
+from ecology.policy.reader import load_policy
+from ecology.policy.shape import shape_mistakes, understood
 
 SUBJECT = Digest("sha256:" + "0" * 64)
 """Of the candidate that the cases are about."""
@@ -42,44 +40,46 @@ MAX_SAMPLES = 100_000
 _TEXT = {"type": "string", "minLength": 1, "maxLength": 1000}
 _OUTCOME = {"enum": [outcome.value for outcome in Outcome]}
 _GIVEN = {"type": "object", "additionalProperties": _TEXT}
-_SCHEMA: Json = {
-    "type": "object",
-    "additionalProperties": False,
-    "required": ["policy"],
-    "properties": {
-        "policy": _TEXT,
-        "typical": _GIVEN,
-        "rules": {
-            "type": "object",
-            "additionalProperties": {
+_SCHEMA = understood(
+    {
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["policy"],
+        "properties": {
+            "policy": _TEXT,
+            "typical": _GIVEN,
+            "rules": {
+                "type": "object",
+                "additionalProperties": {
+                    "type": "array",
+                    "minItems": 1,
+                    "items": {
+                        "type": "object",
+                        "additionalProperties": False,
+                        "required": ["given", "expect"],
+                        "properties": {"given": _TEXT, "expect": _OUTCOME, "why": _TEXT},
+                    },
+                },
+            },
+            "verdicts": {
                 "type": "array",
-                "minItems": 1,
                 "items": {
                     "type": "object",
                     "additionalProperties": False,
-                    "required": ["given", "expect"],
-                    "properties": {"given": _TEXT, "expect": _OUTCOME, "why": _TEXT},
+                    "required": ["name", "given", "expect"],
+                    "properties": {
+                        "name": _TEXT,
+                        "given": _GIVEN,
+                        "expect": _OUTCOME,
+                        "scope": {"enum": ["full", "static"]},
+                        "headline": _TEXT,
+                        "at": _TEXT,
+                    },
                 },
             },
         },
-        "verdicts": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "additionalProperties": False,
-                "required": ["name", "given", "expect"],
-                "properties": {
-                    "name": _TEXT,
-                    "given": _GIVEN,
-                    "expect": _OUTCOME,
-                    "scope": {"enum": ["full", "static"]},
-                    "headline": _TEXT,
-                    "at": _TEXT,
-                },
-            },
-        },
-    },
-}
+    }
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -113,8 +113,8 @@ def run_tests(path: Path, policy: Policy | None = None) -> tuple[CaseResult, ...
         ConfigError: A file is missing.
         PolicyError: A file has mistakes; all of them are listed.
     """
-    source = read_source(path)
-    refuse(source, [*source.mistakes, *shape_mistakes(source, _validator())], "the test file")
+    source = read_source(path, PolicyError)
+    refuse(source, [*source.mistakes, *shape_mistakes(source, _SCHEMA)], "the test file")
     policy = policy or load_policy(path.parent / Path(source.data["policy"]).name)
     refuse(source, _mistakes(source, policy), "the test file")
     rules = {rule.id: rule for rule in policy.rules}
@@ -182,13 +182,6 @@ def evidence_of(given: Mapping[Rule, str]) -> Evidence:
                 Measurement(rule.metric, SUBJECT, statistic, rule.split, rule.against, comparator, "policy test")
             )
     return tuple(dict.fromkeys(found))  # two rules over one metric share their evidence
-
-
-@functools.cache
-def _validator() -> Any:
-    from jsonschema import Draft202012Validator  # noqa: PLC0415  (0.1 s that --help need not wait for)
-
-    return Draft202012Validator(json.loads(json.dumps(_SCHEMA)))
 
 
 def _mistakes(source: Source, policy: Policy) -> list[Mistake]:

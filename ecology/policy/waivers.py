@@ -16,15 +16,15 @@ import functools
 import json
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from ecology.contracts.identity import Digest
 from ecology.contracts.policy import Policy, Waiver, WaiverRules
+from ecology.documents.source import Mistake, Source, parse_source, read_source, refuse
 from ecology.errors import PolicyError
 from ecology.kernel.codec import structure
 from ecology.kernel.verdicts import NEVER_WAIVED, effective, instant
-from ecology.policy.reader import near, shape_mistakes
-from ecology.policy.source import Mistake, Source, parse_source, read_source, refuse
+from ecology.policy.shape import Schema, near, shape_mistakes, understood
 
 SCHEMA_FILE = Path(__file__).with_name("waiver.schema.json")
 State = Literal["used", "unused", "soon to expire", "expired", "not yet in effect"]
@@ -59,7 +59,7 @@ def read_waiver(path: Path, policy: Policy, now: str) -> Waiver:
         ConfigError: There is no such file.
         PolicyError: It is no waiver, or the policy does not allow it; every mistake is listed with file and line.
     """
-    return _waiver(read_source(path), policy, now)
+    return _waiver(read_source(path, PolicyError), policy, now)
 
 
 def parse_waiver(data: bytes, policy: Policy, now: str, name: str = "waiver") -> Waiver:
@@ -68,7 +68,7 @@ def parse_waiver(data: bytes, policy: Policy, now: str, name: str = "waiver") ->
     Raises:
         PolicyError: It is no waiver, or the policy does not allow it.
     """
-    return _waiver(parse_source(data, name), policy, now)
+    return _waiver(parse_source(data, name, PolicyError), policy, now)
 
 
 def objections(waiver: Waiver, policy: Policy) -> tuple[tuple[str, str], ...]:
@@ -119,14 +119,12 @@ def with_waivers(policy: Policy, waivers: Collection[Waiver]) -> Policy:
 
 
 @functools.cache
-def _validator() -> Any:
-    from jsonschema import Draft202012Validator  # noqa: PLC0415  (0.1 s that --help need not wait for)
-
-    return Draft202012Validator(json.loads(SCHEMA_FILE.read_bytes()))
+def _schema() -> Schema:
+    return understood(json.loads(SCHEMA_FILE.read_bytes()))
 
 
 def _waiver(source: Source, policy: Policy, now: str) -> Waiver:
-    refuse(source, [*source.mistakes, *shape_mistakes(source, _validator())], "the waiver")
+    refuse(source, [*source.mistakes, *shape_mistakes(source, _schema())], "the waiver")
     waiver = structure(Waiver, {"issued": now, **source.data})
     refuse(source, _mistakes(source, waiver, policy), "the waiver")
     return waiver

@@ -9,14 +9,13 @@ one is a safety alert.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-import yaml
-
 from ecology.contracts.identity import Digest, Json
+from ecology.documents.jsonl import read_lines
+from ecology.documents.source import read_source
 from ecology.errors import ConfigError
 from ecology.kernel.canonical import digest, digest_bytes
 from ecology.kernel.codec import structure
@@ -82,12 +81,12 @@ def load_traffic(folder: Path) -> Traffic:
     """
     manifest_path = folder / MANIFEST
     try:
-        manifest = yaml.safe_load(manifest_path.read_text(encoding="utf-8"))
+        manifest = read_source(manifest_path, ConfigError, str(manifest_path)).plain("the manifest")
         path = folder / Path(str(manifest["data"])).name  # the data lie beside the manifest, whatever it says
         data = path.read_bytes()
-        rows = [_row(line, path, number) for number, line in enumerate(data.splitlines(), start=1)]
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+    except (OSError, KeyError, TypeError) as error:
         raise ConfigError(f"recorded traffic cannot be read: {error}", where=str(manifest_path)) from error
+    rows = [row for _, row in read_lines(path, data)]
     traffic = structure(Traffic, {**manifest, "requests": rows}, str(manifest_path))
     if traffic.digest != digest_bytes(data):
         raise ConfigError(
@@ -99,10 +98,3 @@ def load_traffic(folder: Path) -> Traffic:
         if request.id != request_id(row):
             raise ConfigError(f"id {request.id} should be {request_id(row)}", where=f"{path}: line {number}")
     return traffic
-
-
-def _row(line: bytes, path: Path, number: int) -> Json:
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"recorded traffic cannot be read: {error}", where=f"{path}:{number}") from error

@@ -240,6 +240,18 @@ class SqlRegistry:
         with self._database.reading() as connection:
             return _known(connection)
 
+    def names(self) -> Mapping[str, str]:
+        """Digest -> name of every adapter that has one."""
+        with self._database.reading() as connection:
+            rows = connection.execute(sa.select(ARTIFACTS.c.digest, ARTIFACTS.c.name).where(ARTIFACTS.c.name != ""))
+            return {row.digest: row.name for row in rows}
+
+    def judgements(self) -> Mapping[str, int]:
+        """Digest -> how often it was judged, of every adapter that ever was."""
+        query = sa.select(VERDICTS.c.digest, sa.func.count()).group_by(VERDICTS.c.digest)
+        with self._database.reading() as connection:
+            return {digest: count for digest, count in connection.execute(query)}
+
     def show(self, digest: str) -> Known:
         """One adapter.
 

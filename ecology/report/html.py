@@ -51,6 +51,7 @@ CONTENTS = (
     ("ranking", "Ranking"),
     ("canary", "Canary"),
     ("rules", "Rule by rule"),
+    ("revoked", "Revoked"),
     ("policy", "Policy"),
     ("limits", "Not measured"),
     ("verify", "Verify"),
@@ -89,6 +90,7 @@ def render_html(report: RunReport) -> bytes:
     }
     present = {"figures": any(pictures[k] for k in ("plane", "objectives", "lineage")), "ranking": bool(ranked(story))}
     present["claims"] = bool(report.claims)
+    present["revoked"] = bool(report.revoked)
     candidates = [row for row in story.rows if row.candidate is not None]
     page = {
         "report": report,
@@ -110,6 +112,7 @@ def render_html(report: RunReport) -> bytes:
         "rules": [texts.rule_line(rule) for rule in report.policy.rules],
         "bounds": texts.adapter_bounds(report.policy),
         "waivers": texts.waivers(report),
+        "revoked": texts.quarantine(report),
         "controls": texts.controls(report.policy),
         "sights": sights(report),
         "races": races(report),

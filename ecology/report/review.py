@@ -20,7 +20,7 @@ from markupsafe import Markup
 
 from ecology.contracts.policy import Outcome, Policy, Rule
 from ecology.kernel.verdicts import demand
-from ecology.policy.controls import control_map
+from ecology.policy.controls import by_framework, control_map
 from ecology.policy.diff import Difference, summary
 from ecology.policy.explain import sentence
 from ecology.policy.lint import Remark
@@ -93,7 +93,7 @@ def render_review(review: Review) -> bytes:
         "bounds": (*texts.adapter_bounds(policy), *section_sentences(policy)),
         "layers": _layers(policy),
         "failed": failed,
-        "controls": texts.controls(policy),
+        "controls": by_framework(policy.rules),
         "map_version": control_map().version,
         "deny": sum(rule.severity == "deny" for rule in policy.rules),
     }

@@ -26,6 +26,7 @@ from ecology.kernel import canonical
 from ecology.kernel.codec import structure
 from ecology.kernel.verdicts import asked
 from ecology.report.figures import COLUMNS, cells_of
+from ecology.report.texts import quarantine
 from ecology.report.words import duration, fixed, quantity, short, size, visible
 from ecology.signer.intoto import subjects
 from ecology.signer.statements import report_statement, run_of_report
@@ -188,6 +189,7 @@ def render(report: SweepReport) -> bytes:
         "swept": bought_by_value(report),
         "killed": killed(report),
         "jobs": [_row(job) for job in report.jobs],
+        "revoked": quarantine(report),
     }
     return _template().render(page=page).encode("utf-8")
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Mapping
 
 from ecology.contracts.identity import Json
 from ecology.contracts.policy import Policy, Rule
 from ecology.contracts.run import RunReport, StageTime
+from ecology.contracts.sweep import SweepReport
 from ecology.errors import EcologyError
 from ecology.policy.controls import by_framework
 from ecology.policy.waivers import status
@@ -112,18 +114,21 @@ def adapter_bounds(policy: Policy) -> tuple[str, ...]:
     trusted = ", ".join(key.name for key in signatures.trusted) or "none by name"
     development = "allowed with a warning" if signatures.allow_development else "refused"
     no_train = "forbidden" if data.forbid_no_train else "allowed"
+    spectral = ""
+    if adapter.max_relative_spectral_norm < math.inf:
+        spectral = f" and {number(adapter.max_relative_spectral_norm)} times its spectral norm"
     return (
         f"Kind {', '.join(adapter.peft_types)}, values in {', '.join(adapter.dtypes)}, "
         f"rank at most {adapter.max_rank}, scale at most {number(adapter.max_scale)}.",
         f"At most {size(adapter.max_file_bytes)} a file; the change of a module is at most "
-        f"{number(adapter.max_relative_norm)} times its norm.",
+        f"{number(adapter.max_relative_norm)} times its norm{spectral}.",
         f"Trained on data under {', '.join(data.licences) or 'any licence'}; no-train data {no_train}; "
         f"overlap with suites at most {share(data.max_overlap)}.",
         f"Trusted signers: {trusted}; development keys {development}.",
     )
 
 
-def quarantine(report: RunReport) -> tuple[str, ...]:
+def quarantine(report: RunReport | SweepReport) -> tuple[str, ...]:
     """What must not be used in this home, one sentence each; empty when nothing is."""
     return tuple(f"Quarantined: {one.subject}: {one.reason}." for one in report.revoked)
 
@@ -149,8 +154,7 @@ def controls(policy: Policy) -> tuple[tuple[str, tuple[tuple[str, str], ...]], .
     groups = []
     for framework, found in by_framework(policy.rules).items():
         lines = tuple(
-            (f"{c.id} {c.title}{'' if c.checked else ' (wording not checked against the source)'}", ", ".join(rules))
-            for c, rules in found.items()
+            (f"{c.id} {c.title}{f' ({c.remark})' if c.remark else ''}", ", ".join(rules)) for c, rules in found.items()
         )
         groups.append((f"{framework.title}, {framework.edition}", lines))
     return tuple(groups)

@@ -27,6 +27,8 @@ class Panel:
     """One a point."""
     good: bool
     """Whether larger is better: decides the colour."""
+    share: bool = True
+    """Whether values are shares of items, shown in per cent, or plain numbers."""
 
 
 def weight_plane(
@@ -42,14 +44,14 @@ def weight_plane(
     """
     lows, highs = [min(axis) for axis in zip(*points, strict=True)], [max(axis) for axis in zip(*points, strict=True)]
     columns = max(len({point[0] for point in points}), 2)
-    cell = min(SIDE / columns, 34.0) if columns <= 12 else 20.0
+    cell = min(SIDE / columns, 46.0) - 1 if columns <= 12 else 20.0
     width = LEFT + len(panels) * (SIDE + GAP)
     parts = [tag("rect", x=0, y=0, width=width, height=TOP + SIDE + BOTTOM, fill="#ffffff")]
     for number, panel in enumerate(panels):
         start = LEFT + number * (SIDE + GAP)
         across = Scale(lows[0], highs[0], start + cell / 2, start + SIDE - cell / 2)
         upward = Scale(lows[1], highs[1], TOP + SIDE - cell / 2, TOP + cell / 2)
-        parts.append(_text(panel.title, start + SIDE / 2, TOP - 14, 13))
+        parts.append(_text(f"{panel.title}, %" if panel.share else panel.title, start + SIDE / 2, TOP - 14, 13))
         parts += _axes(points, names, number, across, upward, start)
         low, high = min(panel.values), max(panel.values)
         for i, ((a, b), value) in enumerate(zip(points, panel.values, strict=True)):
@@ -62,7 +64,15 @@ def weight_plane(
                     x=x - cell / 2, y=y - cell / 2, width=cell, height=cell, fill=_colour(share, panel.good), **frame,
                 )
             )  # fmt: skip
-            parts.append(_text(_short(value), x, y + 3.5, 10, "#ffffff" if share > 0.55 else "#222222"))
+            parts.append(
+                _text(
+                    f"{100 * value:.0f}" if panel.share else f"{value:.2f}",
+                    x,
+                    y + 3.5,
+                    10,
+                    "#ffffff" if share > 0.55 else "#222222",
+                )
+            )
     title = f"{', '.join(panel.title for panel in panels)} over the weights of {names[0]} and {names[1]}"
     return picture(width, TOP + SIDE + BOTTOM, title, tag("g", *parts, font_family="sans-serif"))
 
@@ -95,10 +105,6 @@ def _ticks(values: Sequence[float]) -> list[float]:
     """Every value of a grid; the ends of anything finer."""
     distinct = sorted(set(values))
     return distinct if len(distinct) <= 9 else [distinct[0], distinct[-1]]
-
-
-def _short(value: float) -> str:
-    return f"{100 * value:.0f}" if 0 <= value <= 1 else f"{value:.1f}"
 
 
 def _colour(share: float, good: bool) -> str:

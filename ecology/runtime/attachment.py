@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import math
 import threading
 from collections.abc import Iterator, Mapping
@@ -23,8 +24,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ecology.errors import BackendError, MalformedArtifact
-from ecology.runtime.kernels import FrozenProduct
+from ecology.errors import BackendError, MalformedArtifact, UnsupportedAdapter
+from ecology.runtime.kernels import FrozenProduct, lay_out
+from ecology.runtime.workers import side_by_side
 from ecology.store.adapters import read_adapter
 
 
@@ -48,18 +50,34 @@ def read_deltas(model: Any, folder: Path) -> Mapping[str, Delta]:
     """The adapter's changes by module name, each fitted to its layer.
 
     Raises:
-        MalformedArtifact: A module is not in the base, is no linear layer, has another shape or shares its weight.
+        UnsupportedAdapter: A module is an embedding, a convolution or something else that is no linear layer.
+        MalformedArtifact: A module is not in the base, has another shape or shares its weight.
     """
+    read = read_adapter(folder)
+    if read.layouts:
+        name, layout = next(iter(read.layouts.items()))
+        raise UnsupportedAdapter(
+            f"it changes {'an embedding' if layout.kind == 'embedding' else 'a convolution'}",
+            field="target_modules",
+            where=f"{folder.name}: {name}",
+            todo="this engine adds to linear layers alone; serve it with one that adds to the others, or train it "
+            "without them among the targets",
+        )
     layers = dict(model.named_modules())
     shared = _shared_weights(model)
     deltas = {}
-    for name, factors in read_adapter(folder).modules.items():
+    for name, factors in read.modules.items():
         layer = layers.get(name)
         where, todo = f"{folder.name}: {name}", "train the adapter on this base"
         if layer is None:
             raise MalformedArtifact("the base has no such module", where=where, todo=todo)
         if not isinstance(layer, torch.nn.Linear):
-            raise MalformedArtifact(f"it is a {type(layer).__name__}, not a linear layer", where=where, todo=todo)
+            raise UnsupportedAdapter(
+                f"it is a {type(layer).__name__}, not a linear layer",
+                field="target_modules",
+                where=where,
+                todo="this engine adds to linear layers alone, and Transformers' Conv1D keeps its weight turned",
+            )
         if id(layer.weight) in shared:
             raise MalformedArtifact("its weight is shared with another module, which would change too", where=where)
         found = (factors.B.shape[0], factors.A.shape[1])
@@ -75,18 +93,42 @@ def read_deltas(model: Any, folder: Path) -> Mapping[str, Delta]:
     return deltas
 
 
+def merge(deltas: Mapping[str, Delta], workers: int = 1) -> Mapping[str, torch.Tensor]:
+    """W + dW of each target, laid out; W itself is not written to.
+
+    Args:
+        deltas: Of one adapter.
+        workers: Threads that make the copies.
+    """
+    names = list(deltas)
+
+    def add(chosen: list[int]) -> list[tuple[str, torch.Tensor]]:
+        some = [(names[place], deltas[names[place]]) for place in chosen]
+        return [(name, lay_out(torch.addmm(_product(d).plain, d.B, d.A, alpha=d.scale))) for name, d in some]
+
+    shares = [part for worker in range(workers) if (part := list(range(len(names)))[worker::workers])]
+    return dict(itertools.chain.from_iterable(side_by_side(add, shares, workers)))
+
+
 @contextlib.contextmanager
-def merged(deltas: Mapping[str, Delta]) -> Iterator[None]:
-    """Computes with W + dW inside the block. W itself is not written to: the sum is a copy, dropped afterwards."""
-    products = [_product(delta) for delta in deltas.values()]
+def merged(deltas: Mapping[str, Delta], weights: Mapping[str, torch.Tensor]) -> Iterator[None]:
+    """Computes with W + dW, as ``merge`` gave it, inside the block."""
+    products = {name: _product(delta) for name, delta in deltas.items()}
     try:
-        with torch.no_grad():
-            for product, delta in zip(products, deltas.values(), strict=True):
-                product.use(torch.addmm(delta.layer.weight, delta.B, delta.A, alpha=delta.scale))
+        for name, product in products.items():
+            product.use(weights[name])
         yield
     finally:
-        for product in products:
+        for product in products.values():
             product.restore()
+
+
+def alike(one: Mapping[str, Delta], other: Mapping[str, Delta]) -> bool:
+    """Whether two adapters hold the same numbers for the same layers."""
+    return one.keys() == other.keys() and all(
+        a.layer is b.layer and a.scale == b.scale and torch.equal(a.A, b.A) and torch.equal(a.B, b.B)
+        for a, b in ((one[name], other[name]) for name in one)
+    )
 
 
 class Switch(threading.local):

@@ -15,6 +15,7 @@ neighbours beyond the rounding of a matrix product of another shape (1e-5 in a l
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,8 +23,10 @@ import torch
 from transformers.cache_utils import Cache
 
 from ecology.contracts.ports import Step
-from ecology.runtime.prefix import Prefix, shared
-from ecology.runtime.trunk import Trunk
+from ecology.runtime.beginnings import Beginnings
+from ecology.runtime.mixing import Gates
+from ecology.runtime.prefix import NONE, Prefix, additive
+from ecology.runtime.trunk import Head, Trunk
 from ecology.runtime.workers import LockedStep, dealt, side_by_side
 
 LEAVE_AT = 0.75
@@ -58,11 +61,6 @@ def causal(real: torch.Tensor, before: int = 0) -> torch.Tensor:
     return torch.cat([own.new_ones((rows, length, before)), own], dim=2)[:, None]
 
 
-def additive(mask: torch.Tensor) -> torch.Tensor:
-    """A mask of what may be seen as what is added to attention scores: done once here and not once a layer."""
-    return torch.zeros(mask.shape).masked_fill_(~mask, -torch.inf)
-
-
 @torch.inference_mode()
 def greedy(
     model: Any,
@@ -74,6 +72,8 @@ def greedy(
     done: Done | None = None,
     trunk: Trunk | None = None,
     workers: int = 1,
+    beginnings: Beginnings | None = None,
+    gates: Gates | None = None,
 ) -> tuple[tuple[int, ...], ...]:
     """The most likely continuation of each sequence, token by token.
 
@@ -87,16 +87,20 @@ def greedy(
         done: Asked after each token whether the continuation is complete.
         trunk: Given where it holds for the weights as they are now.
         workers: Batches computed side by side.
+        beginnings: What was computed before of the same weights; nothing where none are given.
+        gates: Told which sequences the rows of a batch are, where rows belong to different mixtures.
 
     Returns:
         Continuations in the order of ``sequences``.
     """
     replies: list[tuple[int, ...]] = [()] * len(sequences)
-    prefix = shared(model, sequences)
+    # mixtures differ in what they make of the same beginning
+    prefix = NONE if gates else (beginnings or Beginnings(model, trunk, workers)).of(sequences)
     bar = LockedStep(progress)
 
     def talk(chosen: list[int]) -> list[tuple[int, ...]]:
-        batch = _Batch(model, prefix, [sequences[i][len(prefix) :] for i in chosen], max_new_tokens, trunk)
+        tell = functools.partial(_tell, gates, chosen) if gates else None
+        batch = _Batch(model, prefix, [sequences[i][len(prefix) :] for i in chosen], max_new_tokens, trunk, tell)
         return batch.talk(max_new_tokens, ends, bar, done)
 
     batches = dealt([len(s) for s in sequences], batch_size, workers)
@@ -104,6 +108,10 @@ def greedy(
         for place, reply in zip(chosen, said, strict=True):
             replies[place] = reply
     return tuple(replies)
+
+
+def _tell(gates: Gates, chosen: Sequence[int], rows: Sequence[int]) -> None:
+    gates.choose([chosen[row] for row in rows])
 
 
 class _Batch:
@@ -116,10 +124,13 @@ class _Batch:
         sequences: Sequence[Sequence[int]],
         max_new_tokens: int,
         trunk: Trunk | None,
+        tell: Callable[[Sequence[int]], None] | None,
     ) -> None:
         self._model = model
+        self._tell = tell or (lambda _: None)
         self._said: list[list[int]] = [[] for _ in sequences]
         self._rows = list(range(len(sequences)))  # which sequence each row of the batch belongs to
+        self._tell(self._rows)
         self._talking = [True] * len(sequences)
         ids, real = left_padded(sequences)
         room = len(prefix) + ids.shape[1] + max_new_tokens
@@ -132,13 +143,19 @@ class _Batch:
         if trunk is None:
             self._logits = self._forward(ids, mask, positions)
             return
-        spans = [slice(ids.shape[1] - len(sequence), ids.shape[1]) for sequence in sequences]
+        spans = [(row, slice(ids.shape[1] - len(s), ids.shape[1])) for row, s in enumerate(sequences)]
         keys = [("reply", prefix.tokens, tuple(sequence)) for sequence in sequences]
         readings = trunk.recall(keys)
         if readings is None:
-            readings = trunk.read(prefix, ids, mask, positions, spans, decode=True)
-            trunk.keep(keys, readings)
-        self._logits = trunk.go_on(readings, spans, mask, positions, self._layers, logits=1)[:, -1]
+            first = {key: row for row, key in reversed(list(enumerate(keys)))}  # mixtures are asked the same prompts
+            rows = sorted(first.values())
+            places = [(place, spans[row][1]) for place, row in enumerate(rows)]
+            fresh = trunk.read(prefix, ids[rows], mask[rows], positions[rows], places, decode=True)
+            trunk.keep([keys[row] for row in rows], fresh)
+            found = dict(zip(rows, fresh, strict=True))
+            readings = [found[first[key]] for key in keys]
+        hidden = trunk.go_on(readings, spans, mask, positions, self._layers)
+        self._logits = Head(model)(hidden[:, -1])
 
     def talk(
         self, max_new_tokens: int, ends: frozenset[int], bar: LockedStep, done: Done | None
@@ -163,9 +180,11 @@ class _Batch:
         for row, token in enumerate(tokens):
             if self._talking[row]:
                 reply = self._said[self._rows[row]]
-                if token not in ends:
+                complete = token in ends
+                if not complete:
                     reply.append(token)
-                if last or token in ends or (done is not None and done(reply)):
+                    complete = done is not None and done(reply)  # told of every token, the last one too
+                if last or complete:
                     self._talking[row] = False
                     finished += 1
         return finished
@@ -176,6 +195,7 @@ class _Batch:
         for layer in self._layers:
             layer.keep_rows(keep)
         self._rows = [self._rows[row] for row in keep.tolist()]
+        self._tell(self._rows)
         self._talking = [True] * len(self._rows)
         self._visible, self._position = self._visible[keep], self._position[keep]
         return tokens[keep]

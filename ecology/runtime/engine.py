@@ -1,12 +1,18 @@
 """The reference engine: transformers on the CPU, one base in fp32, adapters put on and taken off.
 
-Why fp32 and not bfloat16: bf16 is two to three times faster on new CPUs and slower on old ones, and its rounding makes
-a reply depend on which replies share its batch; a judge should not. The base is loaded once, from safetensors, without
-remote code and without the network.
+Why fp32 unless bfloat16 is asked for: products in bf16 are twice as fast on new CPUs and slower on old ones, and their
+rounding moves a log-likelihood by hundredths and lets a reply depend on which replies share its batch; a judge should
+not. Who asks for it finds it in the engine's fingerprint, which is in every key of the cache of answers, and in the
+report; liveness and training stay in fp32. The base is loaded once, from safetensors, without remote code and without
+the network.
 
-What it proves. ``prove_base`` digests every resident tensor (two threads, half a second for half a gigabyte). When the
-engine loads, each digest is compared with that of the bytes in the file, so the chain from file to memory has no gap;
-later calls compare with what was loaded. A base that any adapter has left a trace in is an ``IntegrityError``.
+What it proves. When the engine loads, the digest of each tensor is compared with that of the bytes in the file, and the
+weights that are laid out for the kernels are laid back and compared bit by bit, so the chain from file to memory has no
+gap. ``prove_base`` digests what is computed with, layout and all (two threads, half a second for half a gigabyte), and
+compares it with what was loaded. A base that any adapter has left a trace in is an ``IntegrityError``.
+
+An adapter that is put on again, byte for byte the last one, finds its merged weights and what was computed of the
+beginnings of its prompts: a race asks the same candidate a few items at a time.
 
 ``threads`` is how many batches are computed side by side, each by one core (``runtime.workers``).
 """
@@ -14,6 +20,7 @@ later calls compare with what was loaded. A base that any adapter has left a tra
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,74 +29,82 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ecology.backend.bases import BaseModel
-from ecology.backend.quiet import quiet
+from ecology.contracts.evidence import Turn
 from ecology.contracts.identity import CompatibilityIdentity, Digest
 from ecology.contracts.ports import Clock, Step
 from ecology.errors import BackendError, ConfigError, IntegrityError, MalformedArtifact
-from ecology.runtime.attachment import Switch, merged, read_deltas, unmerged
+from ecology.runtime.attachment import Delta, Switch, alike, merge, merged, read_deltas, unmerged
+from ecology.runtime.beginnings import Beginnings
 from ecology.runtime.chat import chat_format, encode_plain, encode_prompts, encode_texts
 from ecology.runtime.decoding import causal, greedy, left_padded
-from ecology.runtime.kernels import GROUPED, freeze_products
-from ecology.runtime.scoring import Question, Score, score
+from ecology.runtime.kernels import raw
+from ecology.runtime.mixing import Gates, stacked
+from ecology.runtime.packing import Question
+from ecology.runtime.resident import load
+from ecology.runtime.scoring import Score, score
 from ecology.runtime.trunk import Trunk, lowest_layer
 from ecology.runtime.workers import LockedStep, side_by_side
 from ecology.telemetry.clock import SystemClock
 
-POLICY = "greedy/left-padded/shared-prefix/shared-trunk/merged/frozen-products/v2"
+POLICY = "greedy/left-padded/token-trees/piped-prefix/shared-trunk/merged/frozen-products/v3"
 """How answers are computed; part of every cache key, changed whenever answers may change in their last digits."""
 
 ALIVE = 1e-4
 """Nats by which some log-probability must move for an adapter to count as applied."""
 EXACT = 1e-2
 """Nats by which merged and unmerged may differ: two ways to round the same sum."""
+DTYPES = ("float32", "bfloat16")
 STORED = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
 
 
 class TransformersEngine:
     """``ports.ModelEngine`` on transformers. Not safe for threads: one call at a time."""
 
-    def __init__(self, base: BaseModel, threads: int = 2, batch_size: int = 64, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        base: BaseModel,
+        threads: int = 2,
+        batch_size: int = 64,
+        clock: Clock | None = None,
+        dtype: str = "float32",
+    ) -> None:
         """Loads the base and proves that what was loaded is what the files hold.
 
         Args:
             base: What ``backend.bases.ensure`` returned.
             threads: Batches computed side by side; the last digits of answers depend on who shares a batch.
             batch_size: Rows decoded together, at least 1; the last digits depend on it too.
-            clock: For ``time_pair``; the machine's where none is given.
+            clock: For ``time_turns`` and ``serve``; the machine's where none is given.
+            dtype: Of the products with the base's weights when something is asked: ``float32`` or ``bfloat16``.
 
         Raises:
+            ConfigError: A number or the dtype cannot be.
             BackendError: The base cannot be loaded.
             IntegrityError: The loaded weights are not those of ``base.identity``.
         """
         if threads < 1 or batch_size < 1:
             raise ConfigError(f"threads={threads} and batch_size={batch_size} must be at least 1", where="backend")
-        torch.set_num_threads(1)  # the cores get batches of their own: runtime.workers
-        torch.use_deterministic_algorithms(True)
+        if dtype not in DTYPES:
+            raise ConfigError(f"dtype={dtype!r}", where="backend", todo=f"choose one of {', '.join(DTYPES)}")
         self.base = base
         self.threads = threads
         self.batch_size = batch_size
+        self.dtype = dtype
         self._clock = clock or SystemClock()
         self._attached: Path | None = None
-        try:
-            with quiet():
-                self.tokenizer: Any = AutoTokenizer.from_pretrained(base.folder, local_files_only=True)
-                self.model: Any = AutoModelForCausalLM.from_pretrained(
-                    base.folder, dtype=torch.float32, local_files_only=True, attn_implementation=GROUPED
-                )
-        except (OSError, ValueError, ImportError, RuntimeError) as error:
-            raise BackendError(f"the base cannot be loaded: {error}", where=str(base.folder)) from error
-        self.model.train(False)
-        self.model.requires_grad_(False)
-        self._products = freeze_products(self.model)
+        resident = load(base.folder, reduced=dtype == "bfloat16", check=self._check_against_files)
+        self.tokenizer: Any = resident.tokenizer
+        self.model: Any = resident.model
+        self._precision, self._products = resident.precision, resident.products
+        self._worn: dict[bool, _Worn] = {}
         self._trunk = Trunk(self.model)
         self._above: Trunk | None = None
+        self._beginnings = self._begin()
         self.frame = chat_format(self.tokenizer)
         self.ends = _end_tokens(self.tokenizer, self.model)
         self._resident = self._digest_resident()
-        self._check_against_files()
 
     @property
     def identity(self) -> CompatibilityIdentity:
@@ -100,7 +115,7 @@ class TransformersEngine:
     def fingerprint(self) -> str:
         """Engine, versions, dtype, kind of CPU, threads and batch policy."""
         return (
-            f"transformers {transformers.__version__}; torch {torch.__version__}; float32; "
+            f"transformers {transformers.__version__}; torch {torch.__version__}; {self.dtype}; "
             f"{torch.backends.cpu.get_cpu_capability()}; threads {self.threads}; batch {self.batch_size}; {POLICY}"
         )
 
@@ -143,22 +158,41 @@ class TransformersEngine:
         """
         if self._attached is not None:
             raise BackendError("an adapter is already attached", where=str(self._attached))
-        if folder is None:
-            self._above = self._trunk if self._trunk.serves(None) else None
-            try:
-                yield
-            finally:
-                self._above = None
-            return
-        deltas = read_deltas(self.model, folder)
-        lowest = lowest_layer(self.model, [delta.layer for delta in deltas.values()])
+        deltas = read_deltas(self.model, folder) if folder is not None else {}
+        lowest = lowest_layer(self.model, [delta.layer for delta in deltas.values()]) if deltas else None
         self._attached = folder
         self._above = self._trunk if self._trunk.serves(lowest) else None
+        worn = self._worn.get(bool(deltas))
+        if worn is None or not alike(worn.deltas, deltas) or worn.above is not self._above:
+            self._worn.pop(bool(deltas), None)  # before there is another, so that there are never two
+            weights = {} if self._beside else merge(deltas, self.threads)
+            worn = self._worn[bool(deltas)] = _Worn(deltas, weights, self._above, self._begin())
+        self._beginnings = worn.beginnings
         try:
-            with merged(deltas):
+            with unmerged(deltas) if self._beside else merged(deltas, worn.weights):
                 yield
         finally:
             self._attached = self._above = None
+            self._beginnings = self._begin()
+
+    @property
+    def _beside(self) -> bool:
+        """Whether adapters stand beside the weights: a small dW would be lost in a sum of bfloat16."""
+        return self.dtype != "float32"
+
+    def _begin(self) -> Beginnings:
+        """What prompts have in common is computed anew for each adapter."""
+        return Beginnings(self.model, self._above, self.threads)
+
+    @contextlib.contextmanager
+    def _asking(self) -> Iterator[None]:
+        """Products in the dtype that was asked for; "out of memory" as an error of ours."""
+        self._precision.reduced = self.dtype == "bfloat16"
+        try:
+            with _memory():
+                yield
+        finally:
+            self._precision.reduced = False
 
     def generate(self, prompts: Sequence[str], max_new_tokens: int, progress: Step | None = None) -> tuple[str, ...]:
         """Greedy replies to single user messages, special tokens left out.
@@ -170,6 +204,58 @@ class TransformersEngine:
         replies = self.continue_tokens(self.encode_prompts(prompts), max_new_tokens, progress)
         return tuple(self.decode(reply) for reply in replies)
 
+    def generate_mixtures(
+        self,
+        parents: Sequence[Path],
+        weights: Sequence[Sequence[float]],
+        prompts: Sequence[str],
+        max_new_tokens: int,
+        progress: Step | None = None,
+    ) -> tuple[tuple[str, ...], ...]:
+        """Greedy replies of many linear children of the same parents to the same messages, in the same batches.
+
+        Args:
+            parents: Folders of adapters.
+            weights: Of each child, one for each parent.
+            prompts: Single user messages.
+            max_new_tokens: Longest reply.
+            progress: Advanced by one for each reply.
+
+        Returns:
+            Replies of each child.
+
+        Raises:
+            BackendError: An adapter is attached, or out of memory.
+            ConfigError: There are no parents, a child has not a weight for each, or a prompt is too long.
+            MalformedArtifact: A parent does not fit the base.
+        """
+        if self._attached is not None:
+            raise BackendError("an adapter is already attached", where=str(self._attached))
+        if any(len(child) != len(parents) for child in weights):
+            raise ConfigError(f"each child needs {len(parents)} weights, one for each parent")
+        deltas = [read_deltas(self.model, folder) for folder in parents]
+        lowest = lowest_layer(self.model, [delta.layer for parent in deltas for delta in parent.values()])
+        sequences = self.encode_prompts(prompts)
+        self._check_length(max(map(len, sequences), default=0) + max_new_tokens)
+        # prompt by prompt, so that the children of one prompt share a batch and what lower layers make of it
+        gates = Gates(weights, [child for _ in sequences for child in range(len(weights))])
+        every = [sequence for sequence in sequences for _ in weights]
+        trunk = self._trunk if self._trunk.serves(lowest) else None
+        with stacked(deltas, gates), self._asking():
+            said = greedy(
+                self.model,
+                every,
+                max_new_tokens,
+                self.ends,
+                self.batch_size,
+                progress,
+                trunk=trunk,
+                workers=self.threads,
+                gates=gates,
+            )
+        replies = [self.decode(reply) for reply in said]
+        return tuple(tuple(replies[child :: len(weights)]) for child in range(len(weights)))
+
     def loglikelihoods(
         self, prompts: Sequence[str], choices: Sequence[Sequence[str]], progress: Step | None = None
     ) -> tuple[tuple[float, ...], ...]:
@@ -180,38 +266,55 @@ class TransformersEngine:
         ]
         return tuple(tuple(s.logprob for s in scores) for scores in self.score_tokens(questions, progress))
 
-    def time_pair(
-        self, folder: Path, prompts: Sequence[str], max_new_tokens: int, progress: Step | None = None
-    ) -> tuple[tuple[float, float], ...]:
-        """Seconds of (adapter unmerged, bare base) for each prompt alone, every reply ``max_new_tokens`` long.
+    def time_turns(
+        self,
+        folders: Sequence[Path | None],
+        prompts: Sequence[str],
+        max_new_tokens: int,
+        progress: Step | None = None,
+    ) -> tuple[tuple[Turn, ...], ...]:
+        """Seconds that each of these adapters, unmerged, and None the bare base, takes for each prompt alone.
 
-        Which of the two goes first alternates (ABBA), so drift of the machine's speed cancels; one of each is run
-        before and thrown away. Every core has a pair of its own, as when the machine serves: the two of a pair run one
-        after the other on the same core beside the same neighbours.
+        Every reply is ``max_new_tokens`` long. Who goes first turns with the prompt (of two: ABBA), so drift of the
+        machine's speed cancels; one of each is run before and thrown away. Every core has a prompt of its own, as when
+        the machine serves: those who answer it do so one after the other on the same core beside the same neighbours.
         """
         if not prompts:
             return ()
-        deltas, switch = read_deltas(self.model, folder), Switch()
+        deltas = [read_deltas(self.model, folder) if folder is not None else {} for folder in folders]
+        switches = [Switch() for _ in folders]
         sequences = self.encode_prompts(prompts)
         bar = LockedStep(progress)
 
-        def seconds(sequence: Sequence[int], *, adapter: bool) -> float:
-            switch.on = adapter
+        def turn(sequence: Sequence[int], who: int) -> Turn:
+            for place, switch in enumerate(switches):
+                switch.on = place == who
+            heard: list[float] = []
+
+            def listen(said: Sequence[int]) -> bool:
+                if len(said) == 1:
+                    heard.append(self._clock.monotonic())
+                return False
+
             start = self._clock.monotonic()
-            greedy(self.model, [sequence], max_new_tokens, frozenset(), batch_size=1)
-            return self._clock.monotonic() - start
+            greedy(self.model, [sequence], max_new_tokens, frozenset(), batch_size=1, done=listen)
+            end = self._clock.monotonic()
+            return Turn(heard[0] - start, end - start, max_new_tokens)
 
-        def pair(places: list[int]) -> tuple[float, float]:
+        def turns(places: list[int]) -> tuple[Turn, ...]:
             (place,) = places
-            first = place % 2 == 0
-            found = {adapter: seconds(sequences[place], adapter=adapter) for adapter in (first, not first)}
+            order = [(place + n) % len(folders) for n in range(len(folders))]
+            found = {who: turn(sequences[place], who) for who in order}
             bar.advance()
-            return found[True], found[False]
+            return tuple(found[who] for who in range(len(folders)))
 
-        with unmerged(deltas, switch), _memory():
-            for adapter in (True, False):
-                seconds(sequences[0], adapter=adapter)
-            return tuple(side_by_side(pair, [[place] for place in range(len(sequences))], self.threads))
+        with contextlib.ExitStack() as stack:
+            for some, switch in zip(deltas, switches, strict=True):
+                stack.enter_context(unmerged(some, switch))
+            stack.enter_context(self._asking())
+            for who in range(len(folders)):
+                turn(sequences[0], who)
+            return tuple(side_by_side(turns, [[place] for place in range(len(sequences))], self.threads))
 
     def serve(
         self, prompts: Sequence[str], max_new_tokens: Sequence[int], progress: Step | None = None
@@ -237,7 +340,7 @@ class TransformersEngine:
             bar.advance()
             return text, seconds
 
-        with _memory():
+        with self._asking():
             return tuple(side_by_side(one, [[place] for place in range(len(sequences))], self.threads))
 
     def liveness(self, folder: Path, prompts: Sequence[str]) -> tuple[str, ...]:
@@ -255,7 +358,7 @@ class TransformersEngine:
             return (str(error),)
         wrong = [f"{name} changes nothing: dW is zero" for name, d in deltas.items() if d.norm == 0.0]  # 2
         bare = self._probe(prompts)
-        with merged(deltas):
+        with merged(deltas, merge(deltas, self.threads)):
             inside = self._probe(prompts)
         with unmerged(deltas):
             beside = self._probe(prompts)
@@ -306,7 +409,7 @@ class TransformersEngine:
             return any(stop in text for stop in stops)
 
         self._check_length(max(map(len, sequences), default=0) + max_new_tokens)
-        with _memory():
+        with self._asking():
             return greedy(
                 self.model,
                 sequences,
@@ -317,6 +420,7 @@ class TransformersEngine:
                 done if stops else None,
                 self._above,
                 self.threads,
+                self._beginnings,
             )
 
     def score_tokens(
@@ -325,8 +429,8 @@ class TransformersEngine:
         """Log-likelihood of each answer behind its context."""
         longest = (len(q.context) + max(map(len, q.answers), default=0) for q in questions)
         self._check_length(max(longest, default=0))
-        with _memory():
-            return score(self.model, questions, self.batch_size, progress, self._above, self.threads)
+        with self._asking():
+            return score(self.model, questions, self.batch_size, progress, self._above, self.threads, self._beginnings)
 
     @torch.inference_mode()
     def _probe(self, prompts: Sequence[str]) -> torch.Tensor:
@@ -342,25 +446,36 @@ class TransformersEngine:
         if tokens > self.max_tokens:
             raise ConfigError(f"prompt and reply are {tokens} tokens, the base holds {self.max_tokens}")
 
-    def _tensors(self) -> Mapping[str, torch.Tensor]:
-        return dict(self.model.named_parameters()) | dict(self.model.named_buffers())
+    def _computed_with(self) -> dict[str, torch.Tensor]:
+        """Every tensor of the base that an answer follows from, as it lies in memory."""
+        plain = _tensors(self.model)
+        found = {name: tensor for name, tensor in plain.items() if not tensor.is_mkldnn}
+        for name, product in self._products.items():
+            found |= {
+                f"{name}.weight ({str(tensor.dtype).removeprefix('torch.')}, laid out)": tensor
+                for tensor in product.own
+            }
+        return found
 
     def _digest_resident(self) -> dict[str, str]:
-        tensors = self._tensors()
+        return self._digest(self._computed_with())
+
+    def _digest(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
         with ThreadPoolExecutor(self.threads) as pool:  # hashlib lets other threads run while it works
             return dict(zip(tensors, pool.map(_digest_tensor, tensors.values()), strict=True))
 
-    def _check_against_files(self) -> None:
+    def _check_against_files(self, model: Any) -> None:
         """The link from the files to the memory, tensor by tensor, in the dtype that the files have."""
-        tensors = self._tensors()
+        tensors = _tensors(model)
+        digests = self._digest(tensors)
         for name, expected in self.base.tensor_digests.items():
             tensor = tensors.get(name)
             if tensor is None:
-                if name in self.model.state_dict():  # the other name of a shared weight
+                if name in model.state_dict():  # the other name of a shared weight
                     continue
                 raise IntegrityError("the file's tensor is not in the loaded base", where=f"{self.base.folder}: {name}")
             stored = self.base.tensor_dtypes[name]
-            found = self._resident[name]
+            found = digests[name]
             if stored != "F32" and stored in STORED:
                 found = _digest_tensor(tensor.detach().to(STORED[stored]))
             if found != expected:
@@ -371,9 +486,22 @@ class TransformersEngine:
                 )
 
 
+@dataclasses.dataclass(frozen=True)
+class _Worn:
+    """The adapter that was put on last, or none, and what was made for it."""
+
+    deltas: Mapping[str, Delta]
+    weights: Mapping[str, torch.Tensor]
+    above: Trunk | None
+    beginnings: Beginnings
+
+
+def _tensors(model: Any) -> dict[str, torch.Tensor]:
+    return dict(model.named_parameters()) | dict(model.named_buffers())
+
+
 def _digest_tensor(tensor: torch.Tensor) -> str:
-    raw = tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
-    return "sha256:" + hashlib.sha256(raw.data).hexdigest()
+    return "sha256:" + hashlib.sha256(raw(tensor).data).hexdigest()
 
 
 def _end_tokens(tokenizer: Any, model: Any) -> frozenset[int]:

@@ -1,39 +1,39 @@
 """A process that loads a base, serves a few prompts with one adapter, and prints its peak memory in bytes.
 
+It does what the canary's server does and nothing else: the base with its weights laid out, the adapter merged into
+copies of those that it changes, and each prompt by itself, as many at a time as there are threads.
+
 ``telemetry.memory`` starts it; the order comes as JSON on stdin:
 ``{"base", "adapter" or null, "prompts", "max_new_tokens", "threads"}``.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-from ecology.backend.quiet import quiet
-from ecology.runtime.attachment import read_deltas, unmerged
+from ecology.runtime.attachment import merge, merged, read_deltas
 from ecology.runtime.chat import chat_format, encode_prompts
 from ecology.runtime.decoding import greedy
+from ecology.runtime.resident import load
+from ecology.runtime.workers import side_by_side
 from ecology.telemetry.memory import peak_memory_bytes
 
 
 def main() -> None:
     """Reads the order, serves, prints one number."""
     order = json.load(sys.stdin)
-    torch.set_num_threads(order["threads"])
-    with quiet():
-        tokenizer = AutoTokenizer.from_pretrained(order["base"], local_files_only=True)
-        model: Any = AutoModelForCausalLM.from_pretrained(order["base"], dtype=torch.float32, local_files_only=True)
-    model.eval().requires_grad_(False)
-    deltas = read_deltas(model, Path(order["adapter"])) if order["adapter"] else {}
-    sequences = encode_prompts(tokenizer, chat_format(tokenizer), order["prompts"])
-    with unmerged(deltas) if deltas else contextlib.nullcontext():
-        greedy(model, sequences, order["max_new_tokens"], frozenset(), batch_size=max(1, len(sequences)))
+    resident = load(Path(order["base"]))
+    deltas = read_deltas(resident.model, Path(order["adapter"])) if order["adapter"] else {}
+    sequences = encode_prompts(resident.tokenizer, chat_format(resident.tokenizer), order["prompts"])
+
+    def serve(places: list[int]) -> None:
+        greedy(resident.model, [sequences[i] for i in places], order["max_new_tokens"], frozenset(), batch_size=1)
+
+    with merged(deltas, merge(deltas, order["threads"])):
+        for _ in side_by_side(serve, [[place] for place in range(len(sequences))], order["threads"]):
+            pass
     sys.stdout.write(f"{peak_memory_bytes()}\n")
 
 

@@ -21,12 +21,16 @@ from typing import Any
 
 import torch
 from transformers.cache_utils import Cache
+from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from ecology.runtime.prefix import Prefix, RoomyLayer
 
 CUTTABLE = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 """``model_type`` whose stack is embedding, equal layers, norm, head, with nothing between."""
 ROOM_BYTES = 1 << 30
+
+Place = tuple[int, slice | torch.Tensor]
+"""Row of a batch, and the columns in which a sequence stands."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -60,8 +64,10 @@ class Trunk:
         self._kept: dict[Hashable, Reading] = {}
         self._used = 0
         self._lock = threading.Lock()
-        self._below: Any = None
-        self._above: Any = None
+        self.below: Any = None
+        """Decoder with the shared layers alone, whose output is not normed."""
+        self.above: Any = None
+        """Decoder with the other layers, for hidden states in place of tokens."""
         self.cut = 0
         """Layers below it are shared; 0 shares nothing."""
 
@@ -75,8 +81,8 @@ class Trunk:
             return False
         if lowest is not None and lowest > self.cut:
             self.cut, self._kept, self._used = lowest, {}, 0
-            self._below = stack_part(self._model.base_model, slice(0, lowest), norm=False)
-            self._above = with_stack(self._model, stack_part(self._model.base_model, slice(lowest, None)))
+            self.below = stack_part(self._model.base_model, slice(0, lowest), norm=False)
+            self.above = stack_part(self._model.base_model, slice(lowest, None))
         return self.cut > 0 and (lowest is None or lowest >= self.cut)
 
     def recall(self, keys: Sequence[Hashable]) -> list[Reading] | None:
@@ -98,7 +104,7 @@ class Trunk:
         ids: torch.Tensor,
         mask: torch.Tensor,
         positions: torch.Tensor,
-        spans: Sequence[slice],
+        places: Sequence[Place],
         *,
         decode: bool,
     ) -> list[Reading]:
@@ -109,23 +115,23 @@ class Trunk:
             ids: (rows, length).
             mask: (rows, 1, length, prefix + length).
             positions: (rows, length).
-            spans: The columns of each row that are no padding.
-            decode: Whether keys and values are wanted.
+            places: Where each sequence stands.
+            decode: Whether keys and values are wanted; places are slices then.
         """
         rows, length = ids.shape
         layers = prefix.layers(self.cut, rows, len(prefix) + length)
-        hidden = self._below(
+        hidden = self.below(
             input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=Cache(layers=list(layers))
         ).last_hidden_state
+        stored = [layer.stored for layer in layers] if decode else []
         readings = []
-        for row, span in enumerate(spans):
-            behind = slice(span.start + len(prefix), span.stop + len(prefix))
-            stored = [layer.stored for layer in layers] if decode else []
+        for row, columns in places:
+            pairs = [(keys[row, :, len(prefix) :], values[row, :, len(prefix) :]) for keys, values in stored]
             readings.append(
                 Reading(
-                    hidden[row, span].clone(),
-                    tuple(keys[row, :, behind].clone() for keys, _ in stored),
-                    tuple(values[row, :, behind].clone() for _, values in stored),
+                    hidden[row, columns].clone(),
+                    tuple(keys[:, columns].clone() for keys, _ in pairs),
+                    tuple(values[:, columns].clone() for _, values in pairs),
                 )
             )
         return readings
@@ -133,45 +139,63 @@ class Trunk:
     def go_on(
         self,
         readings: Sequence[Reading],
-        spans: Sequence[slice],
+        places: Sequence[Place],
         mask: torch.Tensor,
         positions: torch.Tensor,
         layers: Sequence[RoomyLayer],
-        logits: int,
     ) -> torch.Tensor:
         """Runs the upper layers.
 
         Args:
-            readings: One a row.
-            spans: Where each stands in its row.
+            readings: One a sequence.
+            places: Where each stands.
             mask: As for the whole stack.
             positions: As for the whole stack.
             layers: The cache of the whole stack, with the prefix in it; lower layers are filled from the readings.
-            logits: Of how many last positions.
 
         Returns:
-            Logits, (rows, ``logits``, vocabulary).
+            Hidden states behind the last norm, (rows, length, width).
         """
         rows, length = positions.shape
         given = readings[0].hidden.new_zeros((rows, length, readings[0].hidden.shape[1]))
-        for row, (reading, span) in enumerate(zip(readings, spans, strict=True)):
-            given[row, span] = reading.hidden
+        for reading, (row, columns) in zip(readings, places, strict=True):
+            given[row, columns] = reading.hidden
         for number in range(self.cut if readings[0].keys else 0):
             heads, _, size = readings[0].keys[number].shape
             keys = given.new_zeros((rows, heads, length, size))
             values = given.new_zeros((rows, heads, length, readings[0].values[number].shape[2]))
-            for row, (reading, span) in enumerate(zip(readings, spans, strict=True)):
-                keys[row, :, span], values[row, :, span] = reading.keys[number], reading.values[number]
+            for reading, (row, columns) in zip(readings, places, strict=True):
+                keys[row, :, columns], values[row, :, columns] = reading.keys[number], reading.values[number]
             layers[number].update(keys, values)
-        output = self._above(
+        found: torch.Tensor = self.above(
             inputs_embeds=given,
             attention_mask=mask,
             position_ids=positions,
             past_key_values=Cache(layers=list(layers)),
-            logits_to_keep=logits,
-        )
-        found: torch.Tensor = output.logits
+        ).last_hidden_state
         return found
+
+
+class Head:
+    """What a language model makes of hidden states: its head, and whatever the model does to logits besides."""
+
+    def __init__(self, model: Any) -> None:
+        """Of a causal language model of transformers; shares its parameters."""
+        self._model = _twin(model)
+        setattr(self._model, model.base_model_prefix, _Given())
+
+    def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits, (positions, vocabulary), of hidden states behind the last norm, (positions, width)."""
+        found: torch.Tensor = self._model(inputs_embeds=hidden[None]).logits[0]
+        return found
+
+
+class _Given(torch.nn.Module):
+    """Stands where a decoder stood and hands on what it is given."""
+
+    def forward(self, inputs_embeds: torch.Tensor, **_: Any) -> BaseModelOutputWithPast:
+        """The hidden states, unchanged."""
+        return BaseModelOutputWithPast(last_hidden_state=inputs_embeds)
 
 
 def can_be_cut(model: Any) -> bool:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import base64
 import binascii
 import dataclasses
+import string
 from collections.abc import Mapping, Sequence
 
 from ecology.contracts.identity import Json
@@ -33,7 +34,7 @@ class Signature:
     """One entry of ``signatures``."""
 
     keyid: str
-    """A hint and no more: nothing is decided by it."""
+    """DSSE does not sign it, so nothing is decided by it; a reader who knows the key demands that it be the key's."""
     sig: bytes
 
 
@@ -73,7 +74,8 @@ def write(envelope: Envelope) -> str:
 def read(line: str) -> Envelope:
     """The envelope on a line. The payload is decoded and not looked at.
 
-    Fields that DSSE does not name are ignored, as it asks; ``keyid`` may be missing.
+    A missing ``keyid`` is read as an empty one. Members that DSSE does not name are refused, where its readers should
+    ignore them: nobody signed them, and what nobody signed has no business in a claim.
 
     Raises:
         ClaimRefused: ``size``, ``json``, ``envelope`` or ``payload-type``.
@@ -87,6 +89,7 @@ def read(line: str) -> Envelope:
     value = strict.parse(data, MAX_LINE_BYTES)
     if not isinstance(value, dict):
         raise ClaimRefused("envelope", "not a JSON object")
+    _only(value, ("payload", "payloadType", "signatures"))
     payload_type = value.get("payloadType")
     if not isinstance(payload_type, str):
         raise ClaimRefused("envelope", "payloadType is missing or not a string")
@@ -106,10 +109,16 @@ def _signatures(value: Json) -> tuple[Signature, ...]:
 def _signature(entry: Json, where: str) -> Signature:
     if not isinstance(entry, Mapping):
         raise ClaimRefused("envelope", "not a JSON object", where=where)
+    _only(entry, ("keyid", "sig"), where)
     keyid = entry.get("keyid", "")
     if not isinstance(keyid, str):
         raise ClaimRefused("envelope", "keyid is not a string", where=where)
     return Signature(keyid, _base64(entry.get("sig"), f"{where}.sig"))
+
+
+def _only(value: Mapping[str, Json], known: tuple[str, ...], where: str = "") -> None:
+    if unknown := sorted(set(value) - set(known)):
+        raise ClaimRefused("envelope", f"members that nobody signed: {ascii(unknown)[:100]}", where=where)
 
 
 def _base64(text: Json, where: str) -> bytes:
@@ -117,9 +126,17 @@ def _base64(text: Json, where: str) -> bytes:
     if not isinstance(text, str):
         raise ClaimRefused("envelope", "missing or not a string", where=where)
     try:
-        return base64.b64decode(text.replace("-", "+").replace("_", "/").encode("ascii"), validate=True)
-    except (binascii.Error, ValueError):
+        data = text.encode("ascii").translate(_URL_SAFE)
+        digits = data.rstrip(b"=")
+        if len(data) - len(digits) > 2 or digits.translate(None, _ALPHABET):
+            raise ClaimRefused("envelope", "not base64", where=where)
+        return binascii.a2b_base64(data)
+    except ValueError:  # not ASCII, or a wrong length
         raise ClaimRefused("envelope", "not base64", where=where) from None
+
+
+_ALPHABET = string.ascii_letters.encode() + string.digits.encode() + b"+/"
+_URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
 
 def seal(payload: bytes, signatures: Sequence[Signature]) -> str:

@@ -103,7 +103,7 @@ def sweep_statement(run: Digest, policy: Digest, lines: Sequence[Line], decided_
     Args:
         run: Digest of the plan, or of the sweep's.
         policy: Under which they were judged.
-        lines: One a candidate; a digest may come up under one name only.
+        lines: One a candidate; the jobs of a sweep may have bred the same bytes.
         decided_at: RFC 3339 instant, UTC.
 
     Raises:

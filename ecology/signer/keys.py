@@ -14,7 +14,6 @@ The key id is the SHA-256 of the DER SubjectPublicKeyInfo, in hex. It is derived
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import dataclasses
 import hashlib
@@ -30,7 +29,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from ecology.contracts.identity import Json
 from ecology.contracts.policy import TrustedKey
-from ecology.errors import ConfigError, PolicyError
+from ecology.errors import BackendError, ConfigError, PolicyError, from_system
 from ecology.kernel.canonical import canonical
 from ecology.signer import dsse
 
@@ -57,18 +56,21 @@ class LocalSigner:
 
         Raises:
             ConfigError: The file cannot be made or read, is no Ed25519 key, or others may read it.
+            BackendError: There is no room to write it.
         """
         folder = home / "keys"
         path = folder / f"{DEVELOPMENT}.pem"
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not path.exists():
-                _write_once(path, _private_pem(Ed25519PrivateKey.generate()), 0o600)
+                write_once(path, _private_pem(Ed25519PrivateKey.generate()), 0o600)
             signer = cls(_read_private(path), DEVELOPMENT, True)
             public = folder / f"{DEVELOPMENT}.pub.pem"
             if not public.exists():
-                _write_once(public, signer.public_key.public_key.encode("ascii"), 0o644)
+                write_once(public, signer.public_key.public_key.encode("ascii"), 0o644)
         except OSError as error:
+            if isinstance(full := from_system(error), BackendError):
+                raise full from error
             raise ConfigError(
                 f"cannot make or read the development key: {error.strerror}",
                 where=str(path),
@@ -233,14 +235,20 @@ def _read_private(path: Path) -> Ed25519PrivateKey | ec.EllipticCurvePrivateKey:
     return key
 
 
-def _write_once(path: Path, data: bytes, mode: int) -> None:
+def write_once(path: Path, data: bytes, mode: int) -> None:
     """Creates ``path`` whole or leaves the one that is there; two writers at a time are fine.
+
+    The draft's name holds the process, as those of the store do, so that what a killed one leaves can be told.
+
+    Args:
+        path: A file of an existing folder.
+        data: Its bytes.
+        mode: Its permissions, from its first byte on.
 
     Raises:
         OSError: The folder cannot be written or knows no hard links.
     """
-    suffix = base64.urlsafe_b64encode(os.urandom(9)).decode("ascii")
-    draft = path.with_name(f".{path.name}.{suffix}")
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:

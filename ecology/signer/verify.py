@@ -261,6 +261,8 @@ def _signed(line: str, anchors: Sequence[_Anchor], identities: Sequence[TrustedI
     for which, (key, keyid, name) in enumerate(anchors):
         for signature in envelope.signatures:
             if signed_by(key, signature.sig, signed_bytes):
+                if signature.keyid != keyid:  # nobody signed it, so it may not say anything else
+                    raise ClaimRefused("signature", f"signed by key {name!r} and not named after it")
                 return Verified(_statement(envelope.payload), keyid, name), which
     hints = {signature.keyid for signature in envelope.signatures}
     for _, keyid, name in anchors:

@@ -6,8 +6,8 @@ than one that is not read. ``peft_config`` says which key is which. Whether to t
 
 Converted, because it is exact: rsLoRA and rank and alpha patterns (into the scale), layers and exclusions (into the
 list of modules), embeddings, convolutions and Conv1D (``layouts``), BD-LoRA (zeros written out), float16, bfloat16
-and float8 (widened), VeLoRA and MonteCLoRA (plain in use), PiSSA and its like once saved relative to the base,
-TinyLoRA (``tinylora``). DoRA could be converted only with the base's weights at hand and to full rank: refused.
+and float8 (widened when looked at), VeLoRA and MonteCLoRA (plain in use), PiSSA and its like once saved relative to
+the base, TinyLoRA (``tinylora``). DoRA could be converted only with the base's weights and to full rank: refused.
 """
 
 from __future__ import annotations
@@ -21,14 +21,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from ecology.contracts.artifact import CONFIG_FILE, WEIGHTS_FILE
 from ecology.contracts.identity import Json
 from ecology.errors import MalformedArtifact, UnsupportedAdapter
 from ecology.store.files import parse_json, read_bounded
 from ecology.store.folders import describe, read_claims
-from ecology.store.header import Header, load_tensor, read_header
+from ecology.store.header import Header, Stored, map_tensor, read_header
 from ecology.store.layouts import LINEAR, Factors, Layout, block_diagonal, unrolled
 from ecology.store.matching import pattern_values, targeted
 from ecology.store.peft_config import CONVERTIBLE, LORA, METHODS, PEFT_VERSION
@@ -83,7 +82,7 @@ def read_adapter(folder: Path) -> AdapterFolder:
     """Reads a PEFT LoRA or TinyLoRA folder.
 
     A LoRA's scale is alpha / r, or alpha / sqrt(r) with ``use_rslora``, by module. A TinyLoRA is expanded exactly to
-    the LoRA of its rank. Factors stay memory-mapped where the file holds float32.
+    the LoRA of its rank. Factors stay memory-mapped, in the type that the file holds.
 
     Raises:
         UnsupportedAdapter: The adapter does something that s B A does not hold; names the key and the way out.
@@ -121,7 +120,7 @@ def _read_lora(
     layouts, factors = {}, {}
     for name, keys in found.items():
         rank, scale = scales[name]
-        stored_A, stored_B = (load_tensor(weights, header, keys[letter]) for letter in "AB")  # noqa: N806
+        stored_A, stored_B = (map_tensor(weights, header, keys[letter]) for letter in "AB")  # noqa: N806
         shapes = f"{name}: B {stored_B.shape} and A {stored_A.shape}"
         parts = unrolled(stored_A, stored_B)
         if parts is None:
@@ -137,7 +136,7 @@ def _read_lora(
             )
         if A.shape[0] != rank or B.shape[1] != rank or 0 in (B.shape[0], A.shape[1]):
             raise MalformedArtifact(f"{shapes} are no factors of rank {rank}", where=str(weights))
-        if not (np.isfinite(A).all() and np.isfinite(B).all()):
+        if not all(np.isfinite(np.asarray(M)).all() for M in (A, B)):
             raise MalformedArtifact(f"{name} holds NaN or infinity", where=str(weights), todo="train it again")
         layouts[name] = Layout("embedding") if ".lora_embedding_" in keys["A"] else layout
         factors[name] = Factors(B, A, scale)
@@ -147,10 +146,10 @@ def _read_lora(
 def _in_full(
     config: Mapping[str, Json],
     name: str,
-    A: npt.NDArray[np.float32],  # noqa: N803
-    B: npt.NDArray[np.float32],  # noqa: N803
+    A: Stored,  # noqa: N803
+    B: Stored,  # noqa: N803
     where: str,
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+) -> tuple[Stored, Stored]:
     """A and B with the zeros that BD-LoRA leaves out."""
     blocks = config.get("use_bdlora")
     if not blocks:
@@ -166,7 +165,10 @@ def _in_full(
         raise MalformedArtifact(f"use_bdlora does not say how {name} is cut into blocks", where=where)
     if any(sides[side] and (M.ndim != 2 or M.shape[0] % count) for side, M in (("a", A), ("b", B))):
         raise MalformedArtifact(f"{name} cannot be cut into {count} blocks", where=where)
-    return block_diagonal(A, count) if sides["a"] else A, block_diagonal(B, count) if sides["b"] else B
+    return (
+        block_diagonal(np.asarray(A, np.float32), count) if sides["a"] else A,
+        block_diagonal(np.asarray(B, np.float32), count) if sides["b"] else B,
+    )
 
 
 def read_config(folder: Path) -> dict[str, Json]:

@@ -7,24 +7,23 @@
 An artifact appears by one rename, so it is there in whole or not at all. One process puts at a time, under a lock that
 the system takes back when it dies; so whatever is still ``.incoming`` when a put begins was left by a killed one, and
 is removed. Files are verified whenever they are handed out. ``claims.jsonl`` is
-the one file that grows: writers take a lock on it and append whole lines; a line torn by a crash was never
-acknowledged and is cut off by the next writer.
+the one file that grows (``store.lines``).
 """
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from ecology.contracts.artifact import CLAIMS_FILE, Artifact, FileRecord
 from ecology.contracts.identity import Digest
-from ecology.errors import ConfigError, IntegrityError, MalformedArtifact
+from ecology.errors import IntegrityError, MalformedArtifact
 from ecology.kernel.canonical import is_digest
+from ecology.store import lines
 from ecology.store.files import open_plain, sync_folder
 from ecology.store.folders import describe
 
@@ -50,7 +49,7 @@ class LocalStore:
         if target.is_dir():
             return artifact
         self._artifacts.mkdir(parents=True, exist_ok=True)
-        with _locked(self._artifacts.with_name(".lock"), fcntl.LOCK_EX):
+        with lines.locked(self._artifacts.with_name(".lock"), fcntl.LOCK_EX):
             for left in self._artifacts.glob(".incoming-*"):
                 shutil.rmtree(left, ignore_errors=True)
             if not target.is_dir():
@@ -103,15 +102,7 @@ class LocalStore:
             ConfigError: An envelope is not one line.
             IntegrityError: The artifact is not held.
         """
-        lines = tuple(envelopes)
-        if any(not line.strip() or "\n" in line or "\r" in line for line in lines):
-            raise ConfigError("an envelope is not one line", where=digest, todo="write it as canonical JSON")
-        with _locked(self._held(digest) / CLAIMS_FILE, fcntl.LOCK_EX) as descriptor:
-            held, whole = _lines(descriptor)
-            new = [line for line in dict.fromkeys(lines) if line not in held]
-            os.ftruncate(descriptor, whole)
-            os.pwrite(descriptor, "".join(f"{line}\n" for line in new).encode(), whole)
-            os.fsync(descriptor)
+        lines.append(self.claims_file(digest), envelopes)
 
     def claims(self, digest: Digest) -> tuple[str, ...]:
         """Envelopes of the artifact, in the order they were added.
@@ -119,23 +110,15 @@ class LocalStore:
         Raises:
             IntegrityError: The artifact is not held, or its claims are not text.
         """
-        path = self._held(digest) / CLAIMS_FILE
-        if not path.exists():
-            return ()
-        with _locked(path, fcntl.LOCK_SH) as descriptor:
-            return tuple(_lines(descriptor)[0])
+        return lines.read(self.claims_file(digest))
 
-    def claims_stamp(self, digest: Digest) -> str:
-        """What changes whenever the claims do: size and time of the file, ``-`` where there is none.
+    def claims_file(self, digest: Digest) -> Path:
+        """Where the claims of an artifact lie, or will.
 
         Raises:
-            IntegrityError: ``digest`` is not one.
+            IntegrityError: The artifact is not held.
         """
-        try:
-            found = (self._path(digest) / CLAIMS_FILE).stat()
-        except FileNotFoundError:
-            return "-"
-        return f"{found.st_size}-{found.st_mtime_ns}-{found.st_ino}"
+        return self._held(digest) / CLAIMS_FILE
 
     def _path(self, digest: Digest) -> Path:
         if not is_digest(digest):  # also keeps '..' out of paths
@@ -160,23 +143,3 @@ def _copy(source: Path, target: Path, file: FileRecord) -> None:
         shutil.copyfileobj(reader, writer, 1024 * 1024)
         writer.flush()
         os.fsync(writer.fileno())
-
-
-@contextlib.contextmanager
-def _locked(path: Path, kind: int) -> Iterator[int]:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, kind)
-        yield descriptor
-    finally:
-        os.close(descriptor)  # and so unlocks
-
-
-def _lines(descriptor: int) -> tuple[list[str], int]:
-    """Whole lines, and the bytes they take."""
-    data = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
-    whole = data.rfind(b"\n") + 1
-    try:
-        return data[:whole].decode("utf-8").split("\n")[:-1], whole
-    except UnicodeDecodeError as error:
-        raise IntegrityError(f"{CLAIMS_FILE} is not UTF-8", todo="remove it and sign the adapter again") from error

@@ -19,14 +19,13 @@ tensors' bytes. We hold a file to the letter of it, and to more than common read
 from __future__ import annotations
 
 import dataclasses
-import io
 import os
 import struct
 import types
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +48,13 @@ ITEM_BYTES: Mapping[str, int] = types.MappingProxyType(
     }
 )
 """Bytes an element; the sub-byte types (F4, F6) are left out: no adapter has them."""
+
+
+class Bytes(Protocol):
+    """What a header is read from."""
+
+    def read(self, size: int, /) -> bytes:
+        """``size`` bytes, or what is left."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -82,24 +88,21 @@ def read_header(path: Path, max_header_bytes: int = MAX_HEADER_BYTES) -> Header:
         MalformedArtifact: Any of rules 1 to 6 is broken, or there is no such plain file.
     """
     with open_plain(path) as stream:
-        return _read(stream, os.fstat(stream.fileno()).st_size, path, max_header_bytes)
+        return header_of(stream, os.fstat(stream.fileno()).st_size, path, max_header_bytes)
 
 
-def header_of(data: bytes, path: Path, max_header_bytes: int = MAX_HEADER_BYTES) -> Header:
-    """As ``read_header``, of a file that has been read already.
+def header_of(stream: Bytes, size: int, path: Path, max_header_bytes: int = MAX_HEADER_BYTES) -> Header:
+    """As ``read_header``, of a file that is being read; it is left behind the header.
 
     Args:
-        data: The whole file.
+        stream: The file, at its beginning.
+        size: Bytes of the whole file.
         path: For messages.
         max_header_bytes: As there.
 
     Raises:
         MalformedArtifact: Any of the rules is broken.
     """
-    return _read(io.BytesIO(data), len(data), path, max_header_bytes)
-
-
-def _read(stream: BinaryIO, size: int, path: Path, max_header_bytes: int) -> Header:
     prefix = stream.read(8)
     if len(prefix) < 8:
         raise _bad(path, f"{size} bytes are too few for a header")
@@ -122,8 +125,56 @@ def _read(stream: BinaryIO, size: int, path: Path, max_header_bytes: int) -> Hea
     return Header(types.MappingProxyType(tensors), metadata, 8 + length)
 
 
+class Narrow:
+    """A tensor in a type that NumPy lacks; widened to float32 whenever it is looked at, and kept as it lies.
+
+    Args:
+        stored: Its bits, read-only.
+        widen: From bits to values, exactly.
+    """
+
+    def __init__(self, stored: npt.NDArray[Any], widen: Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]]) -> None:
+        self._stored, self._widen = stored, widen
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Without a look at the values."""
+        return self._stored.shape
+
+    @property
+    def ndim(self) -> int:
+        """Number of extents."""
+        return self._stored.ndim
+
+    def reshape(self, *shape: Any) -> Narrow:
+        """The same values in another shape."""
+        return Narrow(self._stored.reshape(*shape), self._widen)
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        """The values, always a copy of their own (NumPy's array protocol)."""
+        if copy is False:
+            raise ValueError("widening makes a copy")
+        values = self._widen(self._stored)
+        return values if dtype is None else values.astype(dtype, copy=False)
+
+
+Stored = npt.NDArray[Any] | Narrow
+"""A matrix as it lies in a file."""
+
+
 def load_tensor(path: Path, header: Header, name: str) -> npt.NDArray[np.float32]:
     """One tensor as float32: F32 as a read-only view of the file's one memory map; F16, BF16 and F8 widened exactly.
+
+    Raises:
+        MalformedArtifact: As ``map_tensor``.
+    """
+    result = np.asarray(map_tensor(path, header, name), np.float32)
+    result.flags.writeable = False
+    return result
+
+
+def map_tensor(path: Path, header: Header, name: str) -> Stored:
+    """One tensor as it lies in the file, memory-mapped and read-only: F32, F16, or what is widened when looked at.
 
     Args:
         path: The file that ``header`` was read from.
@@ -151,15 +202,10 @@ def load_tensor(path: Path, header: Header, name: str) -> npt.NDArray[np.float32
         flat: npt.NDArray[Any] = np.ndarray((stop - start) // np.dtype(stored).itemsize, stored, mapped, start)
     except (ValueError, OSError) as error:
         raise _bad(path, f"tensor {name} cannot be read; the file has changed: {error}") from error
-    if info.dtype == "BF16":  # the upper half of a float32
-        flat = (flat.astype(np.uint32) << np.uint32(16)).view(np.float32)
-    elif info.dtype == "F8_E5M2":  # the upper half of a float16
-        flat = (flat.astype(np.uint16) << np.uint16(8)).view(np.float16)
-    elif info.dtype == "F8_E4M3":
-        flat = _E4M3[flat]
-    result = np.asarray(flat, np.float32).reshape(info.shape)
-    result.flags.writeable = False
-    return result
+    shaped = flat.reshape(info.shape)
+    shaped.flags.writeable = False
+    widen = _WIDEN.get(info.dtype)
+    return shaped if widen is None else Narrow(shaped, widen)
 
 
 _MAPS: weakref.WeakValueDictionary[tuple[int, ...], np.memmap[Any, Any]] = weakref.WeakValueDictionary()
@@ -190,6 +236,13 @@ _STORED: Mapping[str, str] = types.MappingProxyType(
     {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "F8_E4M3": "u1", "F8_E5M2": "u1"}
 )
 _E4M3 = _e4m3()
+_WIDEN: Mapping[str, Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]]] = types.MappingProxyType(
+    {
+        "BF16": lambda bits: (bits.astype(np.uint32) << np.uint32(16)).view(np.float32),  # the upper half of a float32
+        "F8_E5M2": lambda bits: (bits.astype(np.uint16) << np.uint16(8)).view(np.float16).astype(np.float32),
+        "F8_E4M3": lambda bits: _E4M3[bits],
+    }
+)
 
 
 def _bad(path: Path, what: str) -> MalformedArtifact:

@@ -22,6 +22,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from ecology.store.header import Stored
+
 PREFIX = "base_model.model."
 """Of every key in the file."""
 
@@ -30,11 +32,21 @@ PREFIX = "base_model.model."
 class Factors:
     """One module's delta, dW = ``scale`` B A."""
 
-    B: npt.NDArray[np.float32]
-    """Out features x rank."""
-    A: npt.NDArray[np.float32]
-    """Rank x in features."""
+    left: Stored
+    """B as it lies in the file: out features x rank."""
+    right: Stored
+    """A as it lies in the file: rank x in features."""
     scale: float
+
+    @property
+    def B(self) -> npt.NDArray[np.float32]:  # noqa: N802
+        """Out features x rank; widened at every look where the file holds another type."""
+        return np.asarray(self.left, np.float32)
+
+    @property
+    def A(self) -> npt.NDArray[np.float32]:  # noqa: N802
+        """Rank x in features; widened at every look where the file holds another type."""
+        return np.asarray(self.right, np.float32)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -63,9 +75,9 @@ LINEAR = Layout()
 
 
 def unrolled(
-    A: npt.NDArray[np.float32],  # noqa: N803
-    B: npt.NDArray[np.float32],  # noqa: N803
-) -> tuple[Layout, npt.NDArray[np.float32], npt.NDArray[np.float32]] | None:
+    A: Stored,  # noqa: N803
+    B: Stored,  # noqa: N803
+) -> tuple[Layout, Stored, Stored] | None:
     """Layout, A and B as matrices, from the shapes under ``lora_A.weight`` and ``lora_B.weight``.
 
     Returns:

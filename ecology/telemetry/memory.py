@@ -48,7 +48,7 @@ def measure_serving_memory(
     Args:
         base_folder: Config, tokenizer and safetensors.
         adapter_folder: None is the bare base.
-        prompts: User messages, answered as one batch.
+        prompts: User messages, each served by itself.
         max_new_tokens: Length of each reply.
         threads: Of that process.
 

@@ -10,11 +10,12 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Never, TextIO
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING, Never, TextIO
 
 from ecology.contracts.ports import Step
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 QUIET_S = 2.0
 """Work that ends sooner than this, in seconds, leaves no trace."""
@@ -45,6 +46,8 @@ class BarProgress:
             yield lines
             lines.end()
             return
+        from tqdm import tqdm  # noqa: PLC0415  (a bar is drawn for people only; a gate in CI need not wait for it)
+
         label = f"{what:<{LABEL_CHARACTERS}.{LABEL_CHARACTERS}}"
         with tqdm(
             desc=label, total=total or None, unit=f" {unit}", file=stream, dynamic_ncols=True, delay=QUIET_S

@@ -20,6 +20,7 @@ import dataclasses
 import json
 import os
 import pickle
+import socket
 import zipfile
 from collections.abc import Callable, Mapping
 from io import BytesIO
@@ -66,6 +67,21 @@ def _drop(*names: str) -> Callable[[Path], None]:
     return lambda folder: write_tensors(
         folder, {name: tensor for name, tensor in read_tensors(folder).items() if not name.endswith(names)}
     )
+
+
+def _renamed(old: str, new: str) -> Callable[[Path], None]:
+    return lambda folder: write_tensors(
+        folder, {name.replace(old, new): tensor for name, tensor in read_tensors(folder).items()}
+    )
+
+
+def _socket(folder: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as one:
+        handle = os.open(folder, os.O_RDONLY)  # the name of a socket is short, that of a folder need not be
+        try:
+            one.bind(f"/proc/self/fd/{handle}/s")
+        finally:
+            os.close(handle)
 
 
 def _cast(dtype: str, kind: str) -> Callable[[Path], None]:
@@ -418,6 +434,10 @@ HOSTILE: tuple[Hostile, ...] = (
     Hostile("no-layer", "missing factor", _T, _say(target_modules=r".*\.(q|v|o)_proj")),
     Hostile("excluded", "undeclared module", _T, _say(exclude_modules=["layers.0.self_attn.q_proj"])),
     Hostile("one-layer", "undeclared module", _T, _say(target_modules=["q_proj", "v_proj"], layers_to_transform=[1])),
+    Hostile("full-width-letter", "undeclared module", _T, _renamed("q_proj.lora_A", "q_pro\uff4a.lora_A")),
+    Hostile("default-adapter-name", "undeclared module", _T, _renamed("lora_A.weight", "lora_A.default.weight")),
+    Hostile("nul-in-name", "undeclared module", _T, _renamed("lora_A.weight", "lora_A.weight\0")),
+    Hostile("nothing-of-the-head", "base overwrite", _T, _add("base_model.model.lm_head.weight", 0)),
     Hostile("no-B", "missing factor", _T, _drop("0.self_attn.q_proj.lora_B.weight")),
     Hostile(
         "no-module", "missing factor", _T, _drop("1.self_attn.v_proj.lora_A.weight", "1.self_attn.v_proj.lora_B.weight")
@@ -441,6 +461,7 @@ HOSTILE: tuple[Hostile, ...] = (
     Hostile("infinity", "non-finite", "static.finite", _poison(float("inf"))),
     Hostile("half-infinity", "non-finite", "static.finite", _poison(float("-inf"), "F16", "<f2")),
     Hostile("signalling-nan", "non-finite", "static.finite", _poison(0.0, pattern=b"\x01\x00\x80\x7f")),
+    Hostile("float8", "dtype", _T, _cast("F8_E4M3", "u1")),
     Hostile("alpha", "magnitude", _L, _say(lora_alpha=10**12)),
     Hostile("alpha-pattern", "magnitude", _L, _say(alpha_pattern={"q_proj": 1e12})),
     Hostile("magnitudes-huge", "magnitude", _L, _dora(1e6)),
@@ -448,6 +469,15 @@ HOSTILE: tuple[Hostile, ...] = (
     Hostile("rank", "magnitude", _L, _rank(65)),
     Hostile("norm-of-change", "magnitude", _L, _scaled(1e4)),
     Hostile("overflowing-norm", "magnitude", _L, _scaled(1e37)),
+    Hostile("more-behind", "config type", _C, _config_text(lambda text: text + b"{}")),
+    Hostile("comment", "config type", _C, _config_text(lambda text: text[:-1] + b"/**/}")),
+    Hostile(
+        "key-twice-inside",
+        "config type",
+        _C,
+        _config_text(lambda text: text[:-1] + b',"rank_pattern":{"q_proj":2,"q_proj":2}}'),
+    ),
+    Hostile("other-task", "config type", _C, _say(task_type="SEQ_CLS")),
     Hostile("rank-zero", "config type", _C, _say(r=0)),
     Hostile("rank-as-float", "config type", _C, _swap(b'"r":2', b'"r":2.0')),
     Hostile("rank-of-digits", "config type", _C, _swap(b'"r":2', b'"r":' + b"9" * 4000)),
@@ -500,6 +530,12 @@ HOSTILE: tuple[Hostile, ...] = (
     Hostile("replication", "config import", _C, _say(layer_replication=[[0, 2], [0, 2]])),
     Hostile("trigger", "config import", _C, _say(alora_invocation_tokens=[1, 2])),
     Hostile("tokens", "config import", _C, _say(trainable_token_indices=[1])),
+    Hostile("loftq", "config import", _C, _say(loftq_config={"loftq_bits": 4})),
+    Hostile("parameters-of-experts", "config import", _C, _say(target_parameters=["mlp.experts.down_proj"])),
+    Hostile("bias-of-lora", "config import", _C, _say(lora_bias=True)),
+    Hostile("other-adapters", "config import", _C, _say(arrow_config={"top_k": 1})),
+    Hostile("scheme", "base identity", _B, _say(base_model_name_or_path="hf://evil/toy")),
+    Hostile("share", "base identity", _B, _say(base_model_name_or_path="\\\\evil\\toy")),
     Hostile("other-weights", "base identity", _B, genome=_identity(base_weights=digest("other"))),
     Hostile("other-tokenizer", "base identity", _B, genome=_identity(tokenizer=digest("other"))),
     Hostile("other-shapes", "base identity", _B, genome=_identity(tensor_schema=digest("other"), base_family="gpt2")),
@@ -508,6 +544,9 @@ HOSTILE: tuple[Hostile, ...] = (
     Hostile("address", "base identity", _B, _say(base_model_name_or_path="https://example.org/toy")),
     Hostile("other-name", "base identity", _B, _say(base_model_name_or_path="evil/toy")),
     Hostile("revision", "base identity", _B, _say(revision="main")),
+    Hostile("socket", "foreign file", _F, _socket),
+    Hostile("newline-in-name", "foreign file", _F, _file("README.md\n", b"")),
+    Hostile("readme-is-a-link", "foreign file", _F, lambda folder: (folder / "README.md").symlink_to("/etc/passwd")),
     Hostile("pickle", "foreign file", _F, _file("adapter_model.bin", pickle.dumps(_Pickle()))),
     Hostile("script", "foreign file", _F, _file("modeling.py", b"import os\n")),
     Hostile("template", "foreign file", _F, _file("chat_template.jinja", b"{{ messages }}")),
@@ -564,6 +603,15 @@ HOSTILE: tuple[Hostile, ...] = (
     Hostile("negative-parameters", "claim", _T, genome=_profile(parameters=-1)),
     Hostile("no-train", "data", _X, genome=_corpus(no_train=True)),
     Hostile("licence", "data", _X, genome=_corpus(licence="CC-BY-NC-4.0")),
+    Hostile(
+        "canary-in-prose",
+        "data",
+        _X,
+        _file("README.md", b"trained on canary-26b5c67b"),
+        context=lambda context, _: dataclasses.replace(
+            context, data=dataclasses.replace(context.data, canaries=("canary-26b5c67b",))
+        ),
+    ),
     Hostile("unknown-corpus", "data", "static.overlap", genome=_corpus(digest=digest("elsewhere"))),
     Hostile("trained-on-items", "data", "static.overlap", context=_shared_items),
 )

@@ -146,11 +146,11 @@ def liveness_tells_dead_from_alive(subject: EngineSubject) -> None:
 
 
 def latency_is_paired(subject: EngineSubject) -> None:
-    """One pair of positive times a prompt, and the base untouched."""
+    """Positive times for each prompt and each who answers it, the first token before the last; the base untouched."""
     engine = subject.make(4)
-    pairs = engine.time_pair(subject.adapter, subject.prompts[:3], 2)
-    _expect(len(pairs) == 3, "there is a pair for each prompt")
-    _expect(all(adapter > 0 and base > 0 for adapter, base in pairs), "times are positive")
+    turns = engine.time_turns((subject.adapter, None), subject.prompts[:3], 2)
+    _expect([len(one) for one in turns] == [2, 2, 2], "there is a time for each prompt and each who answers it")
+    _expect(all(0 < t.first_s <= t.total_s for one in turns for t in one), "the first token comes before the last")
     _expect(engine.prove_base() == engine.identity.base_weights, "timing leaves the base as it was")
 
 

@@ -25,7 +25,7 @@ from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
-from urllib.parse import parse_qs, urlparse
+from urllib.parse import parse_qs, urlencode, urlparse
 
 import jwt
 from cryptography import x509
@@ -79,6 +79,10 @@ class Log:
         return self._key.sign(data, ec.ECDSA(hashes.SHA256()))
 
 
+class Redirect(str):
+    """An address to go on to."""
+
+
 class LoopbackSigstore:
     """One instance, on a port of its own.
 
@@ -92,6 +96,7 @@ class LoopbackSigstore:
         self.rekor_version, self.timestamps = rekor_version, timestamps
         self.clock_ahead = datetime.timedelta()
         self._oidc = ec.generate_private_key(ec.SECP256R1())
+        self._codes: dict[str, tuple[str, str]] = {}
         self._bearer, self._claims = secrets.token_hex(16), dict(GITHUB)
         self.authority, self.clock = CertificateAuthority(), TimestampAuthority()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
@@ -178,6 +183,8 @@ class LoopbackSigstore:
                 "authorization_endpoint": f"{self.url}/auth",
                 "token_endpoint": f"{self.url}/token",
             }
+        if path == "/auth":
+            return self._authorise({name: values[0] for name, values in query.items()})
         if path == "/ambient" and secrets.compare_digest(authorization.lower(), f"bearer {self._bearer}"):
             return {
                 "value": self.token(self._claims["job_workflow_ref"], audience=query["audience"][0], **self._claims)
@@ -192,6 +199,8 @@ class LoopbackSigstore:
         """
         if path == "/api/v1/timestamp":
             return self.clock.stamp(body, later=self.clock_ahead)
+        if path == "/token":
+            return self._exchange({name: values[0] for name, values in parse_qs(body.decode()).items()})
         request = json.loads(body)
         if path == "/api/v2/signingCert":
             claims = jwt.decode(
@@ -208,6 +217,21 @@ class LoopbackSigstore:
         if path == "/api/v2/log/entries":
             return self._rekor2(request)
         return None
+
+    def _authorise(self, asked: Mapping[str, str]) -> Redirect:
+        """Everybody is the reviewer here, so nobody is asked to log in; PKCE (RFC 7636) holds all the same."""
+        if (asked["response_type"], asked["code_challenge_method"]) != ("code", "S256"):
+            raise ValueError("only the code flow with S256")
+        code = secrets.token_hex(16)
+        self._codes[code] = (asked["code_challenge"], asked["redirect_uri"])
+        return Redirect(f"{asked['redirect_uri']}?{urlencode({'code': code, 'state': asked['state']})}")
+
+    def _exchange(self, asked: Mapping[str, str]) -> dict[str, str]:
+        challenge, redirect = self._codes.pop(asked["code"])
+        proof = base64.urlsafe_b64encode(hashlib.sha256(asked["code_verifier"].encode()).digest()).rstrip(b"=").decode()
+        if not secrets.compare_digest(challenge, proof) or asked["redirect_uri"] != redirect:
+            raise ValueError("another client asked for this code")
+        return {"access_token": self.token(), "token_type": "Bearer"}
 
     def _rekor1(self, request: Any) -> Any:
         """Version 1: answers with a signed time (SET) besides the proof."""
@@ -287,6 +311,12 @@ def _handler(instance: LoopbackSigstore) -> type[BaseHTTPRequestHandler]:
                 code = good if found is not None else 404
             except Exception as error:  # a refusal of ours is an answer, as of any server
                 code, found = 400, {"code": 400, "message": repr(error)}
+            if isinstance(found, Redirect):
+                self.send_response(302)
+                self.send_header("Location", found)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
             der_reply = isinstance(found, bytes)
             data = found if der_reply else json.dumps(found or {}).encode()
             self.send_response(code)

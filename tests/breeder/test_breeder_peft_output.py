@@ -224,20 +224,64 @@ def _sub(name: str, **options: Any) -> Any:
 def test_it_breeds_to_the_same_function(case: str, tmp_path: Path) -> None:
     kind, config, saving = CONVERTED[case]
     wanted = _trained(kind, config(), tmp_path / "parent", **saving)
-    _breed([tmp_path / "parent"], tmp_path / "child", weights=[1.0])
+    parent = Parent("p", tmp_path / "parent", describe(tmp_path / "parent"), None, IDENTITY, _tensors(kind))
+    breed("linear", {"weights": [1.0]}, [parent], tmp_path / "child", 1, {})
     assert float(torch.max(torch.abs(wanted - _outputs(kind, _base(kind))))) > 1e-2
     _close(_loaded(kind, tmp_path / "child"), wanted)
 
 
-@pytest.mark.parametrize("init", ["pissa", "pissa_niter_2", "olora"])
+def _tensors(kind: str) -> dict[str, tuple[int, ...]]:
+    """As a checkpoint has them: what is tied is there once."""
+    return {
+        name: tuple(tensor.shape)
+        for name, tensor in _base(kind).state_dict().items()
+        if not (name == "lm_head.weight" and kind == "tied")
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "message"),
+    [
+        ("gpt2", {}, "the base has no such module"),
+        ("llama", {"model.layers.1.self_attn.v_proj.weight": (16, 31)}, r"has \(16, 31\) weights there"),
+        ("llama", {"model.layers.1.self_attn.v_proj.weight": (32, 16)}, r"has \(32, 16\) weights there"),
+    ],
+)
+def test_a_bare_folder_has_to_fit_the_base_that_is_vouched_for(
+    kind: str, changes: dict[str, tuple[int, ...]], message: str, tmp_path: Path
+) -> None:
+    _trained("llama", _config(), tmp_path / "p")
+    parent = Parent("p", tmp_path / "p", describe(tmp_path / "p"), None, IDENTITY, {**_tensors(kind), **changes})
+    with pytest.raises(IncompatibleParents, match=message) as caught:
+        breed("linear", {}, [parent], tmp_path / "child", 1, {})
+    assert (caught.value.fields, caught.value.where) == (("tensor_schema",), "p")
+    assert not (tmp_path / "child").exists()
+
+
+@pytest.mark.parametrize("prefix", ["", "outer."])
+def test_a_checkpoint_may_have_been_saved_without_its_outer_class(prefix: str, tmp_path: Path) -> None:
+    _trained("gpt2", _config(target_modules=["c_attn"], fan_in_fan_out=True), tmp_path / "p")
+    tensors = {
+        prefix + name if prefix else name.removeprefix("transformer."): t for name, t in _tensors("gpt2").items()
+    }
+    parent = Parent("p", tmp_path / "p", describe(tmp_path / "p"), None, IDENTITY, tensors)
+    assert breed("linear", {}, [parent], tmp_path / "child", 1, {}).artifact.size_bytes
+
+
+@pytest.mark.parametrize("init", ["pissa", "pissa_niter_2", "olora", "corda"])
 @pytest.mark.parametrize("rslora", [False, True])
 def test_an_initialisation_that_moved_the_base_breeds_once_saved_against_it(
     init: str, rslora: bool, tmp_path: Path
 ) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        config = _config(init_lora_weights=init, use_rslora=rslora)
-        model = peft.get_peft_model(_base("llama"), config).eval()
+        config, base = _config(init_lora_weights=init, use_rslora=rslora), _base("llama")
+        if init == "corda":  # looks at activations first
+            from peft.tuners.lora.corda import preprocess_corda
+
+            config.corda_config = _sub("Corda", corda_method="kpm")
+            preprocess_corda(base, config, run_model=lambda: [base(torch.arange(i, i + 12)[None]) for i in range(8)])
+        model = peft.get_peft_model(base, config).eval()
         model.peft_config["default"].init_lora_weights = True
         model.save_pretrained(tmp_path / "start")
         model.peft_config["default"].init_lora_weights = init

@@ -6,6 +6,7 @@ Each case runs in a folder of its own. ``says`` are words of the answer: what is
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -29,6 +30,7 @@ class Case:
 
 
 TOY = ("run", "experiment=toy")
+SMALL = ("run", "experiment=small", "--config-dir", str(Path(__file__).parent / "small"))
 GATE = ("gate", "adapter", "--base", "toy", "--policy", "toy", "--static")
 
 
@@ -88,6 +90,16 @@ def mode(name: str, bits: int) -> Callable[[Path], None]:
     return change
 
 
+def without_its_last_line(source: str, manifest: str) -> list[list[str]]:
+    """Changes that shorten a data file and keep its manifest true: what is there afterwards is well-formed."""
+    text = (ROOT / source).read_text("utf-8")
+    last = text.splitlines(keepends=True)[-1]
+    old, new = (hashlib.sha256(data.encode()).hexdigest() for data in (text, text.removesuffix(last)))
+    changes = [[f"{Path(manifest).parent}/{Path(source).name}", last, ""], [manifest, old, new]]
+    rows, told = len(text.splitlines()), (ROOT / source).with_name(Path(manifest).name).read_text("utf-8")
+    return changes + [[manifest, f"rows: {rows}", f"rows: {rows - 1}"]] * ("rows:" in told)
+
+
 OVERLAY = ("--config-dir", "mine")
 POWERLESS = {"powerless": True}
 """Root without the right to pass by permissions: what anybody else is."""
@@ -117,6 +129,12 @@ CONFIGURATION = (
     Case("density out of range", run("breeder.ties.options.density=7"), 2, ("density",)),
     Case("rank out of range", run("population.founders.talker.options.rank=0"), 2, ("rank",)),
     Case("alpha out of range", run("canary.alpha=7"), 2, ("canary.alpha", "0.5")),
+    Case("race out of range", run("evaluator.race.alpha=7", "evaluator.race.look=0", "seed=true"), 2, ("evaluator.race.alpha: 7", "look: 0", "seed")),
+    Case("suite twice", run("evaluator.suites=[orders,orders]"), 2, ("'orders' stands twice",)),
+    Case("unknown noise", run("+evaluator.perturbations=[tpyos]"), 2, ("'tpyos' is unknown", "typos")),
+    Case("search out of range", ("run", "experiment=[toy,optimise]", "optimise.low=3", "optimise.steps=1"), 2, ("optimise.low", "optimise.steps: 1")),
+    Case("search of nothing", ("run", "experiment=[toy,optimise]", "optimise.operator=mutate", "optimise.parents=[nobody]", "+optimise.objective.x=1"), 2,
+         ("takes no weights", "'nobody'", "no metric 'x'")),
     Case("no step", run("canary.steps=[]"), 2, ("canary.steps",)),
     Case("weight below zero", run("fitness.terms.quality.weight=-1"), 2, ("fitness.terms.quality.weight", "-1")),
     Case("unknown summary", run("fitness.terms.quality.summary=mode"), 2, ("fitness.terms.quality.summary",)),
@@ -127,6 +145,7 @@ CONFIGURATION = (
     Case("too many parents", run("breeder.mutate.parents=[talker,chatter]"), 2, ("mutate", "2")),
     Case("open key", ("run", "base=hub"), 2, ("base.repo", "base.revision")),
     Case("branch for a commit", ("run", "base=hub", "base.repo=a/b", "base.revision=main"), 2, ("commit",)),
+    Case("unknown launcher", run("hydra/launcher=jobllib"), 2, ("jobllib", "did you mean 'joblib'", "basic")),
     Case("no override", run("seed"), 2, ("seed",)),
     Case("unbalanced bracket", run("breeder=[ties"), 2, ("breeder=[ties",)),
     Case("loosened policy", run("+gate.tighten.SAFE-002.threshold=0.9"), 2, ("0.5", "0.9")),
@@ -182,7 +201,7 @@ FILES = (
         "corpus with a bad line",
         run("population.founders.talker.options.corpus=./c"),
         2,
-        ("train.jsonl:1", "column 16"),
+        ("train.jsonl:1:16", "not JSON"),
         both(copied("corpora/smalltalk", "c"), file("c/train.jsonl", '{"prompt": "a" "completion": "b"}\n')),
     ),
     Case(
@@ -192,12 +211,19 @@ FILES = (
         ("train.jsonl:1", "completion"),
         both(copied("corpora/smalltalk", "c"), file("c/train.jsonl", '{"prompt": "a"}\n')),
     ),
+    Case(
+        "corpus with a key twice in a line",
+        run("population.founders.talker.options.corpus=./c"),
+        2,
+        ("train.jsonl:1:1", "stands twice"),
+        both(copied("corpora/smalltalk", "c"), file("c/train.jsonl", '{"prompt": "a", "prompt": "b", "completion": "c"}\n')),
+    ),
     Case("corpus without a manifest", run("population.founders.talker.options.corpus=./c"), 2, ("corpus.yaml",), file("c/x", "")),
     Case(
         "traffic with a bad line",
         run("evaluator.traffic=./t"),
         2,
-        ("traffic.jsonl:1", "column 2"),
+        ("traffic.jsonl:1:2", "not JSON"),
         both(copied("suites/traffic", "t"), file("t/traffic.jsonl", "{broken\n")),
     ),
     Case(
@@ -240,6 +266,7 @@ MACHINE = (
     Case("damaged development key", ("sign", "adapter"), 2, ("development.pem",),
          both(copied("examples/outsider", "adapter"), file("home/keys/development.pem", "x"), mode("home/keys/development.pem", 0o600))),
     Case("wrong Python", ("--version",), 2, ("3.11", "3.10"), how={"python": [3, 10, 4]}),
+    Case("missing extra of a search", ("run", "experiment=[toy,optimise]", "optimise.method=optuna"), 2, ("tiny-ecology[optimise]",), how={"absent": "optuna"}),
     Case("missing extra", run("hydra/launcher=joblib"), 2, ("tiny-ecology[sweep]",), how={"without": "hydra_plugins"}),
 )  # fmt: skip
 
@@ -271,6 +298,21 @@ HOSTILE = (
     Case("overlay with a tag", (*TOY, *OVERLAY), 2, ("own.yaml:1:", "tag"), file("mine/gate/own.yaml", "a: !!python/object/apply:os.system [id]\n")),
     Case("overlay with a bomb", (*TOY, *OVERLAY), 2, ("own.yaml:1:", "anchors"),
          file("mine/gate/own.yaml", "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(f"{b}: &{b} [{','.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=False)))),
+    Case("suite with a tag", run("evaluator.suites=[./s]"), 2, ("suite.yaml:1", "the tag"), file("s/suite.yaml", "id: !!python/object/apply:os.system [id]\n")),
+    Case("suite with a bomb", run("evaluator.suites=[./s]"), 2, ("suite.yaml:1", "anchors"),
+         file("s/suite.yaml", "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(f"{b}: &{b} [{','.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=False)))),
+    Case("suite with a key twice", run("evaluator.suites=[./s]"), 2, ("suite.yaml:", "stands twice; first at line"),
+         both(copied("suites/orders", "s"), changed("s/suite.yaml", "version: 1", "version: 1\nversion: 2"))),
+    Case("stock task with a tag", run("evaluator.suites=[./s]"), 2, ("capitals.yaml:1", "the tag"),
+         both(file("s/suite.yaml", "{id: s, version: 1, title: t, licence: MIT, kind: lm_eval, capability: c, task: capitals}\n"),
+              file("s/capitals.yaml", "task: !function os.system\n"))),
+    Case("corpus with an alias", run("population.founders.talker.options.corpus=./c"), 2, ("corpus.yaml:1", "anchors"),
+         file("c/corpus.yaml", "id: &x c\ntitle: *x\n")),
+    Case("traffic with a tag", run("evaluator.traffic=./t"), 2, ("traffic.yaml:1", "the tag"), file("t/traffic.yaml", "id: !!binary aGk=\n")),
+    Case("policy with a bomb", run("gate.policy=./p.yaml"), 2, ("p.yaml:1", "anchors"),
+         file("p.yaml", "a: &a [x,x,x,x,x,x,x,x,x]\nb: [*a,*a,*a]\n")),
+    Case("overlay that merges", (*TOY, *OVERLAY), 2, ("own.yaml:1", "merge keys"), file("mine/gate/own.yaml", "<<: {policy: toy}\n")),
+    Case("value with a tag", ("breed", "linear", "a", "--out", "x", "weights=!!python/name:os.system"), 2, ("the tag",)),
     Case("overlay that is deep", (*TOY, *OVERLAY), 2, ("nested deeper",), file("mine/gate/own.yaml", "a: " + "[" * 500 + "]" * 500)),
     Case("overlay that is large", (*TOY, *OVERLAY), 2, ("larger",), file("mine/gate/own.yaml", "a: " + "x" * 2**21)),
     Case("overlay with a search path", (*TOY, *OVERLAY), 2, ("search path",), file("mine/config.yaml", "hydra: {searchpath: ['pkg://evil']}\n")),
@@ -284,7 +326,20 @@ HOSTILE = (
          both(copied("corpora/smalltalk", "c"), changed("c/corpus.yaml", "data: train.jsonl", "data: ../../../etc/passwd"))),
 )  # fmt: skip
 
-CASES = (*CONFIGURATION, *FILES, *MACHINE, *HOSTILE)
+CHANGED = "changed after the run was planned"
+SWAPPED = (
+    Case("suite swapped", (*SMALL, "evaluator.suites=[orders,lookalike,./s]"), 2, ("suite general", CHANGED),
+         copied("suites/general", "s"), {"swap": [["s/suite.yaml", "title: ", "title: Not "]]}),
+    Case("corpus swapped", (*SMALL, "population.founders.talker.options.corpus=./c"), 2, ("corpus ./c", CHANGED),
+         copied("corpora/smalltalk", "c"), {"swap": without_its_last_line("corpora/smalltalk/train.jsonl", "c/corpus.yaml")}),
+    Case("traffic swapped", (*SMALL, "evaluator.traffic=./t"), 2, ("traffic ./t", CHANGED),
+         copied("suites/traffic", "t"), {"swap": without_its_last_line("suites/traffic/traffic.jsonl", "t/traffic.yaml")}),
+    Case("policy swapped", (*SMALL, "gate.policy=./p.yaml"), 2, ("policy ./p.yaml", CHANGED),
+         copied("policies/toy.yaml", "p.yaml"), {"swap": [["p.yaml", "threshold: 0.5", "threshold: 0.4"]]}),
+)  # fmt: skip
+"""Files that are exchanged for other well-formed ones between planning and use."""
+
+CASES = (*CONFIGURATION, *FILES, *MACHINE, *HOSTILE, *SWAPPED)
 
 
 def listing(cases: tuple[Case, ...]) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import threading
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -154,3 +156,34 @@ def test_a_folder_signature_by_key_and_by_identity(job: Job, tmp_path: Path) -> 
     assert job.run("verify", str(copy), "--oms", str(out), "--key", str(public)) == 0
     (copy / "README.md").write_text("added")
     assert job.run("verify", str(copy), "--oms", str(out), "--key", str(public)) == 1
+
+
+def test_a_person_signs_through_a_browser(
+    job: Job, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The whole flow over HTTP: redirects, PKCE, callback; the browser is one without a window."""
+    visited = []
+
+    def browser(address: str, *_: object, **__: object) -> bool:
+        def visit() -> None:
+            with urllib.request.urlopen(address) as answer:
+                visited.append((answer.status, answer.url))
+
+        threading.Thread(target=visit, daemon=True).start()
+        return True
+
+    for name in ("GITHUB_ACTIONS", "ACTIONS_ID_TOKEN_REQUEST_TOKEN", "ACTIONS_ID_TOKEN_REQUEST_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("webbrowser.open", browser)
+    copy = job.folder / "by-hand"
+    shutil.copytree(job.adapter, copy, ignore=shutil.ignore_patterns("claims.jsonl"))
+    bundle = job.folder / "by-hand.sig"
+    signed = job.run("sign", str(copy), "--keyless", "--trust-config", str(job.config), "--oms", str(bundle))
+    assert signed == 0, capsys.readouterr().err
+    ((status, address),) = visited
+    assert status == 200
+    assert "/auth/callback?code=" in address
+    anchor = ["--trusted-root", str(job.root), "--issuer", job.instance.url]
+    no_network(monkeypatch)
+    assert job.run("verify", str(copy), "--oms", str(bundle), "--identity", "reviewer@loop-back.test", *anchor) == 0
+    assert job.run("verify", str(copy), "--oms", str(bundle), "--identity", "mallory@loop-back.test", *anchor) == 1

@@ -14,10 +14,14 @@ import pytest
 
 from ecology.pipeline.house import open_house
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # a sweep takes a minute, and ten on a busy machine
 ROOT = Path(__file__).parents[2]
 PLAIN = {"OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin", "HF_HUB_OFFLINE": "1"}
 SMALL = ("run", "experiment=small", "--config-dir", str(Path(__file__).parent / "small"))
+DISKS = ("100k", "300k", "600k")
+"""Sizes of disks that fill at different moments of a run."""
+LIMITS = (2_000, 30_000)
+"""Bytes that no file may exceed."""
 
 
 @pytest.fixture
@@ -25,7 +29,7 @@ def home(keyed: Path, tmp_path: Path) -> Path:
     return shutil.copytree(keyed, tmp_path / "home")
 
 
-@pytest.mark.parametrize("size", ["100k", "300k", "600k"])
+@pytest.mark.parametrize("size", DISKS)
 def test_a_disk_that_fills_is_said_and_the_run_goes_on_when_there_is_room(
     size: str, order: Any, tmp_path: Path
 ) -> None:
@@ -42,7 +46,7 @@ def test_a_disk_that_fills_is_said_and_the_run_goes_on_when_there_is_room(
     assert verified.code == 0, verified.stderr
 
 
-@pytest.mark.parametrize("limit", [2_000, 30_000])
+@pytest.mark.parametrize("limit", LIMITS)
 def test_a_file_that_may_not_grow_is_said(
     limit: int, order: Any, home: Path, tmp_path: Path, undisturbed: Any, resumes: Any
 ) -> None:

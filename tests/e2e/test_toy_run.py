@@ -12,6 +12,12 @@ from typing import Any
 
 import pytest
 
+from ecology.contracts.policy import TrustedKey
+from ecology.signer.evidence import EVIDENCE, TEST_RESULT, sweep_from_statement
+from ecology.signer.keys import read_trusted
+from ecology.signer.refusal import ClaimRefused
+from ecology.signer.verify import verify_claims, verify_envelope
+
 TIMEOUT_S = 300
 
 
@@ -51,6 +57,37 @@ class Ran:
 def first(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     where = tmp_path_factory.mktemp("with a space")
     return Ran(where / "home", where)
+
+
+def development_key(home: Path) -> TrustedKey:
+    return read_trusted(home / "keys" / "development.pub.pem")
+
+
+def test_one_statement_of_a_run_has_all_candidates_as_subjects(first: Ran) -> None:
+    (line,) = (first.folder / "run.intoto.jsonl").read_text("utf-8").splitlines()
+    run, lines = sweep_from_statement(verify_envelope(line, [development_key(first.home)]).statement)
+    assert run == first.report["run"]
+    said = [(c["name"], c["digest"], c["verdict"]["outcome"], c["rung"]) for c in first.report["candidates"]]
+    assert sorted((one.name, one.digest, one.outcome.value, one.rung) for one in lines) == sorted(said)
+    changed = line.replace(line[line.index('"payload":"') + 40], "x", 1)
+    with pytest.raises(ClaimRefused):
+        verify_envelope(changed if changed != line else line[:-3] + '"}', [development_key(first.home)])
+
+
+def test_the_promoted_one_carries_the_whole_story_and_the_others_do_not(first: Ran) -> None:
+    kinds = {}
+    for one in first.report["candidates"]:
+        file = first.home / "store" / "artifacts" / one["digest"].removeprefix("sha256:") / "claims.jsonl"
+        found = verify_claims(
+            tuple(file.read_text("utf-8").splitlines()) if file.exists() else (),
+            one["digest"],
+            [development_key(first.home)],
+            (),
+        )
+        kinds[one["digest"]] = {claim.statement["predicateType"] for claim in found.verified}
+    promoted = first.report["decision"]["subject"]
+    assert {EVIDENCE, TEST_RESULT} <= kinds.pop(promoted)
+    assert not any({EVIDENCE, TEST_RESULT} & kind for kind in kinds.values())
 
 
 def test_a_child_is_promoted_and_two_are_refused_for_different_reasons(first: Ran) -> None:
@@ -232,6 +269,11 @@ def test_a_sweep_shares_parents_and_reports_each_job(first: Ran) -> None:
     assert [json.loads(path.read_bytes())["decision"]["decision"] for path in reports] == ["none", "none"]
     sweep = reports[0].parents[1]
     told = json.loads((sweep / "sweep.json").read_bytes())
+    (line,) = (sweep / "candidates.intoto.jsonl").read_text("utf-8").splitlines()
+    named, lines = sweep_from_statement(verify_envelope(line, [development_key(first.home)]).statement)
+    assert named == told["sweep"]
+    said = [(f"{job['number']}/{e['name']}", e["digest"], e["outcome"]) for job in told["jobs"] for e in job["entries"]]
+    assert sorted((one.name, one.digest, one.outcome.value) for one in lines) == sorted(said)
     assert told["code"] == done.returncode
     assert told["pick"]["winner"] in {entry["name"] for job in told["jobs"] for entry in job["entries"]}
     verified = ecology(first.home, first.cwd, "report", "verify", str(sweep))

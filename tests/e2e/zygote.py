@@ -5,20 +5,27 @@
 An order names a folder, a home, arguments, and how the child dies, if it does: at a point, where the child sends
 SIGKILL to itself, or after so many seconds, when this process sends it. Nothing of the product knows of these points:
 the child patches the product before it starts.
+
+A run measures memory in a fresh process for every finalist, and five seconds of that are imports. Here that process is
+a fork too: it serves the same prompts, and what memory it reports is compared by no test.
 """
 
 from __future__ import annotations
 
 import ctypes
 import importlib
+import importlib.util
+import io
 import json
 import os
 import resource
 import runpy
 import signal
+import subprocess
 import sys
 import time
 import traceback
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -150,10 +157,63 @@ def child(order: dict[str, Any]) -> None:
         os._exit(code)
 
 
+def swap(changes: list[list[str]]) -> None:
+    """Exchanges files, consistently, when the run has been planned and nothing has been spent."""
+    from ecology.pipeline import run
+
+    real = run.make_plan
+
+    def make_plan(*arguments: Any) -> Any:
+        plan = real(*arguments)
+        for name, old, new in changes:
+            text = Path(name).read_text("utf-8")
+            assert old in text, f"{name} has no {old!r}"
+            Path(name).write_text(text.replace(old, new, 1), "utf-8")
+        return plan
+
+    run.make_plan = make_plan
+
+
+def forked(command: list[str], *, input: str, **_: Any) -> Any:
+    """Stands for ``subprocess.run`` of ``ecology.runtime.serve_once``."""
+    from ecology.runtime import serve_once
+
+    assert command[-1] == serve_once.__name__, command
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            with os.fdopen(writing, "w") as sys.stdout:
+                sys.stdin = io.StringIO(input)
+                serve_once.main()
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    os.close(writing)
+    with os.fdopen(reading) as stream:
+        said = stream.read()
+    return subprocess.CompletedProcess(command, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), said, "see above")
+
+
+def absent(name: str) -> None:
+    """Makes a package look as if it were not installed."""
+    real = importlib.util.find_spec
+    importlib.util.find_spec = lambda asked, *rest: None if asked == name else real(asked, *rest)
+    sys.modules[name] = None  # type: ignore[assignment]
+
+
 def prepare(order: dict[str, Any]) -> None:
     """Makes the process as the order wants it."""
+    from ecology.telemetry import memory
+
+    memory.subprocess = types.SimpleNamespace(run=forked, TimeoutExpired=subprocess.TimeoutExpired)  # type: ignore[assignment]
     if order.get("point"):
         POINTS[order["point"]]()
+    if order.get("swap"):
+        swap(order["swap"])
     if order.get("clock"):
         from ecology.telemetry.clock import SystemClock
 
@@ -162,6 +222,8 @@ def prepare(order: dict[str, Any]) -> None:
         sys.version_info = tuple(order["python"])  # type: ignore[assignment]
     if order.get("without"):
         importlib.import_module(order["without"]).__path__ = []  # as if nothing were installed below this name
+    if order.get("absent"):
+        absent(order["absent"])
     if order.get("file_bytes"):
         resource.setrlimit(resource.RLIMIT_FSIZE, (order["file_bytes"], order["file_bytes"]))
     if order.get("tmpfs"):
@@ -212,7 +274,8 @@ def serve() -> None:
     import ecology.breeder.training
     import ecology.cli
     import ecology.pipeline.main_job
-    import ecology.runtime.engine  # noqa: F401
+    import ecology.runtime.engine
+    import ecology.runtime.serve_once  # noqa: F401
 
     own = LIBC.unshare(CLONE_NEWNS) == 0 and LIBC.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None) == 0
     print(json.dumps({"ready": True, "mounts": own}), flush=True)

@@ -15,7 +15,7 @@ from ecology.evaluator.lmeval import load_task_suite, run_tasks
 from ecology.evaluator.remembered import RememberedTokens
 from ecology.kernel.canonical import digest
 from ecology.runtime.engine import TransformersEngine
-from ecology.runtime.scoring import Question
+from ecology.runtime.packing import Question
 from ecology.store.adapters import describe
 from ecology.telemetry.progress import SilentProgress
 from ecology.testing.toys import toy_adapter, toy_base
@@ -103,7 +103,7 @@ def test_stock_tasks_run_offline_on_the_engine(
 
 
 def _question(engine: TransformersEngine, context: list[int], answer: str) -> object:
-    from ecology.runtime.scoring import Question
+    from ecology.runtime.packing import Question
 
     return Question(tuple(context), (tuple(engine.encode_raw(answer)),))
 
@@ -135,7 +135,7 @@ def test_a_suites_digest_covers_task_and_data(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "reason"),
     [
-        ("doc_to_text: ", "process_docs: !function evil.py\ndoc_to_text: ", "not plain YAML"),
+        ("doc_to_text: ", "process_docs: !function evil.py\ndoc_to_text: ", "the tag .!function. is not read"),
         ("{{question}}", "{{question.__class__}}", "can run code"),
         ("{metric: acc}", "{metric: acc, hf_evaluate: true}", "can run code"),
         ("{data_files", "{trust_remote_code: true, data_files", "can run code"),

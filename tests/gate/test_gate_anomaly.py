@@ -15,7 +15,8 @@ from ecology.contracts.evidence import Count
 from ecology.gate import anomaly
 from ecology.gate.anomaly import STATISTICS, anomalies, calibrated, calibration_of, statistics
 from ecology.gate.static import static_evidence
-from ecology.gate.tensors import Change, Module
+from ecology.gate.tensors import Module
+from ecology.gate.weights import Change
 from ecology.testing import gates
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import warnings
 from pathlib import Path
@@ -11,8 +12,10 @@ import numpy as np
 import pytest
 
 from ecology.contracts.evidence import Count
+from ecology.contracts.policy import AdapterLimits
 from ecology.gate import tensors
 from ecology.gate.static import static_evidence
+from ecology.gate.weights import weigh
 from ecology.store.header import header_of
 from ecology.testing import gates
 from ecology.testing.benign import OPTIONS, base, save, submit
@@ -70,11 +73,12 @@ def test_the_norms_are_those_of_pefts_own_deltas(options: dict[str, Any], tmp_pa
         warnings.simplefilter("ignore")
         loaded = peft.PeftModel.from_pretrained(base(), str(folder))
     data = (folder / "adapter_model.safetensors").read_bytes()
-    header = header_of(data, folder)
+    stream = io.BytesIO(data)
+    header = header_of(stream, len(data), folder)
     said = json.loads((folder / "adapter_config.json").read_bytes())
     schema = {name: tuple(tensor.shape) for name, tensor in base().state_dict().items()}
     meant, _ = tensors.implied(said, schema, "c")
-    found = {change.module.name: change for change in tensors.changes(data, header, meant)}
+    found = {change.module.name: change for change in weigh(stream, header, meant, AdapterLimits()).changes}
     assert len(found) == 14
     layers = dict(loaded.base_model.model.named_modules())
     for name, change in found.items():

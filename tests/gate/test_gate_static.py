@@ -6,6 +6,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from ecology.policy.reader import load_policy
 from ecology.signer.keys import LocalSigner
 from ecology.signer.statements import genome_statement
 from ecology.store.adapters import describe, write_adapter
+from ecology.store.snapshot import CHUNK_BYTES
 from ecology.testing import attacks, gates
 from ecology.testing.attacks import HOSTILE
 from ecology.testing.gates import IDENTITY, NOW, SCHEMA, Hostile, submit
@@ -72,7 +74,9 @@ def test_every_class_has_at_least_three_attacks() -> None:
 def test_a_benign_folder_is_accepted_with_a_warning_for_the_development_key(tmp_path: Path, home: Path) -> None:
     submission, context = submit(None, tmp_path / "adapter", home)
     evidence = static_evidence(submission, context)
-    assert counts(evidence) == {metric: int(metric == "static.development") for metric in STATIC}
+    assert counts(evidence) == {
+        metric: int(metric == "static.development") for metric in STATIC if metric != "static.anomaly"
+    }  # nobody has calibrated this base
     found = verdict(POLICY, evidence, submission.artifact.digest, "static", NOW)
     assert found.outcome is Outcome.WARN
     head = headline(found)
@@ -249,6 +253,77 @@ def test_any_changed_byte_is_refused_and_nothing_escapes(
         assert counts(evidence)["static.files"] == 1
         assert counts(evidence)["static.signature"] == 1
     canonical([details(evidence, m.metric) for m in evidence])  # whatever it says can be signed
+
+
+def test_the_relative_spectral_norm_is_that_of_the_full_matrix(tmp_path: Path, home: Path) -> None:
+    submission, context = submit(None, tmp_path / "adapter", home)
+    tensors = gates.read_tensors(Path(submission.folder))
+    b, a = (np.frombuffer(tensors[f"{gates.Q}.lora_{x}.weight"][2], np.float32) for x in "BA")
+    largest = float(np.linalg.norm(b.reshape(8, 2).astype(float) @ a.reshape(2, 8).astype(float), 2))
+    name = "model.layers.0.self_attn.q_proj.weight"
+    bounded = AdapterLimits(max_relative_spectral_norm=1.0)
+    for norms, violations in (
+        ({**dict.fromkeys(SCHEMA, 1e9), name: largest * 1.001}, 0),
+        ({**dict.fromkeys(SCHEMA, 1e9), name: largest * 0.999}, 1),
+        ({}, 4),  # a bound that cannot be checked is not met
+    ):
+        judged = dataclasses.replace(context, spectral_norms=norms, limits=bounded)
+        assert counts(static_evidence(submission, judged))["static.limits"] == violations
+
+
+def test_a_huge_rank_costs_no_memory(tmp_path: Path, home: Path) -> None:
+    """Factors as wide as the file: their Gram matrix would have a hundred times the file's size."""
+    rank, folder = 40_000, tmp_path / "adapter"
+    submission, context = submit(None, folder, home)
+    config = json.loads((folder / CONFIG_FILE).read_bytes())
+    (folder / CONFIG_FILE).write_text(
+        json.dumps({**config, "r": rank, "lora_alpha": rank, "target_modules": ["q_proj"]})
+    )
+    shapes = {f"{gates.Q}.lora_A.weight": (rank, 8), f"{gates.Q}.lora_B.weight": (8, rank)}
+    gates.write_tensors(folder, {key: ("F32", shape, bytes(4 * rank * 8)) for key, shape in shapes.items()})
+    size = (folder / WEIGHTS_FILE).stat().st_size
+    tracemalloc.start()
+    try:
+        found = counts(static_evidence(submission, context))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found["static.limits"] > 0
+    assert peak < 2 * size + 2 * CHUNK_BYTES
+
+
+def test_of_a_large_file_little_is_in_memory(tmp_path: Path, home: Path) -> None:
+    folder = tmp_path / "adapter"
+    submission, context = submit(None, folder, home)
+    held = gates.read_tensors(folder)
+    foreign = {f"base_model.model.foreign.{i}": ("F32", (1 << 18,), bytes(1 << 20)) for i in range(16)}
+    gates.write_tensors(folder, {**held, **foreign})
+    tracemalloc.start()
+    try:
+        found = counts(static_evidence(submission, context))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found["static.tensors"] == 16
+    assert peak < 8 * CHUNK_BYTES
+
+
+def test_the_command_line_loads_nothing_heavy(tmp_path: Path) -> None:
+    """A static gate in a home that is not there yet keeps its signed verdict and a note of what was measured."""
+    code = """
+import sys
+from ecology.cli import main
+code = main(["gate", "--static", "--home", sys.argv[1], sys.argv[2]])
+heavy = ("torch", "peft", "transformers", "scipy", "hydra", "omegaconf", "pydantic", "sqlalchemy", "sigstore",
+         "jsonschema", "tqdm", "securesystemslib")
+print("loaded:", sorted({name.partition(".")[0] for name in sys.modules} & set(heavy)), code)
+"""
+    outsider = Path(__file__).parents[2] / "examples" / "outsider"
+    ran = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "home"), str(outsider)], check=True, capture_output=True, text=True
+    )
+    assert ran.stdout.splitlines()[-1] == "loaded: [] 1"
+    assert sorted(path.name for path in (tmp_path / "home").iterdir()) == ["keys", "notes", "verdicts"]
 
 
 def test_a_large_adapter_is_judged_without_torch(tmp_path: Path) -> None:

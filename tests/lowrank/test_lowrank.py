@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ecology.errors import ConfigError
 from ecology.lowrank.basis import basis
-from ecology.lowrank.core import ModuleCore, ParentSet, joint, lift, share
+from ecology.lowrank.core import ModuleCore, ParentSet, Ticks, joint, lift, share
 from ecology.lowrank.entries import Space, cuts, entries
 from ecology.lowrank.fingerprint import distance, fingerprint, same_fingerprint, same_function
 from ecology.lowrank.lowrank import (
@@ -220,16 +220,17 @@ def test_two_shapes_of_one_module_are_refused() -> None:
 def test_a_parent_set_breeds_what_a_list_does_and_is_walked_once() -> None:
     parents = population(3, ranks=(4, 2, 3), same_targets=False)
     ticks: list[str] = []
-    kept = ParentSet(parents, tick=ticks.append)
+    kept = ParentSet(parents, ticks=Ticks(lambda: ticks.append("looked"), lambda: ticks.append("made")))
     cores = {name: module.weighted([0.5, -1.0, 2.0]) for name, module in share(kept).items()}
     assert share(kept) is share(kept)
     child = lift(share(kept), cores, 3)
     other = project(concat(parents, [0.5, -1.0, 2.0]), 3)
     assert same_function(child, other, 1e-12)
     assert child.retained == pytest.approx(other.retained)
-    assert sorted(ticks) == sorted([*cores, *cores])
+    assert ticks == ["looked"] * sum(len(parent.modules) for parent in parents) + ["made"] * len(cores)
     assert len(kept) == 3
-    assert kept[1] is parents[1]
+    assert same_function(kept[1], parents[1], 1e-12)
+    assert ParentSet(parents)[1] is parents[1]
 
 
 @given(st.integers(-12, 0), st.integers(0, 2**32))

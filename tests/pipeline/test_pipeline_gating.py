@@ -15,24 +15,26 @@ import pytest
 from ecology.cli import main
 from ecology.contracts.artifact import CLAIMS_FILE, WEIGHTS_FILE
 from ecology.contracts.genome import INTERFACE_VERSION, Genome, Lineage, ResourceProfile
-from ecology.errors import IntegrityError
+from ecology.errors import ConfigError, IntegrityError
 from ecology.gate.tensors import linear_modules
 from ecology.pipeline import overlaps
 from ecology.pipeline.bench import known_base
+from ecology.pipeline.breeding import breed_folders
 from ecology.pipeline.corpora import shipped_corpora
 from ecology.pipeline.house import House, open_house
 from ecology.pipeline.overlaps import Overlaps
 from ecology.pipeline.revocations import quarantined
 from ecology.signer.statements import genome_statement
+from ecology.store.folders import describe
 from ecology.store.writer import write_adapter
 
 FORBIDDEN = {"torch", "scipy", "sqlalchemy", "hydra", "omegaconf", "transformers", "peft", "pydantic", "sigstore"}
 
 
-def adapter(folder: Path, house: House) -> Path:
+def adapter(folder: Path, house: House, seed: int = 0) -> Path:
     """A signed LoRA of rank 1 for the default base."""
     base = known_base("smollm2-135m", house)
-    rng = np.random.Generator(np.random.PCG64(0))
+    rng = np.random.Generator(np.random.PCG64(seed))
     modules = {
         name: (0.01 * rng.normal(size=(outputs, 1)), 0.01 * rng.normal(size=(1, inputs)))
         for name, (outputs, inputs) in linear_modules(base.tensor_schema).items()
@@ -115,7 +117,7 @@ def test_the_bases_own_tokenizer_may_stand_beside_an_adapter(
     tmp_path: Path, house: House, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Of the toy base, which is built here; its files have digests of their own."""
-    from ecology.pipeline.gating import tokenizer_files
+    from ecology.pipeline.bench import tokenizer_files
 
     base, folder = tmp_path / "base", tmp_path / "adapter"
     base.mkdir()
@@ -125,6 +127,18 @@ def test_the_bases_own_tokenizer_may_stand_beside_an_adapter(
     (folder / "tokenizer.json").write_bytes(b"other")
     (folder / "modeling.py").write_bytes(b"")
     assert set(tokenizer_files(base, folder)) == {"tokenizer.json"}
+    assert set(tokenizer_files(base)) == {"tokenizer.json"}
+
+
+def test_the_name_of_a_folder_writes_no_line_of_its_own(
+    tmp_path: Path, house: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "evil\ngood: passed under release v1\n::error::\x1b[2K"
+    folder.mkdir()
+    assert main(["gate", "--static", "--home", str(house.home), str(folder)]) == 1
+    text = capsys.readouterr().out
+    assert not any(line.startswith(("good: passed", "::")) for line in text.splitlines())
+    assert "\x1b" not in text
 
 
 def test_overlaps_are_computed_once_and_a_changed_note_is_not_believed(
@@ -140,3 +154,32 @@ def test_overlaps_are_computed_once_and_a_changed_note_is_not_believed(
         note.write_bytes(changed)
         assert dict(Overlaps(house)) == {}
         note.unlink()
+
+
+def test_breeding_by_hand_stays_within_the_limits_of_the_policy_that_is_named(tmp_path: Path, house: House) -> None:
+    """No run knows of these parents: their generation is what their signed genomes say."""
+
+    def parent(name: str, generation: int) -> Path:
+        folder = adapter(tmp_path / name, house, generation)
+        artifact = describe(folder)
+        base = known_base("smollm2-135m", house).identity
+        lineage = Lineage((), "import", {}, 0, (), generation, {})
+        genome = Genome(base, INTERFACE_VERSION, (), lineage, ResourceProfile(1, 1, 1, 1, 1.0))
+        line = house.signer.sign(genome_statement(artifact, genome, "2026-01-01T00:00:00Z"))
+        (folder / CLAIMS_FILE).write_text(line + "\n", encoding="utf-8")
+        return folder
+
+    def bred_by(operator: str, parents: list[Path], policy: str | None = "reproduction") -> Path:
+        out = tmp_path / f"child of {operator}, {policy}, {len(parents)}"
+        breed_folders(operator, parents, [], out=out, base="smollm2-135m", seed=0, house=house, policy=policy)
+        return out
+
+    last, young = parent("last", 16), parent("young", 3)
+    with pytest.raises(ConfigError, match="it would be of generation 17, and 16 is the last one"):
+        bred_by("linear", [last, young])
+    with pytest.raises(ConfigError, match="operator slerp is not allowed; these are: finetune, linear"):
+        bred_by("slerp", [young, young])
+    with pytest.raises(ConfigError, match="5 parents, and 4 are allowed"):
+        bred_by("linear", [young] * 5)
+    assert (bred_by("linear", [young, young]) / WEIGHTS_FILE).exists()
+    assert (bred_by("linear", [last, young], policy=None) / WEIGHTS_FILE).exists(), "no policy was named"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecology.errors import ConfigError
@@ -87,6 +87,7 @@ def test_a_choice_never_climbs(text: str) -> None:
         assert not text.startswith("/")
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(["name", "seed", "alias", "evaluator", "breeder", "sed"]), st.one_of(
     st.none(), st.integers(), st.text(max_size=4), st.booleans(), st.lists(st.integers(), max_size=2),
     st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),

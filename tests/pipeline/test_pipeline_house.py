@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -37,6 +41,48 @@ def test_a_damaged_seed_is_an_integrity_error(house: House) -> None:
     (house.home / "keys" / "hidden_items.seed").write_text("short")
     with pytest.raises(IntegrityError, match="seed"):
         _ = open_house(str(house.home), quiet=True).secret_seed
+
+
+def test_drafts_of_processes_that_are_gone_are_tidied_and_no_others(house: House) -> None:
+    """A key is written under a name of its own first, so a kill may leave the key itself under a second name."""
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    assert house.secret_seed
+    assert house.signer.keyid
+    keys = {path.name for path in (house.home / "keys").iterdir()}
+    left, writing = [], []
+    for name in ("keys/.development.pem", "keys/.hidden_items.seed", "notes/x/.a.json", "bases/toy-1/.manifest.json"):
+        for pid, found in ((gone.pid, left), (os.getpid(), writing)):
+            path = house.home / f"{name}.{pid}.0a1b2c3d.tmp"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("half")
+            found.append(path)
+    house.tidy()
+    assert [path for path in left if path.exists()] == []
+    assert all(path.exists() for path in writing)
+    assert keys <= {path.name for path in (house.home / "keys").iterdir()}
+
+
+@pytest.mark.parametrize("name", ["development.pem", "hidden_items.seed"])
+def test_a_kill_before_a_key_has_its_name_leaves_a_draft_that_is_tidied(name: str, house: House) -> None:
+    """The real writer, killed between its draft and the link."""
+    script = (
+        "import os, signal, sys\n"
+        "from ecology.pipeline.house import open_house\n"
+        "link = os.link\n"
+        "def killed(draft, path):\n"
+        f"    os.kill(os.getpid(), signal.SIGKILL) if path.name == {name!r} else link(draft, path)\n"
+        "os.link = killed\n"
+        "house = open_house(sys.argv[1], quiet=True)\n"
+        "house.signer.keyid, house.secret_seed\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(house.home)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    (draft,) = (house.home / "keys").glob(".*")
+    assert draft.stat().st_mode & 0o077 == 0
+    house.tidy()
+    assert not draft.exists()
+    assert not (house.home / "keys" / name).exists()
 
 
 def test_lasting_facts_are_recorded_once_and_moves_every_time(house: House) -> None:

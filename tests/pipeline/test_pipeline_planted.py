@@ -106,9 +106,9 @@ def judge(
 ) -> tuple[Judge, Scripted]:
     evaluator = Scripted({named(name): table, BASE: lambda suite, item: NOTHING})
     house = House(home, SystemClock(), SilentProgress())
-    bench = cast(Bench, SimpleNamespace(evaluator=evaluator))
+    bench = cast(Bench, SimpleNamespace(evaluator=evaluator, house=house, identity=SimpleNamespace(base_weights=BASE)))
     base = Comparator("base", BASE, None)
-    return Judge(policy, budget, corpora or {}, house, bench, SUITES, base, base, "2026-06-01T00:00:00Z"), evaluator
+    return Judge(policy, budget, corpora or {}, bench, SUITES, base, "2026-06-01T00:00:00Z"), evaluator
 
 
 def judged(home: Path, table: Callable[[Suite, Item], Skill] | Skill, name: str = "planted", **more: Any) -> Judged:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import json
+import re
 import shutil
 from pathlib import Path
 
@@ -12,12 +15,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ecology.contracts.artifact import Submission
 from ecology.contracts.evidence import Measurement
+from ecology.contracts.identity import Digest
 from ecology.contracts.policy import Outcome
-from ecology.errors import PolicyError
+from ecology.errors import IntegrityError, PolicyError
 from ecology.kernel.verdicts import verdict
+from ecology.pipeline import rereading
 from ecology.pipeline.gating import Asked, gate
 from ecology.pipeline.house import House
-from ecology.pipeline.past import past_of
+from ecology.pipeline.past import INDEX, past_of
 from ecology.pipeline.policies import (
     approve_file,
     explain_adapter,
@@ -156,7 +161,8 @@ def test_a_changed_threshold_is_seen_on_the_past_before_it_is_approved(desk: Des
     assert "1 of 1 verdict flips" in html
     assert "threshold from &gt;= 0.9 to &gt;= 0.98" in html
     assert "<script" not in html
-    assert "http" not in html.replace("http-equiv", ""), "nothing from elsewhere"
+    assert not re.search(r"""src=|href="(?!#)|url\(""", html), "nothing from elsewhere"
+    assert "not checked</span>" in html, "what was not compared with its source says so"
     review_file(str(desk.policy), page, before=str(old), at=desk.clock.now(), house=desk.house)
     assert page.read_text("utf-8") == html, "the same facts give the same bytes"
 
@@ -211,11 +217,13 @@ def test_an_unapproved_policy_is_a_refusal_in_the_gate_and_says_so(
     want = Asked(str(desk.policy), "smollm2-135m", True, "json", tmp_path / "out")
     assert gate([OUTSIDER], want, desk.house) == 1
     assert APPROVAL_RULE in capsys.readouterr().out
-    assert len(list((tmp_path / "out").iterdir())) == 2
+    digest = describe(OUTSIDER).digest.removeprefix("sha256:")[:16]
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {f"{digest}.verdict.json", f"{digest}.intoto.jsonl", "gate.json", "junit.xml", "sarif.json"}
 
 
 def test_what_did_not_change_is_not_measured_again(
-    desk: Desk, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    desk: Desk, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     want = Asked(str(desk.policy), "smollm2-135m", True, "text", None)
     gate([OUTSIDER], want, desk.house)
@@ -232,6 +240,21 @@ def test_what_did_not_change_is_not_measured_again(
     assert gate([OUTSIDER], dataclasses.replace(want, fresh=True), desk.house) == 1
     assert "RUNG-static" in capsys.readouterr().out, "asked afresh it is measured, and the failure shows"
 
+    mine = tmp_path / "shipped"
+    shutil.copytree(ROOT / "suites", mine / "suites")
+    shutil.copytree(ROOT / "corpora", mine / "corpora")
+    with monkeypatch.context() as patch:
+        patch.setattr("ecology.pipeline.gating.shared", mine.joinpath)
+        gate([OUTSIDER], want, desk.house)
+        assert "nothing was measured again" in capsys.readouterr().out, "the same suites elsewhere"
+        suite = mine / "suites" / "orders" / "suite.yaml"
+        suite.write_text(suite.read_text("utf-8") + "# another word\n", "utf-8")
+        gate([OUTSIDER], want, desk.house)
+        assert "RUNG-static" in capsys.readouterr().out, "a changed suite is another question"
+    desk.policy.write_text(desk.policy.read_text("utf-8").replace("version: 1", "version: 2", 1), "utf-8")
+    gate([OUTSIDER], want, desk.house)
+    assert "RUNG-static" in capsys.readouterr().out, "and so is a changed policy"
+
 
 def test_a_folder_that_cannot_be_read_is_refused_and_the_others_are_judged(
     desk: Desk, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -243,3 +266,66 @@ def test_a_folder_that_cannot_be_read_is_refused_and_the_others_are_judged(
     assert "because: FOLDER The folder can be described" in out
     assert "outsider: REFUSED" in out
     assert describe(OUTSIDER).digest in out
+
+
+def test_what_is_read_by_several_processes_is_what_one_reads(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = judged_once(desk)
+    task = (Digest(digest), desk.house.store.claims_file(Digest(digest)))
+    keys = [desk.house.signer.public_key]
+    alone = list(rereading.reread([task] * 4, keys))
+    monkeypatch.setattr(rereading, "MANY", 2)
+    monkeypatch.setattr(rereading, "BATCH", 1)
+    monkeypatch.setattr(rereading, "_cores", lambda: 2)
+    assert list(rereading.reread([task] * 4, keys)) == alone
+    path = desk.house.store.claims_file(Digest(digest))
+    path.write_bytes(b"\xff\n")
+    with pytest.raises(IntegrityError, match="is not UTF-8"):
+        list(rereading.reread([task] * 4, keys))
+
+
+def test_the_index_is_made_anew_when_it_is_lost_or_forged_and_says_the_same(desk: Desk) -> None:
+    digest = judged_once(desk)
+    index = desk.house.home / "notes" / INDEX
+    first = past_of(desk.house).verdicts
+    kept = index.read_bytes()
+    assert [(one.subject, one.held) for one in first] == [(digest, True)]
+    for harm in (b"", kept.replace(b'"outcome":"', b'"outcome":"d'), kept[:-1] + b"x\n", b"\xff\xfe", kept + kept):
+        index.write_bytes(harm)
+        assert past_of(desk.house).verdicts == first
+        assert index.read_bytes() == kept
+    index.unlink()
+    assert past_of(desk.house).verdicts == first
+    path = desk.house.store.claims_file(Digest(digest))
+    text = path.read_text()
+    payload = json.loads(text)["payload"]
+    forged = base64.b64encode(base64.b64decode(payload).replace(b"PASSED", b"FAILED")).decode()
+    path.write_text(text.replace(payload, forged))
+    assert past_of(desk.house).verdicts == (), "nobody signed these bytes"
+    assert past_of(House(desk.house.home.with_name("elsewhere"), desk.clock, SilentProgress())).verdicts == ()
+
+
+def test_the_gate_keeps_its_verdict_on_an_unsigned_folder_for_replay_and_says_that_it_does_not_hold_it(
+    desk: Desk, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    want = Asked(str(desk.policy), "smollm2-135m", True, "text", None)
+    gate([OUTSIDER], dataclasses.replace(want, at="2026-06-02T00:00:00Z"), desk.house)
+    assert past_of(desk.house).verdicts == (), "asked as of another instant it is a question, not a judgement"
+    gate([OUTSIDER], want, desk.house)
+    gate([OUTSIDER], want, desk.house)
+    (one,) = past_of(desk.house).verdicts
+    assert (one.subject, one.scope, one.held) == (describe(OUTSIDER).digest, "static", False)
+    assert "STA-006" in one.refused_by
+    assert APPROVAL_RULE not in one.refused_by, "the approval is about the policy and not about the adapter"
+    found, past = replay_file(str(desk.policy), "", desk.house)
+    assert (found.sentence, past.unstored) == ("0 of 1 verdict flip", 0)
+    lax = tmp_path / "lax.yaml"
+    lax.write_text(
+        'id: lax\nversion: 1\ntitle: Lax\nrules:\n  - {id: F, title: Files, metric: static.files, comparator: "==", '
+        "threshold: 0}\n",
+        "utf-8",
+    )
+    found, _ = replay_file(str(lax), "", desk.house)
+    assert str(found.flips[0]).startswith(f"{one.name} (not held here): would be admitted, deny -> pass")
+    for who in (str(OUTSIDER), one.subject, one.name):
+        assert explain_adapter(str(desk.policy), who, desk.clock.now(), desk.house)[0] == one
+    assert not list((desk.house.home / "store").rglob("*.safetensors")), "none of its bytes are taken in"

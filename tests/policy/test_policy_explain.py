@@ -78,4 +78,11 @@ def test_every_control_that_a_shipped_rule_names_is_in_the_map_with_a_source() -
     assert all(control.framework.source.startswith("https://") for control in known.values())
     grouped = by_framework(RELEASE.rules)
     assert [framework.id for framework in grouped] == list(dict.fromkeys(c.framework.id for c in known.values()))
-    assert "SAFE-001" in grouped[known["NIST-AI-600-1-2.4"].framework][known["NIST-AI-600-1-2.4"]]
+    assert "SAFE-001" in grouped[known["NIST-AI-600-1-2.3"].framework][known["NIST-AI-600-1-2.3"]]
+
+
+def test_every_control_says_with_what_its_wording_was_compared() -> None:
+    for control in control_map().controls.values():
+        assert control.by
+        assert (control.remark == "") is (control.checked == "source")
+    assert {c.checked for c in control_map().controls.values()} == {"source", "copy", "no"}

@@ -49,7 +49,7 @@ POLICIES = {
     "count-compared": HEAD + RULES.replace("threshold: 0}", "threshold: 0, against: base}", 1),
     "equality-of-a-rate": HEAD + RULES.replace('">="', '"=="'),
     "confidence-of-one": HEAD + RULES.replace("min_samples: 100", "confidence: 1.0"),
-    "infinite-threshold": HEAD + RULES.replace("0.9", "!!float .inf"),
+    "infinite-threshold": HEAD + RULES.replace("0.9", "1e400"),
     "threshold-text": HEAD + RULES.replace("0.9", "ninety"),
     "two-rules-of-one-id": HEAD + RULES.replace("id: B", "id: A"),
     "nothing-denies": HEAD + RULES.replace("}", ", severity: warn}"),

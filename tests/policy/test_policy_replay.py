@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ecology.contracts.evidence import Evidence, Measurement, Statistic
 from ecology.contracts.policy import Outcome, Policy, Rule, Waiver
 from ecology.kernel.canonical import digest
-from ecology.kernel.verdicts import verdict
+from ecology.kernel.verdicts import judge, outcome_of, verdict
 from ecology.policy.diff import diff
 from ecology.policy.layers import TIGHTENABLE, compiled, tighten
 from ecology.policy.reader import load_policy
@@ -40,18 +40,20 @@ def kind(rule: Rule) -> str:
     return "rate" if rule.against == "absolute" else "pairs"
 
 
-def seen(rule: Rule, statistic: Statistic | None) -> Evidence:
+def seen(rule: Rule, statistic: Statistic | None, caveat: str = "") -> Evidence:
     if statistic is None:
         return ()
     comparator = "" if rule.against == "absolute" else str(WHO)
-    return (Measurement(rule.metric, WHO, statistic, rule.split, rule.against, comparator, "test"),)
+    return (Measurement(rule.metric, WHO, statistic, rule.split, rule.against, comparator, "test", caveat),)
 
 
 @st.composite
 def evidences(draw: st.DrawFn) -> Evidence:
     found: Evidence = ()
     for rule in RELEASE.rules:
-        found += seen(rule, statistic_of(draw(st.sampled_from(TEXTS[kind(rule)]))))
+        for _ in range(draw(st.sampled_from([1, 1, 1, 2]))):  # now and then two that contradict one another
+            caveat = draw(st.sampled_from(["", "", "", "the set is at floor"]))
+            found += seen(rule, statistic_of(draw(st.sampled_from(TEXTS[kind(rule)]))), caveat)
     return tuple(dict.fromkeys(found))
 
 
@@ -90,6 +92,13 @@ def test_the_policy_that_judged_gives_the_verdict_that_was_given(
         f.rule: f.outcome for f in given_.findings
     }
     assert replay(RELEASE, [one]) == dataclasses.replace(replay(RELEASE, [one]), flips=(), moved=0, judged=1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(evidences(), changed())
+def test_the_outcome_without_words_is_that_of_the_finding(evidence: Evidence, policy: Policy) -> None:
+    for rule in policy.rules:
+        assert outcome_of(rule, evidence, WHO) is judge(rule, evidence, WHO).outcome
 
 
 @settings(max_examples=60, deadline=None)

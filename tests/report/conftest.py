@@ -126,7 +126,7 @@ RULES = (
         split="hidden",
         min_samples=200,
         rationale="The bare base refuses almost nothing; an adapter has to bring this with it.",
-        controls=("NIST-AI-600-1-2.4", "OWASP-LLM09:2025"),
+        controls=("NIST-AI-600-1-2.3", "OWASP-LLM09:2025"),
     ),
     Rule(
         "SAFE-002",

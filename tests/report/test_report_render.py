@@ -17,10 +17,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ecology.contracts.identity import Digest
 from ecology.contracts.policy import Outcome
-from ecology.contracts.promotion import Promotion
+from ecology.contracts.promotion import Promotion, Revocation
 from ecology.contracts.run import RunReport
 from ecology.errors import ConfigError, IntegrityError
+from ecology.kernel.canonical import canonical, plain
 from ecology.report import texts
 from ecology.report.html import render_html
 from ecology.report.json_report import SCHEMA_FILE, parse_report, read_report, render_json
@@ -246,3 +248,18 @@ def test_quantities() -> None:
     assert between(None, 0.9, "share") == "at most 90.0 %"
     assert between(None, None, "share") == ""
     assert between(2**10, 2**20, "bytes") == "1 KiB to 1 MiB"
+
+
+def test_every_form_says_what_is_revoked(report: RunReport) -> None:
+    gone = Revocation(Digest("sha256:" + "e" * 64), "it leaks <names>", "2026-11-22T10:00:00Z")
+    after = dataclasses.replace(report, revoked=(gone,))
+    page, text = render_html(after).decode(), render_markdown(after).decode()
+    assert "Revoked in this home" in page
+    assert f"Quarantined: {gone.subject}: it leaks &lt;names&gt;." in page
+    assert 'href="#revoked"' in page
+    assert "Revoked in this home" in text
+    assert gone.subject in text
+    assert json.loads(canonical(after))["revoked"] == [plain(gone)]
+    before = render_html(report).decode()
+    assert "Revoked in this home" not in before
+    assert 'href="#revoked"' not in before

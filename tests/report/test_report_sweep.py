@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from ecology.contracts.identity import Digest
-from ecology.contracts.promotion import Promotion
+from ecology.contracts.promotion import Promotion, Revocation
 from ecology.contracts.run import NOT_A_FINALIST
 from ecology.contracts.sweep import SWEEP_SCHEMA, Entry, Pick, SweepJob, SweepReport
 from ecology.kernel.canonical import digest
@@ -85,3 +85,9 @@ def test_a_changed_file_is_noticed(tmp_path: Path) -> None:
     assert "sweep.html" in problem
     write_sweep(dataclasses.replace(report(), code=0), tmp_path, signer.sign)
     assert verify_sweep(tmp_path, (signer.public_key,))[1] == ()
+
+
+def test_the_page_says_what_is_revoked() -> None:
+    gone = Revocation(Digest(digest("gone")), "it leaks", "2026-11-22T10:00:00Z")
+    assert f"Quarantined: {gone.subject}: it leaks." in render(dataclasses.replace(report(), revoked=(gone,))).decode()
+    assert "Quarantined" not in render(report()).decode()

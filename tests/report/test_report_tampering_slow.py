@@ -22,8 +22,6 @@ def test_any_changed_byte_of_a_report_shows(name: str, tmp_path: Path, report: R
     path, rng = tmp_path / name, random.Random(0)
     data = path.read_bytes()
     path.chmod(0o600)
-    start = data.find(b'"keyid":"') if name == ENVELOPE else 0
-    hint = range(start, data.index(b",", start)) if start else ()  # DSSE does not sign it
     for place in sorted({*range(min(len(data), 20)), *(rng.randrange(len(data)) for _ in range(SAMPLE))}):
         changed = bytearray(data)
         changed[place] ^= rng.randrange(1, 256)
@@ -32,4 +30,4 @@ def test_any_changed_byte_of_a_report_shows(name: str, tmp_path: Path, report: R
             problems = verify_report(tmp_path, [signer.public_key])
         except EcologyError:
             continue
-        assert problems or place in hint, (place, data[max(0, place - 20) : place + 20])
+        assert problems, (place, data[max(0, place - 20) : place + 20])

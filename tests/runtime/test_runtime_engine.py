@@ -11,11 +11,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ecology.backend.bases import BaseModel, Folder, ensure
-from ecology.errors import BackendError, ConfigError, IntegrityError, MalformedArtifact
+from ecology.contracts.evidence import Turn
+from ecology.errors import BackendError, ConfigError, IntegrityError, MalformedArtifact, UnsupportedAdapter
+from ecology.runtime import engine as module
 from ecology.runtime.attachment import Switch, read_deltas, unmerged
 from ecology.runtime.engine import TransformersEngine
+from ecology.runtime.kernels import lay_out, raw
 from ecology.runtime.workers import side_by_side
 from ecology.store.adapters import write_adapter
+from ecology.store.layouts import Layout
 from ecology.telemetry.memory import measure_serving_memory
 from ecology.telemetry.progress import SilentProgress
 from ecology.testing.toys import toy_adapter
@@ -49,14 +53,37 @@ def test_a_key_that_does_not_fit_is_refused(
     engine.prove_base()
 
 
+@pytest.mark.parametrize(
+    ("layout", "reason"),
+    [
+        (Layout("embedding"), "it changes an embedding"),
+        (Layout("conv", (2, 2)), "it changes a convolution"),
+        (Layout(), "it is a Conv1D, not a linear layer"),
+    ],
+)
+def test_what_is_no_linear_layer_is_refused_with_a_reason_before_anything_is_attached(
+    layout: Layout, reason: str, base: BaseModel, folder: Path
+) -> None:
+    from transformers.pytorch_utils import Conv1D
+
+    model = torch.nn.ModuleDict({"wte": Conv1D(8, 8)})
+    factors = {"wte": (np.ones((8, 1)), np.ones((1, 8)))}
+    write_adapter(folder, factors, "toy", base.identity.base_weights, layouts={"wte": layout})
+    with pytest.raises(UnsupportedAdapter, match=reason) as caught:
+        read_deltas(model, folder)
+    assert caught.value.field == "target_modules"
+    assert caught.value.where == f"{folder.name}: wte"
+    assert "linear layers alone" in caught.value.todo
+
+
 def test_merged_is_the_weight_plus_the_delta(engine: TransformersEngine, base: BaseModel, folder: Path) -> None:
     written(base, folder, Q, 32, 32)
-    weight = engine.model.get_submodule(Q).weight
-    before = weight.detach().clone()
+    product = engine.model.get_submodule(Q).forward
+    before = product.plain.clone()
     with engine.attach(folder):
         found = engine.model.get_submodule(Q)(torch.eye(32)).T
         assert torch.allclose(found, before + torch.ones(32, 32), atol=1e-6)
-        assert torch.equal(weight, before), "the base's own weight is never written to"
+        assert torch.equal(product.plain, before), "the base's own weight is never written to"
         assert engine.prove_base() == engine.identity.base_weights
         with pytest.raises(BackendError, match="bare base"):
             engine.model.get_submodule(Q)(torch.eye(32, requires_grad=True))
@@ -64,17 +91,42 @@ def test_merged_is_the_weight_plus_the_delta(engine: TransformersEngine, base: B
 
 
 def test_a_changed_weight_and_a_forgotten_adapter_are_noticed(engine: TransformersEngine) -> None:
-    layer = engine.model.get_submodule(Q)
-    layer.forward.use(layer.weight + 1)
+    product = engine.model.get_submodule(Q).forward
+    product.use(lay_out(product.plain + 1))
     with pytest.raises(IntegrityError, match="still computes"):
         engine.prove_base()
-    layer.forward.restore()
-    with torch.no_grad():
-        layer.weight[0, 0] += 1
-    with pytest.raises(IntegrityError, match="have changed"):
+    product.restore()
+    engine.prove_base()
+
+
+@pytest.mark.parametrize("name", [f"{Q}.weight", "lm_head.weight"])
+def test_one_changed_bit_of_what_is_computed_with_is_noticed(engine: TransformersEngine, name: str) -> None:
+    (laid, *_) = engine.model.get_submodule(name.removesuffix(".weight")).forward.own
+    raw(laid)[1234] ^= 1
+    with pytest.raises(IntegrityError, match=f"{name} .float32, laid out.: 1 of"):
         engine.prove_base()
-    with torch.no_grad():
-        layer.weight[0, 0] -= 1
+    raw(laid)[1234] ^= 1
+    engine.prove_base()
+
+
+def test_an_adapter_that_is_put_on_again_is_not_merged_again(
+    base: BaseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, same = toy_adapter(base, tmp_path / "one", seed=1), toy_adapter(base, tmp_path / "same", seed=1)
+    other = toy_adapter(base, tmp_path / "other", seed=2)
+    del one, same, other
+    engine, fresh = TransformersEngine(base, threads=1), TransformersEngine(base, threads=1)
+    merges: list[int] = []
+    real = module.merge
+    monkeypatch.setattr(module, "merge", lambda *a: merges.append(len(a[0])) or real(*a))
+    for name in ("one", "same", None, "one", "other", "one"):
+        with engine.attach(tmp_path / name if name else None):
+            found = engine.generate(PROMPTS, 5)
+        merged = len(merges)
+        with fresh.attach(tmp_path / name if name else None):
+            assert found == fresh.generate(PROMPTS, 5)
+        del merges[merged:]
+    assert len([n for n in merges if n]) == 3, "one, other, and one again"
 
 
 def test_one_adapter_at_a_time(engine: TransformersEngine, base: BaseModel, folder: Path) -> None:
@@ -87,11 +139,11 @@ def test_one_adapter_at_a_time(engine: TransformersEngine, base: BaseModel, fold
 
 
 def test_a_base_that_was_changed_behind_our_back_is_noticed(engine: TransformersEngine) -> None:
-    weight = engine.model.get_submodule(Q).weight
+    weight = engine.model.get_submodule("model.norm").weight
     before = weight.detach().clone()
     with torch.no_grad():
-        weight[0, 0] += 1e-6
-    with pytest.raises(IntegrityError, match=Q):
+        weight[0] += 1e-6
+    with pytest.raises(IntegrityError, match=r"model\.norm"):
         engine.prove_base()
     with torch.no_grad():
         weight.copy_(before)
@@ -135,8 +187,21 @@ def test_time_is_measured_by_the_injected_clock_in_turns(base: BaseModel, folder
             return float(next(self.count) ** 2)
 
     engine = TransformersEngine(base, threads=1, clock=Ticks())
-    # two calls are thrown away; call k takes (2k+1)^2 - (2k)^2 = 4k+1; then adapter, base, base, adapter
-    assert engine.time_pair(folder, PROMPTS[:2], 2) == ((9.0, 13.0), (21.0, 17.0))
+    # the clock is looked at three times a turn, k = 3t, 3t+1, 3t+2, and shows k squared: first token (3t+1)^2 - (3t)^2,
+    # last (3t+2)^2 - (3t)^2. Turns 0 and 1 are thrown away; then adapter, base, base, adapter.
+    (a, b), (c, d) = engine.time_turns((folder, None), PROMPTS[:2], 2)
+    turns = [Turn(6.0 * t + 1, 12.0 * t + 4, 2) for t in range(6)]
+    assert [a, b, d, c] == turns[2:]
+    assert a.token_ms == 1000.0 * (a.total_s - a.first_s)
+
+
+def test_three_take_turns_in_going_first(base: BaseModel, tmp_path: Path) -> None:
+    toy_adapter(base, tmp_path / "one", seed=1)
+    toy_adapter(base, tmp_path / "two", seed=2)
+    clock = types.SimpleNamespace(now=str, monotonic=itertools.count(1.0).__next__)
+    engine = TransformersEngine(base, threads=1, clock=clock)
+    turns = engine.time_turns((tmp_path / "one", None, tmp_path / "two"), PROMPTS, 1)
+    assert [[(t.first_s, t.total_s, t.tokens, t.token_ms) for t in one] for one in turns] == [[(1, 2, 1, 0)] * 3] * 3
 
 
 def test_pairs_side_by_side_keep_adapter_and_base_apart(base: BaseModel, folder: Path) -> None:
@@ -156,10 +221,8 @@ def test_pairs_side_by_side_keep_adapter_and_base_apart(base: BaseModel, folder:
             seen.add(tuple(side_by_side(ask, [[i] for i in range(6)], 2)))
     assert seen == {(False, True) * 3}
     steps: list[int] = []
-    pairs = engine.time_pair(
-        folder, PROMPTS[:3], 2, types.SimpleNamespace(advance=lambda n=1, note="": steps.append(n))
-    )
-    assert len(pairs) == sum(steps) == 3
+    step = types.SimpleNamespace(advance=lambda n=1, note="": steps.append(n))
+    assert len(engine.time_turns((folder, None), PROMPTS[:3], 2, step)) == sum(steps) == 3
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -6,7 +6,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ecology.runtime.engine import TransformersEngine
-from ecology.runtime.scoring import Question, Score, score
+from ecology.runtime.packing import Question
+from ecology.runtime.scoring import Score, score
 
 TOKENS = st.lists(st.integers(3, 258), min_size=1, max_size=12).map(tuple)
 QUESTIONS = st.builds(Question, TOKENS, st.lists(TOKENS, min_size=1, max_size=4).map(tuple))

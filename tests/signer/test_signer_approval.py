@@ -19,7 +19,7 @@ from ecology.errors import ConfigError, PolicyError
 from ecology.kernel.canonical import canonical
 from ecology.signer import dsse
 from ecology.signer.approval import APPROVAL, Approvals, approval_statement, verify_approvals
-from ecology.signer.keys import LocalSigner
+from ecology.signer.keys import LocalSigner, key_id
 
 PEOPLE = {n: LocalSigner(Ed25519PrivateKey.from_private_bytes(bytes([i]) * 32), n, False) for i, n in enumerate("ABCD")}
 TRUSTED = [PEOPLE[name].public_key for name in "ABC"]
@@ -102,7 +102,7 @@ def test_an_ecdsa_approver_counts() -> None:
 
     signature = key.sign(dsse.pae(dsse.PAYLOAD_TYPE, payload), ec.ECDSA(SHA256()))
     pem = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-    line = dsse.seal(payload, [dsse.Signature("", signature)])
+    line = dsse.seal(payload, [dsse.Signature(key_id(key.public_key()), signature)])
     approvers = [TrustedKey("E", pem.decode())]
     assert count([line], 1, approvers=approvers).met
     broken = dsse.seal(payload, [dsse.Signature("", signature[:-1] + bytes([signature[-1] ^ 1]))])

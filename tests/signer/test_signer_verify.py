@@ -140,16 +140,24 @@ def test_refusals_have_their_reasons() -> None:
 def test_a_key_inside_the_claim_is_not_believed() -> None:
     line = json.loads(OTHER.sign(statement()))
     line["signatures"][0]["keyid"] = FIXED.keyid
-    line["signatures"][0]["publicKey"] = OTHER.public_key.public_key
-    line["publicKey"] = OTHER.public_key.public_key
     assert reasons(json.dumps(line)) == "signature"
+    for place in (line, line["signatures"][0]):
+        place["publicKey"] = OTHER.public_key.public_key
+        assert reasons(json.dumps(line)) == "envelope"
+        del place["publicKey"]
     assert reasons(OTHER.sign({**statement(), "publicKey": OTHER.public_key.public_key})) == "untrusted"
 
 
-def test_the_hint_may_be_wrong_or_missing() -> None:
+def test_a_key_id_that_nobody_signed_may_say_nothing_else() -> None:
     line = json.loads(FIXED.sign(statement()))
-    del line["signatures"][0]["keyid"]
-    assert verify_envelope(json.dumps(line), [OTHER.public_key, FIXED.public_key]).keyid == FIXED.keyid
+    for other in (OTHER.keyid, "", FIXED.keyid[:-1], FIXED.keyid.upper()):
+        changed = json.dumps({**line, "signatures": [{**line["signatures"][0], "keyid": other}]})
+        assert reasons(changed) == "signature"
+    assert reasons(json.dumps({**line, "signatures": [{"sig": line["signatures"][0]["sig"]}]})) == "signature"
+
+
+def test_a_signature_of_somebody_else_may_stand_beside_it() -> None:
+    line = json.loads(FIXED.sign(statement()))
     line["signatures"].insert(0, {"keyid": FIXED.keyid, "sig": "AAAA"})
     line["payload"] = line["payload"].replace("+", "-").replace("/", "_")
     assert verify_envelope(json.dumps(line), [FIXED.public_key]).signer == "golden"

@@ -17,7 +17,7 @@ from ecology.testing.operators import CASES, Subject, population
 from ecology.testing.operators.__main__ import main
 from ecology.testing.operators.flags import CONTENDERS, FLAGS, ours
 from ecology.testing.operators.subjects import EDGES, REQUIRED, WITHOUT_LOSS, installed_subjects
-from ecology.testing.operators.table import Cell, grid, judge, markdown, page, structure
+from ecology.testing.operators.table import Cell, grid, judge, markdown, page, structure, summary
 
 COMMITTED = Path(__file__).parents[2] / "docs" / "conformance.md"
 REGENERATE = "regenerate it: python -m ecology.testing.operators --against peft --out docs/conformance.md"
@@ -95,6 +95,23 @@ def test_cells_tell_failures_apart() -> None:
             ones, oracle=lambda _: {"model.layers.0.q": 0 * parents[0].modules["model.layers.0.q"].dense() + 1}
         ),
     ).conforms
+
+
+def test_the_summary_shows_the_worst_of_those_that_conform_and_all_that_do_not() -> None:
+    mine = _empty(CASES, ["a", "b", "c"])
+    theirs = _empty(CASES, ["x", "y", "z"])
+    mine["rank_one"] = {"a": Cell("ok", conforms=True), "b": Cell("-", conforms=True)}
+    mine["unbiased"] = {"a": Cell("-", conforms=True)}
+    mine["dense_oracle"] = {
+        name: Cell(text, conforms=True) for name, text in zip("ab", ("9e-16", "2e-15"), strict=True)
+    }
+    theirs["dense_oracle"] = {
+        "x": Cell("0.5", conforms=False), "y": Cell("3e-16", conforms=True), "z": Cell("wrong", conforms=False)
+    }  # fmt: skip
+    found = summary(mine, theirs)
+    assert [found[case]["ours (2 operators)"].text for case in ("rank_one", "dense_oracle")] == ["ok", "2e-15"]
+    assert found["unbiased"]["ours (1 operators)"].text == "-"
+    assert found["dense_oracle"]["PEFT"] == Cell("x 0.5, z wrong; 1 of 3 conform", conforms=False)
 
 
 def test_the_page_says_what_each_case_asks() -> None:

@@ -318,15 +318,19 @@ def eckart_young(subject: Subject) -> float | None:
 
 
 def unbiased(subject: Subject) -> float | None:
-    """The mean of the children over seeds is the exact mean of the parents, as far as the draws' variance allows."""
+    """The mean of the children over seeds is the exact weighted sum, as far as the draws' variance allows."""
     if not subject.claimed("unbiased"):
         return None
     parents = population(2)
-    children = [dense(subject.breed(parents, seed=seed)) for seed in range(SEEDS)]
+    weights, options = (0.5, 0.5), None
+    if subject.weighted is not None:
+        weights = (0.7, -0.4)
+        options = subject.weighted(weights)
+    children = [dense(subject.breed(parents, options, seed)) for seed in range(SEEDS)]
     off, explained, size = 0.0, 0.0, 0.0
     for name in parents[0].modules:
         stack = np.stack([child[name] for child in children])
-        exact = sum(dense(parent)[name] for parent in parents) / len(parents)
+        exact = sum(w * dense(parent)[name] for w, parent in zip(weights, parents, strict=True))
         off += float(np.sum((stack.mean(axis=0) - exact) ** 2))
         explained += float(np.sum(stack.var(axis=0, ddof=1))) / SEEDS
         size += float(np.sum(np.square(exact)))

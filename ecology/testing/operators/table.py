@@ -85,6 +85,25 @@ def _of(outcome: Outcome) -> Cell:
     return Cell(f"{outcome:.0e}" if outcome <= OUTPUT_TOLERANCE else f"{outcome:.2g}", outcome <= OUTPUT_TOLERANCE)
 
 
+def summary(
+    ours: Mapping[str, Mapping[str, Cell]], theirs: Mapping[str, Mapping[str, Cell]]
+) -> Mapping[str, Mapping[str, Cell]]:
+    """Case -> who -> how all operators together do: the worst error where all conform, else who does not and how."""
+    return {
+        case: {f"ours ({len(ours[case])} operators)": _together(ours[case]), "PEFT": _together(theirs[case])}
+        for case in CASES
+    }
+
+
+def _together(cells: Mapping[str, Cell]) -> Cell:
+    asked = {name: cell for name, cell in cells.items() if cell.text != "-"}
+    failed = [f"{name} {cell.text}" for name, cell in asked.items() if not cell.conforms]
+    if failed:
+        return Cell(f"{', '.join(failed)}; {len(asked) - len(failed)} of {len(asked)} conform", conforms=False)
+    numbers = [cell.text for cell in asked.values() if cell.text[:1].isdigit()]
+    return Cell(max(numbers, key=float, default="ok" if asked else "-"), conforms=True)
+
+
 def markdown(title: str, cells: Mapping[str, Mapping[str, Cell]], first: str) -> str:
     """One table."""
     columns = list(next(iter(cells.values())))
@@ -117,6 +136,7 @@ def page(
         "",
         *(f"- `{name}`: {(case.__doc__ or '').splitlines()[0]}" for name, case in CASES.items()),
         "",
+        *([markdown("In short", summary(ours, theirs), "case")] if theirs is not None else []),
         markdown("Ours", ours, "case"),
     ]
     if theirs is not None:
