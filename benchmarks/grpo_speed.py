@@ -4,8 +4,8 @@ A step is rollouts and gradient: 6 prompts, 8 replies each, of exactly 16 tokens
 the default base. Both draw from the same policy; ends are switched off so that both draw equally many tokens. Equal
 loss is checked first: TRL's ``_compute_loss`` on our rollouts differs from ours by less than 1e-5.
 
-Peers: TRL with its defaults (gradient checkpointing among them), but in fp32, because its bf16 would compute another loss
-and decodes several times slower on a CPU; and TRL without checkpointing. One row leaves out a saving of ours.
+Peers: TRL with its defaults (gradient checkpointing among them), but in fp32, because its bf16 would compute another
+loss and decodes several times slower on a CPU; and TRL without checkpointing. One row leaves out a saving of ours.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 TOKENS = 16
 
 
-def measure(repeats: int, *, toy: bool) -> list[dict[str, Any]]:
+def measure(repeats: int, *, toy: bool) -> list[dict[str, Any]]:  # noqa: PLR0915
     """Rows of the benchmark.
 
     Args:

@@ -6,8 +6,8 @@ training and test by the grammar's own draws, so no test sum is a training sum t
 
 Each row's learning rate is the one of its grid with the highest training reward (SFT: lowest training loss) in the last
 ten steps of a run with a seed that is not reported. Then three seeds. Every run sees the same number of replies: 60
-steps of 8 prompts with 8 replies of at most 16 tokens, which is room for the whole sentence that the base likes to answer
-with (an evolution strategy: 16 members on 4 prompts; SFT: 64 right answers a step).
+steps of 8 prompts with 8 replies of at most 16 tokens, which is room for the whole sentence that the base likes to
+answer with (an evolution strategy: 16 members on 4 prompts; SFT: 64 right answers a step).
 """
 
 from __future__ import annotations
@@ -300,9 +300,9 @@ def _each_its_own(adapted: Any, tried: Mapping[str, Any], rows: int) -> Iterator
     layers = [adapted.model.get_submodule(name) for name in adapted.modules]
 
     def forward(layer: Any) -> Any:
-        A, B, P = (getattr(layer, f"tinylora_{x}")["default"] for x in "ABP")
+        A, B, P = (getattr(layer, f"tinylora_{x}")["default"] for x in "ABP")  # noqa: N806
         key = next(n for n in tried if n.endswith(f".{layer._tinylora_v_key['default']}"))
-        R = torch.einsum("mu,uij->mij", tried[key], P.to(A)).repeat_interleave(rows, 0)
+        R = torch.einsum("mu,uij->mij", tried[key], P.to(A)).repeat_interleave(rows, 0)  # noqa: N806
 
         def run(x: Any) -> Any:
             return layer.base_layer(x) + torch.einsum("bsi,bji->bsj", x @ A.T, R) @ B.T

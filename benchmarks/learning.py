@@ -2,7 +2,8 @@
 
     python benchmarks/learning.py --ladder --base DIR [--device cuda] [--workers 12] [--seconds 540] --out FILE.json
     python benchmarks/learning.py --speed [--json] [--repeats 5] [--toy]
-    python benchmarks/learning.py --plot FILE.json [docs/learning.svg]      python benchmarks/learning.py --table FILE.json
+    python benchmarks/learning.py --plot FILE.json [docs/learning.svg]
+    python benchmarks/learning.py --table FILE.json
 
 ``--ladder`` trains on the task of ``ladder`` (experiments 1 and 2). It asks for hours of two CPU cores or minutes of an
 accelerator, so what one machine found is kept in ``benchmarks/results`` and drawn and tabled from there.
@@ -101,7 +102,8 @@ def said(rows: list[dict[str, object]], as_json: bool) -> int:
         return 0
     for row in rows:
         print(
-            f"{row['what']:<48} {row['ours']!s:>10} {row['peer']!s:>10}  {row['peer_name']}  ratio {row['ratio']} {row['unit']}"
+            f"{row['what']:<48} {row['ours']!s:>10} {row['peer']!s:>10}  {row['peer_name']}  ratio {row['ratio']} "
+            f"{row['unit']}"
         )
     return 0
 

@@ -25,7 +25,7 @@ KINDS = {
 
 
 def grouped(runs: Sequence[Mapping[str, Any]], bits: str = "greedy") -> list[dict[str, Any]]:
-    """One line a row that has reported seeds, in the order of the ladder, with mean, interval and gain over the base."""
+    """One line a row that has reported seeds, in the order of the ladder, with mean, interval and gain."""
     from ladder import ROWS, SEEDS
 
     base = next(r for r in runs if r["name"] == "base")
@@ -76,7 +76,8 @@ def tabled(runs: Sequence[Mapping[str, Any]]) -> str:
     base = next(r for r in runs if r["name"] == "base")
     items = len(base["greedy"])
     lines = [
-        "| trained | numbers | bytes | right, three seeds | mean [95 %] | gain over the base [95 %] | number alone | tokens |",
+        "| trained | numbers | bytes | right, three seeds | mean [95 %] | gain over the base [95 %] | number alone | "
+        "tokens |",
         "|---|---:|---:|---|---|---|---:|---:|",
         f"| nothing (base) | 0 | 0 | {_array([base], 'greedy').mean():.3f} | of {items} sums | | "
         f"{_array([base], 'greedy_strict').mean():.3f} | {base['greedy_length']:.1f} |",
@@ -98,9 +99,9 @@ def drawn(runs: Sequence[Mapping[str, Any]]) -> str:
     base = _array([next(r for r in runs if r["name"] == "base")], "greedy").mean()
     width, height, gap = 460, 330, 40
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {2 * width + gap} {height + 60}" font-family="sans-serif" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {2 * width + gap} {height + 60}" font-family="Arial" '
         'font-size="11">',
-        f"<title>Share of test sums answered right against what was trained, {len(rows)} ways, with 95 % intervals</title>",
+        f"<title>Test sums answered right against what was trained, {len(rows)} ways, 95 % intervals</title>",
         f'<rect width="{2 * width + gap}" height="{height + 60}" fill="white"/>',
     ]
     for place, (key, title) in enumerate((("trained", "numbers trained"), ("bytes", "bytes of them"))):
@@ -160,14 +161,14 @@ def _panel(
         f'<line x1="{start}" x2="{left + width - 8}" y1="{up(base):.1f}" y2="{up(base):.1f}" stroke="#333" '
         'stroke-dasharray="4 3"/>',
         f'<text x="{left + width - 8}" y="{up(base) - 4:.1f}" text-anchor="end">base, greedy {base:.0%}</text>',
-        f'<text x="{(start + left + width) / 2:.0f}" y="{bottom + 32}" text-anchor="middle">{html.escape(title)}</text>',
+        f'<text x="{(start + left + width) / 2:.0f}" y="{bottom + 32}" text-anchor="middle">{title}</text>',
     ]
     for row in rows:
         x, colour = across(row[key]) + {"shuffled": 5, "SFT": -5}.get(row["how"], 0), KINDS[_kind(row)]
         low, high = row["interval"]
         parts.append(
             f"<g><title>{html.escape(row['name'])}: {row['mean']:.3f} [{low:.2f}, {high:.2f}]</title>"
-            f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{up(low):.1f}" y2="{up(high):.1f}" stroke="{colour}" stroke-width="1.5"/>'
+            f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{up(low):.1f}" y2="{up(high):.1f}" stroke="{colour}"/>'
             f'<circle cx="{x:.1f}" cy="{up(row["mean"]):.1f}" r="4" fill="{colour}"/></g>'
         )
         if names and row["how"] == "grpo":

@@ -99,6 +99,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     run.add_argument("-m", "--multirun", action="store_true", help="sweep over values with commas")
     run.add_argument("--config-dir", metavar="DIR", type=Path, help="your own configuration groups, searched first")
+    run.add_argument("--dry-run", action="store_true", help="say who would be trained and bred, and at what cost")
 
     gate = command("gate", "judge adapters under a policy: may this go to production?", _gate)
     gate.add_argument("adapters", nargs="+", metavar="ADAPTER", type=Path, help="a PEFT adapter folder")
@@ -400,6 +401,10 @@ def _doors(options: argparse.Namespace) -> House:
 def _run(options: argparse.Namespace) -> int:
     from ecology.pipeline.main_job import Voice, main_job  # noqa: PLC0415
 
+    if options.dry_run:
+        from ecology.pipeline.forecast import dry_run  # noqa: PLC0415
+
+        return dry_run(options.overrides, options.config_dir)
     voice = Voice(options.quiet, options.verbose, options.debug)
     if options.multirun:
         from ecology.pipeline.sweep import sweep  # noqa: PLC0415

@@ -109,10 +109,12 @@ class Adapted:
 
     @contextlib.contextmanager
     def merged(self) -> Iterator[None]:
-        """The change is computed into copies of the weights inside the context; the base's own tensors come back as they
-        were, so nothing drifts. Where a change is no sum (ia3, ln_tuning) the adapter stays beside the weights.
+        """The change is computed into copies of the weights inside the context.
 
-        On an accelerator most of a decoding step is the launching of kernels, and unmerged adapters launch most of them.
+        The base's own tensors come back as they were, so nothing drifts. Where a change is no sum (ia3, ln_tuning) the
+        adapter stays beside the weights.
+
+        On an accelerator most of a decoding step is the launching of kernels, and unmerged adapters launch most.
         """
         with contextlib.ExitStack() as stack, torch.no_grad():
             if PARAMETRISATIONS[self.kind].exact_lora:

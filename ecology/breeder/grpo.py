@@ -1,6 +1,7 @@
 """The operator that learns from a checkable reward: GRPO on a handful of numbers.
 
-1. A step takes some prompts of the corpus, in an order that follows from the seed, and draws a group of replies to each.
+1. A step takes some prompts of the corpus, in an order that follows from the seed, and draws a group of replies to
+   each.
 2. Each reply earns 1 or 0 (``rewards``); its advantage is how much better than its group it is.
 3. One gradient step on the trained numbers (``policy_gradient``), with Adam.
 4. Every few steps a checkpoint, so that a killed run loses at most so many steps and ends at the same bytes.
@@ -275,7 +276,7 @@ def verdict(history: Sequence[Told], options: GrpoOptions, name: str) -> str:
         )
     if last.divergence is not None and last.divergence > options.max_divergence:
         raise LearningRefused(
-            f"the policy is {last.divergence:.3g} nats a token away from the base, {options.max_divergence:g} are allowed",
+            f"the policy is {last.divergence:.3g} nats a token away from the base, {options.max_divergence:g} allowed",
             reason="divergence",
             where=name,
             todo="lower the learning rate, or set beta",

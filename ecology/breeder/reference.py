@@ -96,14 +96,14 @@ def settings_of(options: GrpoOptions, seed: int, work: Path, *, cpu: bool) -> di
     return found
 
 
-def reward_function(name: str) -> Callable[..., list[float]]:
+def reward_function(name: str) -> Callable[..., list[float | None]]:
     """A reward as TRL calls it. A column that the trainer has dropped is an error, not a reward of 0.
 
     Args:
         name: Of ``REWARDS``.
     """
 
-    def function(prompts: Sequence[Any], completions: Sequence[Any], **given: Any) -> list[float]:
+    def function(prompts: Sequence[Any], completions: Sequence[Any], **given: Any) -> list[float | None]:
         columns = reward(name).columns
         if missing := [column for column in columns if f"row_{column}" not in given]:
             raise ConfigError(
@@ -112,7 +112,7 @@ def reward_function(name: str) -> Callable[..., list[float]]:
                 todo="keep remove_unused_columns False",
             )
         rows = [{c: str(given[f"row_{c}"][i]) for c in columns} for i in range(len(completions))]
-        return score(name, [_text(reply) for reply in completions], rows)
+        return list(score(name, [_text(reply) for reply in completions], rows))
 
     function.__name__ = f"reward_{name}"
     return function
@@ -151,7 +151,8 @@ def build(
     import torch  # noqa: PLC0415
     from datasets import Dataset  # noqa: PLC0415
     from transformers import PrinterCallback  # noqa: PLC0415
-    from trl import GRPOConfig, GRPOTrainer  # noqa: PLC0415
+    from trl.trainer.grpo_config import GRPOConfig  # noqa: PLC0415
+    from trl.trainer.grpo_trainer import GRPOTrainer  # noqa: PLC0415
 
     logging.getLogger("trl").setLevel(logging.ERROR)
     columns = reward(options.reward).columns
@@ -177,7 +178,7 @@ def build(
 def unpatched(model: Any) -> Iterator[None]:
     """What TRL and accelerate hang onto a model's modules inside the context is taken off again behind it.
 
-    TRL gives the model instance a ``forward`` of its own, which would go on answering for every later user of the model.
+    TRL gives the model instance a ``forward`` of its own, which would go on answering for every later user.
 
     Args:
         model: The base, as transformers made it.
@@ -193,6 +194,7 @@ def unpatched(model: Any) -> Iterator[None]:
             for name in ("forward", "config", "generation_config"):
                 if name in own:
                     module.__dict__[name] = own[name]
+        model.to("cpu")  # where the engine computes; TRL moves it to the accelerator if there is one
         model.train(training)
 
 
@@ -219,14 +221,19 @@ def train_with_trl(
         unpatched(engine.model),
         progress.track(f"train {name} by TRL", options.steps, "steps") as bar,
     ):
+        import torch  # noqa: PLC0415
         from transformers import TrainerCallback  # noqa: PLC0415
 
+        if torch.cuda.is_available():  # products that were laid out for the CPU's kernels are not for this
+            for module in engine.model.modules():
+                module.__dict__.pop("forward", None)
         trainer = build(adapted.peft, engine.tokenizer, engine.encode_prompts, rows, options, seed, work)
 
-        class Listen(TrainerCallback):  # type: ignore[misc]  # transformers has no types
+        class Listen(TrainerCallback):
             """Turns each of TRL's logs into ours."""
 
             def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **rest: Any) -> None:
+                """One step."""
                 del args, state, rest
                 if not logs or "reward" not in logs:
                     return

@@ -193,7 +193,7 @@ class _Talk:
                 whole = at_cut.new_zeros((len(self._replies), at_cut.shape[2]))
                 whole[self._rows] = at_cut[:, 0]
                 self._states.append(whole)
-        at_cut = None
+        kept: tuple[torch.Tensor, torch.Tensor] | None = None
         if self._prompt_states is not None:
             states = self._prompt_states
             behind = (
@@ -201,8 +201,8 @@ class _Talk:
                 if self._states
                 else states.new_zeros((len(self._replies), 0, states.shape[2]))
             )
-            at_cut = (states, behind)
-        return Rollouts(self._prompts, self._group, tuple(map(tuple, self._replies)), at_cut)
+            kept = (states, behind)
+        return Rollouts(self._prompts, self._group, tuple(map(tuple, self._replies)), kept)
 
     def _leave(self, keep: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         for layer in self._layers:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from ecology.pipeline.breeding import breed_folders, told
 from ecology.pipeline.house import open_house
 from ecology.report.claims import claim_problems
 from ecology.report.json_report import parse_report
+from ecology.store.adapters import describe
 
 TIMEOUT_S = 300
 QUICK = (
@@ -152,3 +156,57 @@ def test_breed_refuses_two_families_and_the_way_that_it_points_to_works(ran: Ran
     assert back.genome.lineage.parents == (taught.artifact.digest,)
     with pytest.raises(IncompatibleParents, match="another base"):
         breed_folders("recover", [child], given, out=tmp_path / "no", base="taught", seed=0, house=house)
+
+
+STEPS = 5
+"""Between two checkpoints."""
+
+
+def lesson(home: Path, cwd: Path, parents: list[str], out: str) -> subprocess.Popen[str]:
+    """``ecology breed distill``, started."""
+    return subprocess.Popen(
+        [
+            sys.executable, "-m", "ecology", "--quiet", "breed", "distill", *parents, "--base", "toy", "--out", out,
+            "corpus=smalltalk", "epochs=60", "rank=4", "layers=0", "max_new_tokens=16", f"checkpoint_steps={STEPS}",
+        ],
+        cwd=cwd,
+        env={**os.environ, "ECOLOGY_HOME": str(home), "HF_HUB_OFFLINE": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_lesson_that_is_killed_goes_on_and_ends_at_the_same_bytes(ran: Ran, tmp_path: Path) -> None:
+    parents = [str(ran.stored(name)) for name in ("near", "far")]
+    killed = lesson(ran.home, tmp_path, parents, "killed")
+    try:
+        notes = _until(lambda: list((ran.home / "work").glob("*/checkpoint.json")), killed)
+    finally:
+        killed.kill()
+        killed.communicate()
+    assert killed.returncode == -9
+    (note,) = notes
+    behind = len(json.loads(note.read_bytes())["losses"])
+    assert behind
+    assert behind % STEPS == 0
+    whole = lesson(shutil.copytree(ran.home, tmp_path / "elsewhere", ignore=_no_work), tmp_path, parents, "whole")
+    again = lesson(ran.home, tmp_path, parents, "again")
+    said = [process.communicate(timeout=TIMEOUT_S) for process in (again, whole)]
+    assert [again.returncode, whole.returncode] == [0, 0], said
+    assert describe(tmp_path / "again") == describe(tmp_path / "whole")
+    assert not note.exists()  # nothing is left of the work
+
+
+def _until(found: Callable[[], list[Path]], process: subprocess.Popen[str]) -> list[Path]:
+    """What is found, once it is and while the process is alive."""
+    while process.poll() is None:
+        if files := found():
+            return files
+        time.sleep(0.02)
+    raise AssertionError(f"it ended before it was killed: {process.communicate()}")
+
+
+def _no_work(folder: str, names: list[str]) -> set[str]:
+    return {"work"} & set(names)
