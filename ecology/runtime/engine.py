@@ -39,7 +39,7 @@ from ecology.runtime.attachment import Delta, Switch, alike, merge, merged, read
 from ecology.runtime.beginnings import Beginnings
 from ecology.runtime.chat import chat_format, encode_plain, encode_prompts, encode_texts
 from ecology.runtime.decoding import causal, greedy, left_padded
-from ecology.runtime.kernels import raw
+from ecology.runtime.kernels import bfloat16_helps, raw
 from ecology.runtime.mixing import Gates, stacked
 from ecology.runtime.packing import Question
 from ecology.runtime.resident import load
@@ -88,6 +88,8 @@ class TransformersEngine:
             raise ConfigError(f"threads={threads} and batch_size={batch_size} must be at least 1", where="backend")
         if dtype not in DTYPES:
             raise ConfigError(f"dtype={dtype!r}", where="backend", todo=f"choose one of {', '.join(DTYPES)}")
+        if dtype == "bfloat16" and not bfloat16_helps():
+            raise BackendError("this CPU has no bfloat16 products", todo="use backend.dtype=float32")
         self.base = base
         self.threads = threads
         self.batch_size = batch_size
