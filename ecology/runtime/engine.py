@@ -48,7 +48,7 @@ from ecology.runtime.trunk import Trunk, lowest_layer
 from ecology.runtime.workers import LockedStep, side_by_side
 from ecology.telemetry.clock import SystemClock
 
-POLICY = "greedy/left-padded/token-trees/piped-prefix/shared-trunk/merged/frozen-products/v3"
+POLICY = "greedy/left-padded/token-trees/piped-prefix/shared-trunk/merged-or-mixed/frozen-products/v4"
 """How answers are computed; part of every cache key, changed whenever answers may change in their last digits."""
 
 ALIVE = 1e-4
