@@ -47,6 +47,7 @@ from ecology.runtime.scoring import Score, score
 from ecology.runtime.trunk import Trunk, lowest_layer
 from ecology.runtime.workers import LockedStep, side_by_side
 from ecology.telemetry.clock import SystemClock
+from ecology.telemetry.memory import give_back_memory
 
 POLICY = "greedy/left-padded/token-trees/piped-prefix/shared-trunk/merged-or-mixed/frozen-products/v4"
 """How answers are computed; part of every cache key, changed whenever answers may change in their last digits."""
@@ -167,6 +168,7 @@ class TransformersEngine:
         worn = self._worn.get(bool(deltas))
         if worn is None or not alike(worn.deltas, deltas) or worn.above is not self._above:
             self._worn.pop(bool(deltas), None)  # before there is another, so that there are never two
+            give_back_memory()
             weights = {} if self._beside else merge(deltas, self.threads)
             worn = self._worn[bool(deltas)] = _Worn(deltas, weights, self._above, self._begin())
         self._beginnings = worn.beginnings
