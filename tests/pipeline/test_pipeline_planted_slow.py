@@ -62,7 +62,7 @@ LEARNT = (
     Rule("CANARY", "t", "contamination.canary", "==", 0, "hidden"),
 )
 FAST = (Rule("SLOW", "t", "resource.latency_ratio", "<=", 1.25, "none", "base", min_samples=10),)
-BUDGET = Budget(N, N, 9, 12, 8, 64, 2, race_alpha=0.05, race_look=8)
+BUDGET = Budget(N, N, 9, 24, 8, 64, 2, race_alpha=0.05, race_look=8)
 QUICK = {"layers": 15, "batch_size": 8}
 SURE = {"rank": 16, "layers": 6, "learning_rate": 1.5e-3}
 
@@ -173,9 +173,9 @@ def test_the_good_passes_and_its_noisy_twin_does_not(plant: Plant, orders: Bred)
     rng = np.random.Generator(np.random.PCG64(0))
 
     def noise(name: str, B: Any, A: Any) -> tuple[Any, Any]:  # noqa: N803
-        """The same change beside another one, at random and most of the weight's own size."""
-        left, right = rng.normal(size=(B.shape[0], 4)), rng.normal(size=(4, A.shape[1]))
-        size = 0.8 * plant.bench.base.weight_norms[f"{name}.weight"] / np.linalg.norm(left @ right)
+        """The same change beside a random one, half as large as the weight and spread over 48 directions."""
+        left, right = rng.normal(size=(B.shape[0], 48)), rng.normal(size=(48, A.shape[1]))
+        size = 0.5 * plant.bench.base.weight_norms[f"{name}.weight"] / np.linalg.norm(left @ right)
         return np.hstack([B, left * size]), np.vstack([A, right])
 
     noisy = plant.made("bad", {name: noise(name, *pair) for name, pair in factors(orders).items()})
@@ -188,8 +188,8 @@ def test_what_costs_time_and_nothing_else_is_refused_for_its_latency(plant: Plan
     good = plant.judged("good", orders, FAST, ("resources",))
 
     def padded(B: Any, A: Any) -> tuple[Any, Any]:  # noqa: N803
-        """The same change with 500 dead dimensions."""
-        return np.hstack([B, np.zeros((B.shape[0], 500))]), np.vstack([A, np.ones((500, A.shape[1]))])
+        """The same change with 800 dead dimensions."""
+        return np.hstack([B, np.zeros((B.shape[0], 800))]), np.vstack([A, np.ones((800, A.shape[1]))])
 
     slow = plant.made("slow", {k: padded(*v) for k, v in factors(orders).items()})
     found = plant.judged("slow", slow, FAST, ("resources",))
