@@ -14,6 +14,7 @@ from ecology.breeder.grpo import GrpoOptions
 from ecology.breeder.parametrisation import SEVEN, TinyLoraOptions, even, tying
 from ecology.errors import EXIT_OK, EXIT_USAGE
 from ecology.pipeline import compose
+from ecology.pipeline.options import read_options
 from ecology.pipeline.plan import mistakes
 
 
@@ -28,7 +29,7 @@ def dry_run(overrides: Sequence[str], overlay: Path | None) -> int:
     for name, founder in settings.population.founders.items():
         print(f"founder {name}: {founder.kind}")
         if founder.kind == "tinylora_grpo":
-            options: GrpoOptions = compose.options(GrpoOptions, founder.options, f"population.founders.{name}.options")
+            options: GrpoOptions = read_options(GrpoOptions, founder.options, f"population.founders.{name}.options")
             for line in told(options, base):
                 print(f"  {line}")
     for name, breeder in settings.breeder.items():
