@@ -42,10 +42,10 @@ from ecology.pipeline.house import open_house
 from ecology.pipeline.places import shared
 from ecology.report.draw import Scale, picture, tag
 from ecology.runtime.engine import POLICY, TransformersEngine
-from ecology.runtime.kernels import lay_out
+from ecology.runtime.kernels import bfloat16_helps, lay_out
 from ecology.runtime.packing import Question, fill_rows
 from ecology.runtime.prefix import common
-from ecology.store.adapters import write_adapter
+from ecology.store.adapters import read_adapter, write_adapter
 from ecology.store.files import write_atomic
 from ecology.telemetry.memory import peak_memory_bytes
 from ecology.telemetry.progress import SilentProgress
@@ -354,6 +354,108 @@ def rates(bench: Bench) -> list[Row]:
     ]
 
 
+def dtypes(bench: Bench) -> list[Row]:
+    """bfloat16 against float32: products by number of rows, then whole questions, and what becomes of the answers."""
+    rows = [_product_rates(count) for count in (1, 4, 16, 64, 512)]
+    if not bfloat16_helps():
+        return rows
+    pairs = requests(bench.engine, bench.count, 0)
+    prompts = list(dict.fromkeys(context for context, _ in pairs))
+    works: dict[str, Work] = {
+        "likelihoods": likelihoods(pairs),
+        "replies": lambda lm: lm.generate_until([Ask(p, {"max_gen_toks": NEW_TOKENS}) for p in prompts]),
+    }
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    half = TransformersEngine(bench.base, threads=bench.threads, dtype="bfloat16")
+    for name, work in works.items():
+        found = {}
+        for dtype, engine in (("float32", bench.engine), ("bfloat16", half)):
+            with engine.attach(bench.folders[0]):
+                lm = EngineLM(engine, SilentProgress())
+                work(lm)
+                found[dtype] = timed(functools.partial(work, lm))
+        (full, wanted), (short, answers) = found["float32"], found["bfloat16"]
+        row = _half(f"{name} with an adapter", full, short, "s")
+        if name == "replies":
+            row["same_text"] = sum(a == b for a, b in zip(wanted, answers, strict=True)) / len(prompts)
+            row["remark"] = f"{row['same_text']:.0%} of the texts are the same"
+        else:
+            row["largest_difference_nats"] = apart(wanted, answers)
+            row["remark"] = f"apart by up to {row['largest_difference_nats']:.2g} nats"
+        rows.append(row)
+    return rows
+
+
+def _product_rates(count: int) -> Row:
+    shapes, repeats = ((576, 576), (1536, 576), (576, 1536)), max(5, 4000 // max(count, 20))
+    best = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        weights = [lay_out(torch.randn(shape).to(dtype)) for shape in shapes]
+        inputs = [torch.randn(count, shape[1]).to(dtype) for shape in shapes]
+
+        def burn(inputs: Any = inputs, weights: Any = weights) -> None:
+            with torch.inference_mode():
+                for _ in range(repeats):
+                    for x, weight in zip(inputs, weights, strict=True):
+                        torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
+
+        best[dtype] = min(timed(burn)[0] for _ in range(4)) / repeats * 1e6
+    return _half(f"products of {count} rows, one core", best[torch.float32], best[torch.bfloat16], "us")
+
+
+def _half(what: str, full: float, short: float, unit: str) -> Row:
+    ratio = full / short
+    named = {"peer_name": "ours in float32", "ratio": ratio, "unit": unit, "samples": 1}
+    return {"what": f"bfloat16: {what}", "ours": short, "peer": full, **named}
+
+
+def mixtures(bench: Bench) -> list[Row]:
+    """Linear children of two parents in one batch, against each child put on by itself."""
+    parents = [adapter(bench.base, bench.scratch / f"p{n}", seed=50 + n, first_layer=20) for n in range(2)]
+    weights = [(0.2 * n, 1.0 - 0.2 * n) for n in range(6)]
+    children = []
+    for number, child in enumerate(weights):
+        factors: dict[str, Any] = {}
+        for parent, weight in zip(parents, child, strict=True):
+            for name, f in read_adapter(parent).modules.items():
+                left, right = factors.get(name, (np.zeros((f.B.shape[0], 0)), np.zeros((0, f.A.shape[1]))))
+                factors[name] = np.hstack([left, weight * f.scale * f.B]), np.vstack([right, f.A])
+        folder = bench.scratch / f"mix{number}"
+        write_adapter(folder, factors, bench.base.name, bench.base.identity.base_weights)
+        children.append(folder)
+    torch.set_num_threads(1)
+    rows = []
+    for count in (4, 8, 16, 32):
+        some = [i.prompt for i in items(load_suite(shared("suites") / "general"), "public", None, count)]
+
+        def alone(prompts: list[str] = some) -> list[tuple[str, ...]]:
+            return [
+                _attached(bench.engine, child, lambda: bench.engine.generate(prompts, NEW_TOKENS)) for child in children
+            ]
+
+        def together(prompts: list[str] = some) -> list[tuple[str, ...]]:
+            return list(bench.engine.generate_mixtures(parents, weights, prompts, NEW_TOKENS))
+
+        together()  # what the lower layers make of the prompts is known to both
+        (apart_s, wanted), (mixed_s, found) = timed(alone), timed(together)
+        same = sum(a == b for one, other in zip(wanted, found, strict=True) for a, b in zip(one, other, strict=True))
+        rows.append(
+            {
+                "what": f"{len(children)} linear children, {count} replies each, in one batch",
+                "ours": mixed_s,
+                "peer": apart_s,
+                "peer_name": "ours, one child after the other",
+                "ratio": apart_s / mixed_s,
+                "unit": "s",
+                "samples": count,
+                "same_text": same / (count * len(children)),
+                "remark": f"{same / (count * len(children)):.0%} of the texts are the same",
+            }
+        )
+    return rows
+
+
 def _attached(engine: TransformersEngine, folder: Path, work: Callable[[], Any]) -> Any:
     with engine.attach(folder):
         return work()
@@ -505,6 +607,8 @@ ROWS: dict[str, Callable[[Bench], list[Row]]] = {
     "few": few,
     "chat": chat,
     "rates": rates,
+    "dtypes": dtypes,
+    "mixtures": mixtures,
     "memory": memory,
     "plots": plots,
 }

@@ -2,6 +2,7 @@
 
     EcologyError                     what is wrong; where (file: key); what to do
     ├─ ConfigError                   unknown kind, missing key, out of range, loosened policy        exit 2
+    │  └─ UntrustedTask              an lm-eval task with code that nobody vouched for                exit 2
     ├─ IncompatibleParents           carries the differing fields                                    exit 2
     ├─ PolicyError                   unknown metric, no deny rule, waiver without expiry             exit 2
     ├─ IntegrityError                what WE hold is damaged: store, log, registry, report           exit 3
@@ -58,6 +59,10 @@ class ConfigError(EcologyError):
     """The configuration, a suite, a corpus or a command line cannot be used."""
 
     exit_code = EXIT_USAGE
+
+
+class UntrustedTask(ConfigError):
+    """A task of lm-eval holds code that neither ships with lm-eval nor stands in the policy, or a hostile template."""
 
 
 class IncompatibleParents(EcologyError):

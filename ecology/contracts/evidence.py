@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Literal
 
-from ecology.contracts.identity import Digest, Json
+from ecology.contracts.identity import OPTIONAL, Digest, Json
 
 Split = Literal["none", "public", "hidden", "fresh"]
 """``none`` for what no items were needed for (static checks, latency)."""
@@ -31,6 +31,8 @@ class Item:
     """Cell of the coverage matrix: hazard kind, relation or difficulty."""
     difficulty: str = ""
     """``easy``, ``medium`` or ``hard``, as the grammar says; not part of the id."""
+    family: str = ""
+    """What it was made from, cell and template: items of a family tend to be wrong together. Not part of the id."""
 
 
 SuiteKind = Literal["extraction", "refusal", "choice", "numeric", "instruction", "pair", "lm_eval"]
@@ -90,6 +92,8 @@ class Proportion:
     k: int
     n: int
     kind: Literal["proportion"] = "proportion"
+    families: tuple[tuple[int, int], ...] = dataclasses.field(default=(), metadata=OPTIONAL)
+    """``(n, k)`` of each family of items, sorted; empty where nobody knows of families."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -102,6 +106,8 @@ class Paired:
     n01: int
     """Candidate wrong, comparator right."""
     kind: Literal["paired"] = "paired"
+    families: tuple[tuple[int, int, int], ...] = dataclasses.field(default=(), metadata=OPTIONAL)
+    """``(n, n10, n01)`` of each family of items, sorted; empty where nobody knows of families."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -112,6 +118,8 @@ class Samples:
     unit: str
     """``s``, ``ratio``, ``bytes``, ``brier``."""
     kind: Literal["samples"] = "samples"
+    families: tuple[int, ...] = dataclasses.field(default=(), metadata=OPTIONAL)
+    """Number of each value's family of items; empty where nobody knows of families."""
 
 
 Statistic = Count | Proportion | Paired | Samples

@@ -66,6 +66,8 @@ class Rule:
     controls: tuple[str, ...] = ()
     anytime: bool = dataclasses.field(default=False, metadata=OPTIONAL)
     """Bounds hold at every sample size at once, so evidence may be gathered until it decides."""
+    clustered: bool = dataclasses.field(default=False, metadata=OPTIONAL)
+    """Items of one family count as far as they tell something new; of real values the mean is judged."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -80,6 +82,20 @@ class Decidable:
     """... each with at least this probability."""
     discordance: float = 0.1
     """Assumed share of pairs on which candidate and comparator differ."""
+    design_effect: float = dataclasses.field(default=1.0, metadata=OPTIONAL)
+    """Assumed variance of a clustered rule's estimate over that of independent items, at least 1."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ErrorBudget:
+    """What all rules and all candidates together may get wrong."""
+
+    admission: float = 1.0
+    """Greatest probability that any of the finalists is admitted although it misses a demand; a configuration that
+    allows more is not run."""
+    denial: float = 1.0
+    """Greatest probability that a candidate that meets every demand is denied by some rule (Holm); what one rule
+    refutes by itself and not after this correction is inconclusive. 1 corrects nothing."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -142,6 +158,14 @@ class DataPolicy:
     max_overlap: float = 0.0
     canaries: tuple[str, ...] = dataclasses.field(default=(), metadata=OPTIONAL)
     """Strings that mark data which must not be trained on; a corpus that holds one counts as marked no-train."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class EvaluationPolicy:
+    """What may run while candidates are asked."""
+
+    functions: tuple[str, ...] = ()
+    """Digests of Python files beside lm-eval tasks; those of the installed lm-eval need no entry."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -268,6 +292,10 @@ class Policy:
     """What it extends, the outermost first."""
     decidable: Decidable | None = dataclasses.field(default=None, metadata=OPTIONAL)
     """What every rule must be able to see with the n that a configuration gives it; None asks for nothing."""
+    evaluation: EvaluationPolicy | None = dataclasses.field(default=None, metadata=OPTIONAL)
+    """Whose code tasks may run; None allows that of the installed lm-eval alone."""
+    error_budget: ErrorBudget | None = dataclasses.field(default=None, metadata=OPTIONAL)
+    """How many mistakes are allowed over rules and candidates; None leaves each rule its own confidence."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from ecology.contracts.evidence import Measurement, Split
 from ecology.contracts.gain import GainClaim
 from ecology.contracts.genome import Genome
 from ecology.contracts.identity import OPTIONAL, CompatibilityIdentity, Digest, Json
-from ecology.contracts.policy import GateVerdict, Policy
+from ecology.contracts.policy import Finding, GateVerdict, Policy
 from ecology.contracts.promotion import CanaryResult, Fitness, Promotion, Revocation
 
 
@@ -127,6 +127,20 @@ class RaceReport:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Confirmation:
+    """The best of several was asked again, on items that chose nobody."""
+
+    subject: Digest
+    among: int
+    """Admitted candidates that it was the best of."""
+    items: int
+    """Fresh items of each suite."""
+    evidence: tuple[Measurement, ...]
+    findings: tuple[Finding, ...]
+    """Of every demand on hidden items, on the fresh ones; it is confirmed if all of them admit."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class StageTime:
     """How long a stage took."""
 
@@ -170,6 +184,8 @@ class RunReport:
     """Everything that was quarantined in this home when the report was written, descendants included."""
     races: tuple[RaceReport, ...] = dataclasses.field(default=(), metadata=OPTIONAL)
     """Who was dropped early, and what that saved; empty where nobody raced."""
+    confirmation: Confirmation | None = dataclasses.field(default=None, metadata=OPTIONAL)
+    """None where nobody was chosen among several, or the configuration has no fresh items."""
     claims: tuple[GainClaim, ...] = dataclasses.field(default=(), metadata=OPTIONAL)
     """What recipes are claimed to have taught, and whether that is real."""
 

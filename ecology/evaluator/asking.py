@@ -26,13 +26,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from ecology.contracts.evidence import Item, Split, Suite
 from ecology.contracts.identity import Digest, Json
 from ecology.contracts.ports import ModelEngine, Progress, Step
 from ecology.errors import ConfigError, IntegrityError, MalformedArtifact
 from ecology.evaluator.cache import ResultCache
-from ecology.evaluator.lmeval import TokenEngine, load_task_suite, run_tasks
+from ecology.evaluator.lmeval import TokenEngine, prove_task, run_suite
 from ecology.evaluator.suites import BY_LIKELIHOOD
 from ecology.kernel.canonical import digest
 from ecology.store.adapters import describe
@@ -49,6 +50,36 @@ RIGHT_OR_WRONG = frozenset({"acc", "acc_norm", "exact_match"})
 """Metrics of lm-eval that are 0 or 1 for a document."""
 SLICE = 128
 """Items asked between two writes to the cache: what a killed run loses at most."""
+
+
+MIXED = 16
+"""Items for a core up to which children that answer together are faster than one after the other: 2.5 times with 4, 1.6
+times with 8, 1.1 times with 16, slower with 32 (``docs/evaluation.md``)."""
+
+
+@runtime_checkable
+class MixingEngine(Protocol):
+    """An engine that can ask many linear children of the same parents at once."""
+
+    @property
+    def threads(self) -> int:
+        """Batches computed side by side."""
+        ...
+
+    def prove_base(self) -> Digest:
+        """As ``ports.ModelEngine``."""
+        ...
+
+    def generate_mixtures(
+        self,
+        parents: Sequence[Path],
+        weights: Sequence[Sequence[float]],
+        prompts: Sequence[str],
+        max_new_tokens: int,
+        progress: Step | None = None,
+    ) -> tuple[tuple[str, ...], ...]:
+        """Greedy replies of each child."""
+        ...
 
 
 class Evaluator:
@@ -70,8 +101,7 @@ class Evaluator:
             folder: The artifact's folder; None for the bare base.
             suite: Where the items are from; says how they are asked and scored.
             split: For the restricted record.
-            items: What to ask; for an ``lm_eval`` suite the task's own documents are asked, as many as there are items,
-                or all where there are none.
+            items: What to ask; for an ``lm_eval`` suite the task's own documents are asked, as many as the suite says.
 
         Raises:
             IntegrityError: The folder does not hold the subject's bytes, or the base has changed.
@@ -79,7 +109,7 @@ class Evaluator:
             BackendError: The engine failed.
         """
         if suite.kind == "lm_eval":
-            return self._ask_task(subject, folder, suite, len(items) or None)
+            return self._ask_task(subject, folder, suite)
         answers = self.answers(subject, folder, suite, split, items)
         scores: dict[str, dict[str, bool | float]] = {}
         for item, answer in zip(items, answers, strict=True):
@@ -98,6 +128,50 @@ class Evaluator:
                     "refused": found["refused"],
                 }
         return scores
+
+    def ask_mixtures(
+        self,
+        parents: Sequence[tuple[Digest, Path]],
+        children: Mapping[Digest, Sequence[float]],
+        suite: Suite,
+        items: Sequence[Item],
+    ) -> None:
+        """Has linear children of the same parents answer in the same batches, and keeps what they say.
+
+        ``ask`` then finds it. Nothing happens where it would not pay: by likelihood, for more than ``MIXED`` items a
+        core, for one child, or with an engine that cannot.
+
+        Args:
+            parents: Digest and folder of each.
+            children: Digest of each child -> its weights, one for each parent. The child is their weighted sum, whole.
+            suite: Where the items are from.
+            items: What to ask.
+
+        Raises:
+            IntegrityError: A folder does not hold its bytes, or the base has changed.
+            MalformedArtifact: A parent does not fit the base.
+            BackendError: The engine failed.
+        """
+        engine, folder = self._engine, Path()
+        if suite.kind in (*BY_LIKELIHOOD, "lm_eval") or not isinstance(engine, MixingEngine):
+            return
+        keys = {child: [self._key(child, folder, suite, item) for item in items] for child in children}
+        known = self._cache.get([key for some in keys.values() for key in some])
+        left = [child for child, some in keys.items() if any(key not in known for key in some)]
+        if len(left) < 2 or len(items) > MIXED * engine.threads:
+            return
+        engine.prove_base()
+        for digest_, place in parents:
+            _prove_folder(place, digest_)
+        together = max(2, SLICE // len(items))
+        prompts, folders = [item.prompt for item in items], [place for _, place in parents]
+        with self._progress.track(f"ask mixtures: {suite.id}", len(left) * len(items), "items") as bar:
+            for start in range(0, len(left), together):
+                part = left[start : start + together]
+                weights = [children[child] for child in part]
+                found = engine.generate_mixtures(folders, weights, prompts, suite.max_new_tokens, bar)
+                for child, replies in zip(part, found, strict=True):
+                    self._cache.put(dict(zip(keys[child], replies, strict=True)))
 
     def restricted(self) -> tuple[Mapping[str, Json], ...]:
         """Prompts of refusal suites and the replies to them, of everybody asked so far, in the order asked."""
@@ -167,10 +241,10 @@ class Evaluator:
             "engine": self._engine.fingerprint,
         }
 
-    def _ask_task(self, subject: Digest, folder: Path | None, suite: Suite, limit: int | None) -> Scores:
+    def _ask_task(self, subject: Digest, folder: Path | None, suite: Suite) -> Scores:
         if not isinstance(self._engine, TokenEngine):
             raise ConfigError("this engine has no tokens to offer to lm-eval", where=suite.id)
-        key = digest(self._who(subject, folder) | {"task": suite.digest, "limit": limit or 0})
+        key = digest(self._who(subject, folder) | {"task": suite.digest})
         known = self._cache.get([key])
         if key not in known:
             self._engine.prove_base()
@@ -179,22 +253,14 @@ class Evaluator:
 
             tokens = RememberedTokens(self._engine, self._cache, self._who(subject, folder))
             with self._engine.attach(folder):
-                (found,) = run_tasks(
-                    tokens, Path(suite.grammar["folder"]), [suite.grammar["task"]], limit, self._progress
-                )
-            _prove_task(suite)
+                found = run_suite(tokens, suite, self._progress)
+            prove_task(suite)
             known = {key: {name: dict(values) for name, values in found.scores.items()}}
             self._cache.put(known)
         return {
             name: {place: bool(value) if name in RIGHT_OR_WRONG else float(value) for place, value in values.items()}
             for name, values in known[key].items()
         }
-
-
-def _prove_task(suite: Suite) -> None:
-    """That the task which lm-eval has just read from its files is the one that was planned."""
-    if load_task_suite(Path(suite.grammar["folder"])).digest != suite.digest:
-        raise ConfigError("the task changed after the run was planned", where=suite.id, todo="start the run again")
 
 
 def _prove_folder(folder: Path | None, subject: Digest) -> None:

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from ecology.contracts.evidence import Item, Paired, Suite
 from ecology.contracts.identity import Digest
 from ecology.errors import ConfigError
-from ecology.evaluator.suites import SHINGLE, Row, items, words
+from ecology.evaluator.suites import SHINGLE, Row, frame_of, items, unframed, words
 from ecology.kernel.differences import independent
 from ecology.kernel.statistics import tango
 
@@ -108,12 +108,43 @@ def covered(tested: Sequence[Item], rows: Iterable[Row]) -> float:
     Items shorter than that count as a whole. Source: the n-gram criterion of GPT-3's contamination analysis (arXiv
     2005.14165, appendix C), with 8 words for short items.
     """
-    texts = [words(f"{row.prompt} {row.completion}") for row in rows]
-    known = {tuple(text[i : i + n]) for text in texts for n in range(1, SHINGLE + 1) for i in range(len(text) - n + 1)}
-    hits = 0
-    for item in tested:
-        said = words(item.prompt)
-        size = min(SHINGLE, len(said))
-        runs = [tuple(said[i : i + size]) for i in range(len(said) - size + 1)]
-        hits += bool(runs) and 2 * sum(run in known for run in runs) >= len(runs)
-    return hits / max(1, len(tested))
+    known = _runs(rows)
+    return sum(_stands(item, known) for item in tested) / max(1, len(tested))
+
+
+def covered_problems(
+    tested: Sequence[tuple[Suite, Sequence[Item]]], corpora: Mapping[Digest, Sequence[Row]]
+) -> tuple[str, ...]:
+    """Suites of which a corpus holds items, one sentence each.
+
+    Args:
+        tested: Suites, and their items, public and hidden; what all prompts of a suite begin with does not count.
+        corpora: Rows by digest.
+    """
+    problems = []
+    for corpus, rows in corpora.items():
+        known = _runs(rows)
+        for suite, asked in tested:
+            frame = frame_of(suite)
+            count = sum(_stands(item, known, frame) for item in asked)
+            if count:
+                problems.append(f"corpus {corpus[7:19]} holds {count} of {len(asked)} items of suite {suite.id}")
+    return tuple(problems)
+
+
+def _runs(rows: Iterable[Row]) -> frozenset[tuple[str, ...]]:
+    """Every run of eight words in a corpus, and every shorter prompt or completion as a whole."""
+    found: set[tuple[str, ...]] = set()
+    for row in rows:
+        for text in (words(row.prompt), words(row.completion), words(f"{row.prompt} {row.completion}")):
+            found.update(tuple(text[i : i + SHINGLE]) for i in range(len(text) - SHINGLE + 1))
+            if 0 < len(text) < SHINGLE:
+                found.add(tuple(text))
+    return frozenset(found)
+
+
+def _stands(item: Item, known: frozenset[tuple[str, ...]], frame: Sequence[str] = ()) -> bool:
+    said = unframed(frame, words(item.prompt))
+    size = min(SHINGLE, len(said))
+    runs = [tuple(said[i : i + size]) for i in range(len(said) - size + 1)] if said else []
+    return bool(runs) and 2 * sum(run in known for run in runs) >= len(runs)

@@ -7,19 +7,21 @@ import io
 import itertools
 import logging
 import sys
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
 import datasets
+import lm_eval.utils as lm_eval_utils
 from lm_eval.api.model import LM
 from lm_eval.evaluator import evaluate as lm_evaluate
 from lm_eval.tasks import TaskManager
 
 from ecology.contracts.ports import Progress, Step
 from ecology.errors import ConfigError
+from ecology.evaluator.functions import loaded
 from ecology.evaluator.lmeval import MAX_NEW_TOKENS, TaskScores, TokenEngine, check_greedy
+from ecology.evaluator.templates import render
 from ecology.runtime.packing import Question
 
 FEWSHOT_SEED = 1234
@@ -113,9 +115,9 @@ class EngineLM(LM):  # type: ignore[misc]  # lm-eval has no types
 
 
 def evaluate(
-    engine: TokenEngine, configs: Mapping[str, Mapping[str, Any]], limit: int | None, progress: Progress
+    engine: TokenEngine, configs: Mapping[str, Mapping[str, Any]], limit: int | None, progress: Progress, scratch: str
 ) -> tuple[TaskScores, ...]:
-    """Runs checked task configurations.
+    """Runs checked task configurations; ``scratch`` is a folder that nobody needs afterwards.
 
     Raises:
         ConfigError: lm-eval refuses a task.
@@ -129,21 +131,24 @@ def evaluate(
         with (
             warnings.catch_warnings(),
             contextlib.redirect_stderr(io.StringIO()),
-            tempfile.TemporaryDirectory() as scratch,
+            contextlib.redirect_stdout(io.StringIO()),  # functions of tasks print
+            _sandboxed(),
         ):
             warnings.simplefilter("ignore")  # of datasets and lm-eval
             # datasets caches by path and time stamp; a folder of our own makes every run read the file
             tasks = [
-                {**config, "dataset_kwargs": {**config["dataset_kwargs"], "cache_dir": scratch}}
+                loaded({**config, "dataset_kwargs": {**config["dataset_kwargs"], "cache_dir": scratch}})
                 for config in configs.values()
             ]
-            loaded = TaskManager(include_defaults=False).load(tasks)
-            for task in loaded["tasks"].values():
+            found_tasks = TaskManager(include_defaults=False).load(tasks)
+            for task in found_tasks["tasks"].values():
                 if task.get_config("num_fewshot") is None:
                     task.set_config(key="num_fewshot", value=0)
                 task.set_fewshot_seed(seed=FEWSHOT_SEED)
             # simple_evaluate, one floor up, would also seed every global generator and look for a git repository
-            found = lm_evaluate(EngineLM(engine, through), loaded, limit=limit, bootstrap_iters=0, log_samples=True)
+            found = lm_evaluate(
+                EngineLM(engine, through), found_tasks, limit=limit, bootstrap_iters=0, log_samples=True
+            )
     except (ValueError, TypeError, KeyError, AttributeError, AssertionError, NotImplementedError) as error:
         raise ConfigError(f"lm-eval refuses the task: {error}", where=", ".join(configs)) from error
     finally:
@@ -151,6 +156,17 @@ def evaluate(
         if not bars:
             datasets.enable_progress_bars()
     return tuple(_scores(task, found) for task in configs)
+
+
+@contextlib.contextmanager
+def _sandboxed() -> Iterator[None]:
+    """All templates of lm-eval go through one function of one module, which is ours inside the block."""
+    theirs = lm_eval_utils.apply_template
+    lm_eval_utils.apply_template = render
+    try:
+        yield
+    finally:
+        lm_eval_utils.apply_template = theirs
 
 
 class _Through:

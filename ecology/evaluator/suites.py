@@ -152,8 +152,11 @@ def items(suite: Suite, split: str, seed: str | None = None, n: int | None = Non
         ConfigError: If the split is unknown, has no seed, or cannot give so many distinct items.
     """
     where = f"suite {suite.id}: splits.{split}"
-    if split not in suite.grammar["splits"]:
-        raise ConfigError("there is no such split", where=where, todo=f"known: {', '.join(suite.grammar['splits'])}")
+    if "records" in suite.grammar and split == "public":
+        return tuple(suite.grammar["records"][:n])
+    if split not in suite.grammar.get("splits", {}):
+        known = ", ".join(suite.grammar.get("splits", ("public",)))
+        raise ConfigError("there is no such split", where=where, todo=f"known: {known}")
     plan = suite.grammar["splits"][split]
     seed = plan.get("seed") if seed is None else seed
     if seed is None:
@@ -164,6 +167,11 @@ def items(suite: Suite, split: str, seed: str | None = None, n: int | None = Non
         return tuple(attacked(item, kinds[place % len(kinds)], seed) for place, item in enumerate(plain))
     derived = grammar.expand(_cells(suite.grammar, split), seed, wanted)
     return tuple(_item(suite, derivation, seed) for derivation in derived)
+
+
+def has_hidden(suite: Suite) -> bool:
+    """Whether a suite has items that nobody can have seen; what others published has none."""
+    return "hidden" in suite.grammar.get("splits", {})
 
 
 def load_corpus(folder: Path) -> tuple[Corpus, tuple[Row, ...]]:
@@ -232,10 +240,10 @@ def overlap(rows: Iterable[Row], tested: Iterable[Item], wrap: str = "") -> Over
         Shares of the training prompts; 0 and 0 for an empty corpus.
     """
     frame = words(wrap.replace("{text}", " "))
-    asked = [_without(frame, words(item.prompt)) for item in tested]
+    asked = [unframed(frame, words(item.prompt)) for item in tested]
     whole = {tuple(words) for words in asked}
     pieces = {piece for words in asked for piece in _shingles(words)}
-    trained = [_without(frame, words(row.prompt)) for row in rows]
+    trained = [unframed(frame, words(row.prompt)) for row in rows]
     same = [tuple(words) in whole for words in trained]
     near = [bool(pieces.intersection(_shingles(words))) for words in trained]
     shared = sorted({digest(" ".join(words)) for words, hit in zip(trained, same, strict=True) if hit})
@@ -258,7 +266,8 @@ def _item(suite: Suite, derivation: grammar.Derivation, seed: str) -> Item:
     prompt = _prompt(suite.grammar, derivation)
     category = derivation.cell.category
     name = digest([prompt, answer, choices, category])[7:23]
-    return Item(name, prompt, answer, choices, category, derivation.cell.difficulty)
+    family = f"{derivation.cell.id}: {derivation.template}"
+    return Item(name, prompt, answer, choices, category, derivation.cell.difficulty, family)
 
 
 def _prompt(data: Mapping[str, Json], item: grammar.Derivation) -> str:
@@ -456,7 +465,13 @@ def words(text: str) -> list[str]:
     return re.findall(r"\w+", text.casefold())
 
 
-def _without(frame: Sequence[str], words: list[str]) -> list[str]:
+def frame_of(suite: Suite) -> list[str]:
+    """Words that all prompts of a suite begin with, which are no evidence of copying."""
+    return words(str(suite.grammar.get("wrap", "")).partition("{text}")[0])
+
+
+def unframed(frame: Sequence[str], words: list[str]) -> list[str]:
+    """The words behind the frame, where they begin with it."""
     return words[len(frame) :] if frame and words[: len(frame)] == list(frame) else words
 
 

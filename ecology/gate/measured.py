@@ -2,12 +2,14 @@
 
 A score that is true or false for each item becomes a ``Proportion``, or ``Paired`` against a comparator's scores of the
 same items; a score with values becomes ``Samples``, in the order of the item ids so that the same answers give the same
-bytes. Pairs are formed by item id: an item that only one of the two was asked is no pair.
+bytes. Pairs are formed by item id: an item that only one of the two was asked is no pair. Where the items' families are
+known, their counts go along, so that a rule may judge by families.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 from ecology.contracts.evidence import Against, Count, Evidence, Measurement, Paired, Proportion, Samples, Split
 from ecology.contracts.identity import Digest
@@ -18,7 +20,14 @@ Scores = Mapping[str, Mapping[str, bool | float]]
 """Score name to item id to value."""
 
 
-def proportions(subject: Digest, suite: str, split: Split, scores: Scores, source: str = "") -> Evidence:
+def proportions(
+    subject: Digest,
+    suite: str,
+    split: Split,
+    scores: Scores,
+    source: str = "",
+    families: Mapping[str, str] | None = None,
+) -> Evidence:
     """What a candidate scored on its own.
 
     Args:
@@ -27,6 +36,7 @@ def proportions(subject: Digest, suite: str, split: Split, scores: Scores, sourc
         split: Of the items.
         scores: Result of ``CandidateEvaluator.ask``.
         source: Digest of the items asked.
+        families: Item id to family; None where nobody knows.
 
     Returns:
         One measurement a score, sorted by score; none for a score without items, since nothing was measured.
@@ -36,14 +46,16 @@ def proportions(subject: Digest, suite: str, split: Split, scores: Scores, sourc
     """
     found = []
     for score in sorted(scores):
-        values = [scores[score][item] for item in sorted(scores[score])]
+        items = sorted(scores[score])
+        values = [scores[score][item] for item in items]
         if not values:
             continue
         statistic: Proportion | Samples
         if _binary(f"{suite}.{score}", values):
-            statistic = Proportion(sum(map(bool, values)), len(values))
+            found_in = _families(items, families, [(1, int(value)) for value in values])
+            statistic = Proportion(sum(map(bool, values)), len(values), families=cast(Any, found_in))
         else:
-            statistic = Samples(tuple(map(float, values)), score)
+            statistic = Samples(tuple(map(float, values)), score, families=_numbers(items, families))
         found.append(Measurement(f"{suite}.{score}", subject, statistic, split, source=source))
     return tuple(found)
 
@@ -58,6 +70,7 @@ def compared(
     comparator: Digest,
     source: str = "",
     floor: float = 0.0,
+    families: Mapping[str, str] | None = None,
 ) -> Evidence:
     """What a candidate scored against somebody else, item by item.
 
@@ -72,6 +85,7 @@ def compared(
         source: Digest of the items asked.
         floor: Rate that guessing reaches, 0 to 1. Where neither of the two is shown to be above it, the comparison is
             one of noise with noise and carries a caveat: it can refute and never pass.
+        families: Item id to family; None where nobody knows.
 
     Returns:
         One measurement for each score that both have, sorted by score; none where no item was put to both.
@@ -88,11 +102,15 @@ def compared(
         statistic: Paired | Samples
         if _binary(f"{suite}.{score}", [value for pair in pairs for value in pair]):
             won, lost = sum(bool(a) and not b for a, b in pairs), sum(bool(b) and not a for a, b in pairs)
-            statistic = Paired(n=len(items), n10=won, n01=lost)
+            counts = [(1, int(bool(a) and not b), int(bool(b) and not a)) for a, b in pairs]
+            found_in = cast(Any, _families(items, families, counts))
+            statistic = Paired(n=len(items), n10=won, n01=lost, families=found_in)
             caveat = no_signal([bool(a) for a, _ in pairs], [bool(b) for _, b in pairs], floor)
         else:
             caveat = ""
-            statistic = Samples(tuple(float(a) - float(b) for a, b in pairs), f"{score} difference")
+            statistic = Samples(
+                tuple(float(a) - float(b) for a, b in pairs), f"{score} difference", families=_numbers(items, families)
+            )
         found.append(Measurement(f"{suite}.{score}", subject, statistic, split, against, comparator, source, caveat))
     return tuple(found)
 
@@ -156,6 +174,27 @@ def resources(
         peak = Samples((float(peak_memory_bytes),), "bytes")
         found.append(Measurement("resource.peak_memory_bytes", subject, peak, source=source))
     return tuple(found)
+
+
+def _families(
+    items: Sequence[str], families: Mapping[str, str] | None, counts: Sequence[tuple[int, ...]]
+) -> tuple[tuple[int, ...], ...]:
+    """Counts added up by family, sorted; empty where an item's family is not known."""
+    if not families or not all(families.get(item) for item in items):
+        return ()
+    totals: dict[str, tuple[int, ...]] = {}
+    for item, count in zip(items, counts, strict=True):
+        known = totals.get(families[item], (0,) * len(count))
+        totals[families[item]] = tuple(map(sum, zip(known, count, strict=True)))
+    return tuple(sorted(totals.values()))
+
+
+def _numbers(items: Sequence[str], families: Mapping[str, str] | None) -> tuple[int, ...]:
+    """A number for each item's family, in the order in which the families appear; empty where one is not known."""
+    if not families or not all(families.get(item) for item in items):
+        return ()
+    names = list(dict.fromkeys(families[item] for item in items))
+    return tuple(names.index(families[item]) for item in items)
 
 
 def _binary(metric: str, values: Sequence[bool | float]) -> bool:

@@ -5,8 +5,10 @@ Three questions with three different answers:
 - **Promotion**: every rule must pass. The hypothesis that is refuted is "at least one demand is missed", a union, so
   the test is an intersection-union test: a bad candidate passes with probability at most the largest ``alpha`` of a
   single rule, and nothing is corrected (``false_admission``). Correcting would only make good candidates fail.
-- **Refusal**: any rule may refuse. A candidate that meets all demands is refused wrongly with probability at most the
-  sum over rules (``false_refusal``), so a budget for it is split (``split``).
+- **Refusal**: any rule may refuse. A candidate that meets all demands is denied wrongly with probability at most the
+  sum over rules (``false_refusal``); a policy's ``error_budget.denial`` bounds it by Holm's correction over the rules'
+  p-values (``p_value``). In a race the mean of the rules' e-values stands against one alpha (``mean_e``): whatever a
+  split of alpha over the rules would drop, the mean drops too.
 - **Several candidates**: each is tested once more, so the chance that any bad one slips through grows with their number
   (``any_of``), and the score of the best of N is too high by selection (``best_of``). Correction: the winner answers
   fresh items, whose score is unbiased because it chose nobody.
@@ -18,9 +20,11 @@ Annals of Statistics 49(3), 2021 (the mean of e-values is an e-value).
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
+from ecology.contracts.evidence import Statistic
 from ecology.contracts.policy import Policy, Rule
 from ecology.errors import ConfigError
 
@@ -39,23 +43,38 @@ def false_refusal(policy: Policy) -> float:
     Denied is not "not admitted": what is neither proven nor refuted is inconclusive, and how often that happens is a
     matter of power, not of alpha.
     """
-    return min(1.0, math.fsum(1 - rule.confidence for rule in policy.rules if _judges_a_sample(rule)))
+    allowed = policy.error_budget.denial if policy.error_budget else 1.0
+    return min(allowed, math.fsum(1 - rule.confidence for rule in policy.rules if judges_a_sample(rule)))
 
 
-def split(alpha: float, weights: Mapping[str, float]) -> Mapping[str, float]:
-    """Shares of an error budget by weight; they add up to it (Bonferroni).
+def p_value(rule: Rule, statistic: Statistic) -> float:
+    """Least alpha at which the evidence refutes that the rule's demand is met: its bounds, turned round.
 
     Args:
-        alpha: The budget, 0 to 1 (both not included).
-        weights: Positive, by rule.
+        rule: Any; of what is exact the p-value is 0 or 1.
+        statistic: Evidence that the rule can read.
+
+    Returns:
+        0 to 1; what is not refuted at a confidence of 50 % is 1.
 
     Raises:
-        ConfigError: Nothing to split over, a weight that is not positive, or a budget out of range.
+        ConfigError: The statistic is not possible.
     """
-    if not 0 < alpha < 1 or not weights or any(not weight > 0 for weight in weights.values()):
-        raise ConfigError(f"an alpha between 0 and 1 is split over positive weights, found {alpha} and {dict(weights)}")
-    total = math.fsum(weights.values())
-    return {name: alpha * weight / total for name, weight in weights.items()}
+    from ecology.kernel.statistics import bounds, exact, misses  # noqa: PLC0415
+
+    def refuted(confidence: float) -> bool:
+        at = dataclasses.replace(rule, confidence=confidence)
+        return misses(at, *bounds(at, statistic))
+
+    if exact(rule, statistic):
+        return 0.0 if refuted(rule.confidence) else 1.0
+    if not refuted(0.5):
+        return 1.0
+    low, high = -math.log(0.5), 30.0  # of -log alpha, in which small p-values lie evenly
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if refuted(-math.expm1(-middle)) else (low, middle)
+    return math.exp(-low)
 
 
 def holm(p_values: Mapping[str, float], alpha: float) -> frozenset[str]:
@@ -124,9 +143,10 @@ def best_of(candidates: int, rate: float, n: int) -> float:
     return max(0.0, expected - rate)
 
 
-def _judges_a_sample(rule: Rule) -> bool:
+def judges_a_sample(rule: Rule) -> bool:
+    """Whether a rule denies on evidence that has a sampling error."""
     return rule.severity == "deny" and not rule.metric.startswith(("static.", "liveness."))
 
 
 def _proves(rule: Rule) -> bool:
-    return _judges_a_sample(rule) and rule.decide == "proven"
+    return judges_a_sample(rule) and rule.decide == "proven"

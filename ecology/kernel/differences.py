@@ -1,8 +1,5 @@
-"""Differences of means and rates: paired, clustered, non-inferior, and between two sets of items.
+"""Differences of rates: non-inferior on the same items, and between two sets of items.
 
-- ``clustered``: paired real-valued scores whose items come in families (one template, one passage, one conversation).
-  Items of a family are wrong together, so the family is the unit: the naive standard error is too small by the square
-  root of ``1 + (family size - 1) * correlation``.
 - ``non_inferior``: the p-value of "worse by the margin or more". Not the same as "no significant difference", which a
   small sample always gives.
 - ``independent``: rates on two different sets of items, as for public against hidden.
@@ -10,66 +7,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections import defaultdict
-from collections.abc import Hashable, Sequence
 from statistics import NormalDist
 
 from ecology.errors import ConfigError
 from ecology.kernel.statistics import tango_score, wilson
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Difference:
-    """A mean paired difference and how sure it is."""
-
-    mean: float
-    standard_error: float
-    """Clustered."""
-    lower: float
-    upper: float
-    """One-sided bounds, from Student's t with ``clusters - 1`` degrees of freedom."""
-    n: int
-    clusters: int
-    design_effect: float
-    """Clustered over naive variance; 1 where items are independent, NaN where nothing varies."""
-
-
-def clustered(differences: Sequence[float], families: Sequence[Hashable], confidence: float) -> Difference:
-    """Mean of paired differences with a standard error that is robust to families of items.
-
-    Args:
-        differences: Candidate's score minus comparator's, one an item.
-        families: What each item was made from; all different for independent items.
-        confidence: Of each one-sided bound, 0.5 to 1 (not included).
-
-    Raises:
-        ConfigError: Fewer than two families, lengths that differ, or a value that is not finite.
-
-    Source: Miller, "Adding error bars to evals", arXiv 2411.00640, equation 4 (clustered standard error); the factor
-    G / (G - 1) and t with G - 1 degrees of freedom: Cameron and Miller, Journal of Human Resources 50(2), 2015.
-    """
-    from scipy.special import stdtrit  # noqa: PLC0415  (SciPy only where it is needed)
-
-    if len(differences) != len(families):
-        raise ConfigError(f"{len(differences)} differences of {len(families)} families: one each is needed")
-    if not all(math.isfinite(value) for value in differences):
-        raise ConfigError("a difference is not a finite number")
-    if not 0.5 <= confidence < 1:
-        raise ConfigError(f"a confidence is between 0.5 and 1 (not included), found {confidence}")
-    n, sums = len(differences), defaultdict[Hashable, float](float)
-    mean = math.fsum(differences) / max(1, n)
-    for value, family in zip(differences, families, strict=True):
-        sums[family] += value - mean
-    groups = len(sums)
-    if groups < 2:
-        raise ConfigError(f"a standard error needs at least two families, found {groups}")
-    error = math.sqrt(groups / (groups - 1) * math.fsum(total * total for total in sums.values())) / n
-    naive = math.sqrt(math.fsum((value - mean) ** 2 for value in differences) / (n - 1) / n)
-    half = float(stdtrit(groups - 1, confidence)) * error
-    effect = (error / naive) ** 2 if naive > 0 else math.nan
-    return Difference(mean, error, mean - half, mean + half, n, groups, effect)
 
 
 def non_inferior(n10: float, n01: float, n: float, margin: float) -> float:

@@ -18,13 +18,16 @@ from ecology.errors import ConfigError
 from ecology.kernel.sequential import paired_log_e, rate_log_e
 from ecology.kernel.statistics import (
     binomial_cdf,
+    bounds,
     exact,
     meets,
     misses,
+    observed,
     paired_interval,
     quantile_interval,
     rate_interval,
     sample_size,
+    shrinkage,
     tango_score,
 )
 
@@ -104,7 +107,8 @@ def _projection(rule: Rule, statistic: Proportion | Paired | Samples) -> Callabl
     def decides(n: float) -> bool:
         if isinstance(statistic, Samples):
             return _samples_decide(rule, statistic, n)
-        grown = n / statistic.n
+        worth = shrinkage(rule, statistic)  # more items of the same families are worth as little
+        grown, n = n * worth / statistic.n, n * worth
         if isinstance(statistic, Proportion):
             edges = rate_interval(rule, min(statistic.k * grown, n), n)
         else:
@@ -116,6 +120,11 @@ def _projection(rule: Rule, statistic: Proportion | Paired | Samples) -> Callabl
 
 
 def _samples_decide(rule: Rule, statistic: Samples, n: float) -> bool:
+    if rule.clustered and statistic.families:
+        middle, edges = observed(rule, statistic), bounds(rule, statistic)
+        shrunk = math.sqrt(len(statistic.values) / n)
+        lower, upper = (None if edge is None else middle + (edge - middle) * shrunk for edge in edges)
+        return meets(rule, lower, upper) or misses(rule, lower, upper)
     # The k-th smallest is a bound of the quantile, and it is on the threshold's side if at least k samples are.
     values = statistic.values
     at_most = sum(value <= rule.threshold for value in values) / len(values) * n
@@ -162,9 +171,26 @@ def _paired_power(rule: Rule, n: int, truth: float, discordance: float, outcome:
     for discordant in range(n + 1):
         weight = _mass([discordant], n, discordance)
         if weight > NEGLIGIBLE:
-            wins = [k for k in range(discordant + 1) if _pair_decided(rule, k, discordant - k, n, z, outcome)]
-            total += weight * _mass(wins, discordant, won_share)
+            total += weight * _mass(_wins(rule, discordant, n, z, outcome), discordant, won_share)
     return min(1.0, total)
+
+
+def _wins(rule: Rule, discordant: int, n: int, z: float, outcome: str) -> list[int]:
+    """First and last number of won pairs with this outcome; the score rises with it, so one end is found by halving."""
+
+    def decided(k: int) -> bool:
+        return _pair_decided(rule, k, discordant - k, n, z, outcome)
+
+    if rule.comparator == "==":
+        return [k for k in range(discordant + 1) if decided(k)]
+    first, last = decided(0), decided(discordant)
+    if first == last:
+        return [0, discordant] if first else []
+    low, high = 0, discordant
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if decided(middle) == first else (low, middle)
+    return [0, low] if first else [high, discordant]
 
 
 def _pair_decided(rule: Rule, n10: int, n01: int, n: int, z: float, outcome: str) -> bool:

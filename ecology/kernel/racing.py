@@ -6,8 +6,10 @@ dropped; the chance that this ever happens to a candidate that does meet the dem
 one looks. A rule that says ``anytime`` may also be settled in the candidate's favour, since its bounds hold at every
 sample size; a rule with fixed-n bounds is never settled early that way.
 
-The error bought is one-sided: a drop can lose a good candidate and cannot let a bad one through. The budget is split
-over the rules that are raced, so that it holds for the candidate and not for each rule.
+The error bought is one-sided: a drop can lose a good candidate and cannot let a bad one through. It holds for the
+candidate and not for each rule: what has to reach ``1 / alpha`` is the mean of the e-values of all rules raced, each 1
+until its suite is asked. That mean is an e-value against "every demand is met" (Vovk and Wang 2021), and it is there
+whenever one of m rules would have reached ``m / alpha`` alone, so no split of alpha over the rules drops sooner.
 
 Which suite first: the one with the least cost for a kill, ``cost / P(kill)``, both known from the candidates before
 (``order``): to stop at the first refusal at least expected cost, tests are sorted by that ratio (Mitten, Management
@@ -23,9 +25,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from ecology.contracts.evidence import Evidence, Paired, Proportion, Statistic
+from ecology.contracts.evidence import Evidence, Measurement, Paired, Proportion, Statistic
 from ecology.contracts.policy import Finding, Outcome, Rule
 from ecology.kernel import sequential, statistics
+from ecology.kernel.accounting import mean_e
 from ecology.kernel.canonical import digest
 
 PREFIX = "RACE-"
@@ -73,7 +76,7 @@ def standing(rule: Rule, statistic: Statistic, alpha: float) -> Standing:
 def against(rule: Rule, statistic: Statistic) -> float:
     """Logarithm of the e-value against "the demand is met"; 0 where the rule is not of a kind that can be raced."""
     side = {">=": "at_least", "<=": "at_most"}.get(rule.comparator, "")
-    if not side:
+    if not side or rule.clustered:  # the gambler takes every item for news
         return 0.0
     if isinstance(statistic, Proportion) and rule.against == "absolute" and 0 <= rule.threshold <= 1:
         return sequential.rate_log_e(statistic.k, statistic.n, rule.threshold, side)
@@ -95,28 +98,28 @@ def hopeless(rules: Sequence[Rule], evidence: Evidence, alpha: float) -> Finding
     """The finding that ends a race, or None while there is hope.
 
     Args:
-        rules: Those raced on this suite and split.
-        evidence: Of the items asked so far.
-        alpha: Share of each rule.
+        rules: All that are raced on this split, those included whose suites were not asked yet: their e-value is 1.
+        evidence: Of the items asked so far, of every suite.
+        alpha: For all rules together, 0 to 1 (both not included).
+
+    Returns:
+        A finding about the rule with the largest e-value.
     """
+    seen: list[tuple[Rule, Statistic | None, float]] = []
     for rule in rules:
-        for m in evidence:
-            if (m.metric, m.split, m.against) != (rule.metric, rule.split, rule.against):
-                continue
-            found = standing(rule, m.statistic, alpha)
-            if found.state == "hopeless":
-                return _finding(rule, m.statistic, found, alpha)
-    return None
+        mine = [m.statistic for m in evidence if _about(rule, m)]
+        e_values = [standing(rule, statistic, alpha).e_value for statistic in mine]
+        seen.append((rule, mine[-1] if mine else None, mean_e(e_values) if mine else 1.0))
+    if not seen or (together := mean_e([e_value for *_, e_value in seen])) < 1 / alpha:
+        return None
+    rule, statistic, e_value = max(seen, key=lambda one: one[2])
+    return None if statistic is None else _finding(rule, statistic, e_value, together, len(seen), alpha)
 
 
 def settled(rules: Sequence[Rule], evidence: Evidence, alpha: float) -> bool:
     """Whether every raced rule is settled in the candidate's favour, so that more items would change nothing."""
     states = [
-        any(
-            standing(rule, m.statistic, alpha).state == "settled"
-            for m in evidence
-            if (m.metric, m.split, m.against) == (rule.metric, rule.split, rule.against)
-        )
+        any(standing(rule, m.statistic, alpha).state == "settled" for m in evidence if _about(rule, m))
         for rule in rules
     ]
     return bool(states) and all(states)
@@ -145,9 +148,14 @@ def shuffled(ids: Sequence[str], seed: str) -> tuple[str, ...]:
     return tuple(sorted(ids, key=lambda one: (digest([seed, one]), one)))
 
 
-def _finding(rule: Rule, statistic: Statistic, found: Standing, alpha: float) -> Finding:
+def _about(rule: Rule, measurement: Measurement) -> bool:
+    return (measurement.metric, measurement.split, measurement.against) == (rule.metric, rule.split, rule.against)
+
+
+def _finding(rule: Rule, statistic: Statistic, e_value: float, together: float, rules: int, alpha: float) -> Finding:
     n = statistics.sample_size(statistic)
     observed = statistics.observed(rule, statistic)
+    mean = f", the mean over {rules} rules {together:.4g}" if rules > 1 else ""
     return Finding(
         rule=PREFIX + rule.id,
         title=f"{rule.title}: still possible",
@@ -161,9 +169,9 @@ def _finding(rule: Rule, statistic: Statistic, found: Standing, alpha: float) ->
         upper=None,
         n=n,
         reason=(
-            f"dropped from the race after {n} items at {observed:.3g}: e-value {found.e_value:.4g} against "
-            f"{rule.comparator} {rule.threshold:.12g} reached {1 / alpha:.4g}; a candidate that meets it is dropped "
-            f"with probability at most {alpha:.3g}"
+            f"dropped from the race after {n} items at {observed:.3g}: the e-value against {rule.comparator} "
+            f"{rule.threshold:.12g} is {e_value:.4g}{mean}, and {1 / alpha:.4g} is enough; a candidate that meets "
+            f"every demand is dropped with probability at most {alpha:.3g}"
         ),
         controls=rule.controls,
     )

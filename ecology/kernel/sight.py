@@ -66,12 +66,15 @@ def sight(rule: Rule, n: int, wanted: Decidable = USUAL) -> Sight:
     at = rule.quantile if samples else rule.threshold
     low = -1.0 if comparison == "paired" else 0.0
     bad, good = (min(1.0, max(low, at + step)) for step in (-better * wanted.drop, better * wanted.gain))
+    asked = n
+    if rule.clustered and n >= rule.min_samples:
+        n, rule = max(1, int(n / wanted.design_effect)), dataclasses.replace(rule, min_samples=1)
     spread = {True: 0.0, False: 0.0}
     if comparison == "paired":
         spread = {True: max(wanted.discordance, abs(bad)), False: max(wanted.discordance, abs(good))}
     return Sight(
         rule=rule.id,
-        n=n,
+        n=asked,
         drop=wanted.drop,
         denies=power(rule, n, bad, spread[True], "deny"),
         gain=wanted.gain,

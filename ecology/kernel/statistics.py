@@ -10,6 +10,7 @@ confidence`` of all experiments, and the same for ``upper``; both together make 
 - ``mean_bounds``: a mean over runs. Student's; exact where runs are normal.
 - ``quantile_bounds``: a quantile of any continuous distribution. Exact: never wrong more often than stated.
 - a rule that says ``anytime`` takes its bounds from ``sequential`` instead: wider, and valid whenever one stops.
+- a rule that says ``clustered`` takes the same bounds on as many items as the families are worth (``clusters``).
 
 SciPy is imported here and nowhere else in the kernel, inside the functions that need it, so that the static gate never
 pays for it. What follows from the bounds for planning is in ``planning``.
@@ -25,7 +26,7 @@ from statistics import NormalDist
 from ecology.contracts.evidence import Count, Paired, Proportion, Samples, Statistic
 from ecology.contracts.policy import Rule
 from ecology.errors import ConfigError
-from ecology.kernel import sequential
+from ecology.kernel import clusters, sequential
 
 
 @functools.lru_cache(maxsize=65_536)
@@ -246,12 +247,41 @@ def bounds(rule: Rule, statistic: Statistic) -> tuple[float | None, float | None
     if isinstance(statistic, Count):
         return float(statistic.count), float(statistic.count)
     if isinstance(statistic, Proportion):
-        return rate_interval(rule, statistic.k, statistic.n)
+        worth = shrinkage(rule, statistic)
+        return rate_interval(rule, statistic.k * worth, statistic.n * worth)
     if isinstance(statistic, Paired):
-        return paired_interval(rule, statistic.n10, statistic.n01, statistic.n)
+        _check_pairs(statistic.n10, statistic.n01, statistic.n, rule.confidence)
+        worth = shrinkage(rule, statistic)
+        won, n = statistic.n10 * worth, statistic.n * worth
+        return paired_interval(rule, won, min(statistic.n01 * worth, n - won), n)
     if exact(rule, statistic):
         return statistic.values[0], statistic.values[0]
+    if rule.clustered and statistic.families:
+        found = clusters.clustered(statistic.values, statistic.families, rule.confidence)
+        return found.lower, found.upper
     return quantile_interval(rule, statistic.values)
+
+
+def shrinkage(rule: Rule, statistic: Proportion | Paired) -> float:
+    """What an item is worth under a rule: 1, or less where the rule is clustered and families are alike.
+
+    Raises:
+        ConfigError: Counts of families that are not those of all items, or fewer than two families.
+    """
+    if not rule.clustered or not statistic.families:
+        return 1.0
+    if isinstance(statistic, Proportion):
+        totals = [(n, float(k), float(k)) for n, k in statistic.families]
+        same = sum(k for _, k in statistic.families) == statistic.k
+    else:
+        totals = [(n, float(won - lost), float(won + lost)) for n, won, lost in statistic.families]
+        sums = [sum(column) for column in zip(*statistic.families, strict=True)]
+        same = sums[1:] == [statistic.n10, statistic.n01]
+    if not same or sum(n for n, *_ in totals) != statistic.n:
+        raise ConfigError("the counts of the families do not add up to those of all items")
+    families = [clusters.Family(n, total) for n, total, _ in totals]
+    squares = math.fsum(square for *_, square in totals)
+    return clusters.effective(families, squares, rule.confidence) / statistic.n
 
 
 def rate_interval(rule: Rule, k: float, n: float) -> tuple[float, float]:
@@ -316,7 +346,7 @@ def sample_size(statistic: Statistic) -> int:
 
 
 def observed(rule: Rule, statistic: Statistic) -> float:
-    """The point estimate: count, rate, difference or sample quantile.
+    """The point estimate: count, rate, difference or sample quantile; of a clustered rule's real values the mean.
 
     The sample quantile is the smallest sample that a share of at least ``quantile`` does not exceed.
 
@@ -331,6 +361,8 @@ def observed(rule: Rule, statistic: Statistic) -> float:
         return statistic.k / statistic.n
     if isinstance(statistic, Paired):
         return (statistic.n10 - statistic.n01) / statistic.n
+    if rule.clustered and statistic.families:
+        return math.fsum(statistic.values) / len(statistic.values)
     ordered = sorted(statistic.values)
     return ordered[max(0, math.ceil(rule.quantile * len(ordered)) - 1)]
 

@@ -14,6 +14,9 @@ The law of a rule, in the order in which it is applied:
 6. A waiver in effect turns a refusal that rests on enough evidence into WAIVED, for its rule and its subject alone. It
    never stands for missing evidence, nor for a signature.
 
+7. Where the policy has an error budget for denials, what a rule refutes by itself and Holm's correction over all
+   rules asked does not is INCONCLUSIVE instead of DENY. Neither admits.
+
 A verdict is the worst of its findings, and nobody to judge is no pass: a policy without a deny rule is a
 ``PolicyError``. From this follow the laws that the tests hold: adding a rule, a violation or a revocation, or removing
 evidence, never turns a refusal into an admission; an expired waiver changes nothing.
@@ -24,14 +27,14 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 from ecology.contracts.evidence import Count, Evidence, Measurement, Paired, Proportion, Samples, Statistic
 from ecology.contracts.identity import Digest
 from ecology.contracts.policy import Finding, GateVerdict, Outcome, Policy, Rule, Scope, Waiver
 from ecology.errors import EcologyError, PolicyError
-from ecology.kernel import planning, statistics
+from ecology.kernel import accounting, planning, statistics
 
 NOT_ASKED = "not asked"
 """How the reason of a finding begins whose rule was left out of the question on purpose."""
@@ -100,16 +103,18 @@ def verdict(
             where=f"policy {policy.id}",
             todo="add a rule with severity: deny",
         )
+    put = [rule for rule in judged if rules_asked is None or rule.id in rules_asked]
+    answered = _corrected(policy, {rule.id: judge(rule, evidence, subject) for rule in put}, evidence, subject)
     findings: list[Finding] = []
     worst = [finding.outcome for finding in extra]
     for rule in policy.rules:
         if rule not in judged:
             findings.append(_not_asked(rule, f"scope is {scope}"))
             continue
-        if rules_asked is not None and rule.id not in rules_asked:
+        if rule.id not in answered:
             finding = _severity(rule, _not_asked(rule, "an earlier rung refused or this one was not climbed"))
         else:
-            finding = _waive(rule, judge(rule, evidence, subject), policy.waivers, subject, decided_at)
+            finding = _waive(rule, answered[rule.id], policy.waivers, subject, decided_at)
         findings.append(finding)
         worst.append(finding.outcome)
     return GateVerdict(
@@ -201,6 +206,31 @@ def _absence(rule: Rule, evidence: Evidence, subject: Digest) -> str:
     return f"{rule.metric} was measured on {seen}, the rule asks for split {rule.split}, against {rule.against}"
 
 
+def _corrected(
+    policy: Policy, answered: Mapping[str, Finding], evidence: Evidence, subject: Digest
+) -> Mapping[str, Finding]:
+    """The findings after Holm's correction of the denials, if the policy has a budget for them."""
+    alpha = policy.error_budget.denial if policy.error_budget else 1.0
+    p_values = {}
+    for rule in policy.rules if alpha < 1 else ():
+        if rule.id in answered and accounting.judges_a_sample(rule):
+            seen = {m.statistic for m in evidence if _fits(rule, m, subject) and not _problem(rule, m.statistic)}
+            smallest = min((accounting.p_value(rule, one) for one in seen), default=1.0)
+            p_values[rule.id] = min(1.0, smallest * max(1, len(seen)))
+    refuted = accounting.holm(p_values, alpha) if p_values else frozenset()
+    return {
+        name: dataclasses.replace(
+            finding,
+            outcome=Outcome.INCONCLUSIVE,
+            reason=f"{finding.reason}; not after Holm's correction over {len(p_values)} rules "
+            f"(p = {p_values[name]:.2g}, {alpha:g} for all of them)",
+        )
+        if finding.outcome is Outcome.DENY and name in p_values and name not in refuted
+        else finding
+        for name, finding in answered.items()
+    }
+
+
 _Distinct = Collection[tuple[str, Statistic, str]]
 """With whom it was compared (of parents alone there are several), what was measured, and its caveat."""
 
@@ -284,6 +314,8 @@ def _problem(rule: Rule, statistic: Statistic) -> str:
         problem = "the rule is about the candidate alone, found a paired difference"
     elif isinstance(statistic, Count) and statistic.count < 0:
         problem = f"a negative count, {statistic.count}"
+    elif rule.clustered and not isinstance(statistic, Count) and not statistic.families:
+        problem = "the rule is clustered, and nobody said which items come of one family"
     elif statistics.sample_size(statistic) <= 0:
         problem = "there are no samples"
     elif isinstance(statistic, Samples) and not all(map(math.isfinite, statistic.values)):
@@ -305,10 +337,17 @@ def _seen(rule: Rule, statistic: Statistic, lower: float | None = None, upper: f
         text = f"{statistic.k} of {statistic.n} ({value:.1%})"
     elif isinstance(statistic, Paired):
         text = f"{value:+.3f} over {statistic.n} pairs (won {statistic.n10}, lost {statistic.n01})"
+    elif rule.clustered and statistic.families:
+        text = f"mean {value:.4g} {statistic.unit} over {len(statistic.values)} items"
     elif statistics.exact(rule, statistic):
         return f"{value:.12g} {statistic.unit}"
     else:
         text = f"quantile {rule.quantile:g} of {len(statistic.values)} samples is {value:.4g} {statistic.unit}"
+    if rule.clustered and statistic.families:
+        worth = len(set(statistic.families)) if isinstance(statistic, Samples) else len(statistic.families)
+        text += f" of {worth} families"
+        if not isinstance(statistic, Samples):
+            text += f", worth {statistic.n * statistics.shrinkage(rule, statistic):.0f} independent ones"
     missed_below = upper is not None and upper < rule.threshold
     missed_above = lower is not None and lower > rule.threshold
     sides = []

@@ -35,6 +35,7 @@ from ecology.gate.ladder import RUNG_RULE, Climb, Rung, climb, rung_of
 from ecology.gate.static import context_for, static_evidence
 from ecology.kernel import canonical
 from ecology.kernel.codec import structure
+from ecology.kernel.sight import USUAL, sufficient
 from ecology.kernel.verdicts import asked, headline, verdict
 from ecology.pipeline.bench import known_base, tokenizer_files
 from ecology.pipeline.governing import Governed, govern
@@ -42,9 +43,11 @@ from ecology.pipeline.house import House
 from ecology.pipeline.members import Member, submission_of
 from ecology.pipeline.overlaps import Overlaps, files_below
 from ecology.pipeline.places import shared
+from ecology.pipeline.power import AGAIN, refuse_blind, samples_of
 from ecology.pipeline.revocations import quarantined
 from ecology.pipeline.verdicts import keep_verdict
 from ecology.report.gated import Judged
+from ecology.report.sight import rule_sights
 from ecology.report.standing import standing_line
 from ecology.report.words import visible
 from ecology.signer.statements import verdict_statement
@@ -133,6 +136,8 @@ def gate(paths: Sequence[Path], want: Asked, house: House) -> int:
     folders = list(dict.fromkeys(path.parent if path.is_file() else path for path in paths))
     if want.since and not _policy_changed(governed.path, want.since):
         folders = [folder for folder in folders if changed_since(folder, want.since)]
+    if not want.static and folders:
+        refuse_blind(governed.policy, _budget(governed.policy, want), len(folders))
     desk = _Desk(governed, want, now, house, known_base(want.base, house))
     gated = [_one(folder, desk) for folder in folders]
     for one in gated:
@@ -324,10 +329,10 @@ def _full(member: Member, desk: _Desk) -> Climb:
     bench = open_bench(settings.base, settings.backend, house)
     judge = Judge(
         policy=policy,
-        budget=_enough(policy, budget_of(settings)),
+        budget=enough(policy, budget_of(settings)),
         corpora=held_corpora(house),
         bench=bench,
-        suites={name: suite for name, suite in load_suites(settings).items() if _asked_about(policy, name)},
+        suites={name: suite for name, suite in load_suites(settings, policy).items() if _asked_about(policy, name)},
         incumbent=comparator(bench, house.registry.alias(settings.alias)),
         decided_at=now,
         standing=governed.standing,
@@ -340,16 +345,28 @@ def _asked_about(policy: Policy, suite: str) -> bool:
     return any(rule.metric.startswith(f"{suite}.") for rule in policy.rules)
 
 
-def _enough(policy: Policy, budget: Budget) -> Budget:
-    """As many items and pairs as the policy's rules demand, and no more."""
+def _budget(policy: Policy, want: Asked) -> Budget:
+    from ecology.pipeline.compose import compose  # noqa: PLC0415  (Hydra only where it composes)
+    from ecology.pipeline.plan import budget_of  # noqa: PLC0415
 
-    def most(split: str, prefix: str = "") -> int:
-        wanted = [r.min_samples for r in policy.rules if r.split == split and r.metric.startswith(prefix)]
-        return max(wanted, default=0)
+    settings, _ = compose([f"base={want.base}", f"evaluator={want.evaluator}"])
+    return enough(policy, budget_of(settings))
+
+
+def enough(policy: Policy, budget: Budget) -> Budget:
+    """As many items and pairs as the policy's rules demand, or need to see what it wants seen, and no more."""
+    wanted = {rule.id: rule.min_samples for rule in policy.rules}
+    for rule in policy.rules if policy.decidable else ():
+        if rule.id in samples_of(policy, budget) and rule.severity == "deny":
+            wanted[rule.id] = max(rule.min_samples, sufficient(rule, policy.decidable or USUAL) or 0)
+
+    def most(split: str, prefix: str = "", suffix: str | tuple[str, ...] = "") -> int:
+        asked = (r for r in policy.rules if r.split == split and r.metric.startswith(prefix))
+        return max((wanted[r.id] for r in asked if r.metric.endswith(suffix)), default=0)
 
     return dataclasses.replace(
         budget,
-        public_items=max(1, most("public")),
+        public_items=max(1, most("public"), most("hidden", "robust."), most("hidden", suffix=AGAIN)),
         hidden_items=max(1, most("hidden")),
         latency_pairs=max(1, most("none", "resource.latency")),
     )
@@ -359,7 +376,7 @@ def _render(gated: Sequence[Gated], governed: Governed, form: Form) -> str:
     policy = governed.policy
     judged = [Judged(one.name, _shown_path(one.folder), one.verdict) for one in gated]
     if form == "json":
-        return json.dumps([_plain(one) for one in gated], indent=2)
+        return json.dumps([_plain(one, policy) for one in gated], indent=2)
     if form == "junit":
         from ecology.report.junit import junit  # noqa: PLC0415
 
@@ -369,25 +386,29 @@ def _render(gated: Sequence[Gated], governed: Governed, form: Form) -> str:
 
         return sarif(judged, policy).decode().rstrip()
     standing = standing_line(policy, governed.approvals)
+    seen = rule_sights(policy, [one.verdict for one in gated])
     if form == "github":
         from ecology.report.github import step_summary, workflow_commands  # noqa: PLC0415
 
         if target := os.environ.get(SUMMARY):
             with Path(target).open("a", encoding="utf-8") as file:  # GitHub says to append
-                file.write(step_summary(judged, policy, standing))
+                file.write(step_summary(judged, policy, standing, seen))
         return workflow_commands(judged)
     if not gated:
         return "nothing changed: there is no adapter to judge"
-    return "\n\n".join([*(_text(one, policy) for one in gated), f"policy {policy.id} {policy.digest}\n  {standing}"])
+    told = ["what the rules could see:\n  " + "\n  ".join(seen)] if seen else []
+    last = f"policy {policy.id} {policy.digest}\n  {standing}"
+    return "\n\n".join([*(_text(one, policy) for one in gated), *told, last])
 
 
-def _plain(one: Gated) -> Json:
+def _plain(one: Gated, policy: Policy) -> Json:
     return {
         "name": one.name,
         "path": _shown_path(one.folder),
         "kept": one.kept,
         "verdict": canonical.plain(one.verdict),
         "evidence": canonical.plain(one.evidence),
+        "sees": list(rule_sights(policy, [one.verdict])),
     }
 
 

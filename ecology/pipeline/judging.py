@@ -21,8 +21,7 @@ from ecology.contracts.promotion import Admitted, Rejected
 from ecology.contracts.run import NOT_A_FINALIST, Budget, RaceReport
 from ecology.errors import ConfigError
 from ecology.evaluator.noise import noisy
-from ecology.evaluator.perturb import perturbed, worst_of
-from ecology.evaluator.suites import Row, overlap
+from ecology.evaluator.suites import Row, has_hidden, overlap
 from ecology.evaluator.suites import items as expand
 from ecology.gate import measured, serving
 from ecology.gate.ladder import Climb, Rung, climb
@@ -35,7 +34,7 @@ from ecology.pipeline.corpora import forbidden
 from ecology.pipeline.house import House
 from ecology.pipeline.members import Member
 from ecology.pipeline.race import Lap, Track
-from ecology.pipeline.thorough import contaminated, covered_and_calibrated
+from ecology.pipeline.thorough import contaminated, covered_and_calibrated, steady, told_by_lineage
 from ecology.promotion.fitness import FitnessSpec, TermSpec, rank
 from ecology.telemetry.memory import measure_serving_memory
 
@@ -131,8 +130,8 @@ class Judge:
 
     def items(self, suite: Suite, split: str) -> tuple[Item, ...]:
         """A suite's items of one split; hidden and fresh ones follow from this home's secret seed."""
-        if suite.kind == "lm_eval":
-            return ()  # lm-eval counts its own documents, and they are public
+        if suite.kind == "lm_eval" or (split != "public" and not has_hidden(suite)):
+            return ()  # lm-eval counts its own documents; what others published is public
         if (suite.id, split) not in self._drawn:
             self._drawn[suite.id, split] = self._draw(suite, split)
         return self._drawn[suite.id, split]
@@ -164,8 +163,8 @@ class Judge:
             wanted += count - len(fresh)
 
     def _with(self, split: str) -> list[Suite]:
-        """Suites that have this split: a stock lm-eval task has public documents only."""
-        return [suite for suite in self.suites.values() if split == "public" or suite.kind != "lm_eval"]
+        """Suites that have this split: what others published is public."""
+        return [suite for suite in self.suites.values() if split == "public" or has_hidden(suite)]
 
     def ask(self, who: Digest, folder: Path | None, suite: Suite, split: Split) -> Scores:
         """Scores of one subject on one split of one suite."""
@@ -184,7 +183,7 @@ class Judge:
     ) -> Evidence:
         scores = self.bench.evaluator.ask(who, folder, suite, split, items)
         source = canonical.digest([suite.digest, [item.id for item in items]])
-        return measured.proportions(who, suite.id, split, scores, source)
+        return measured.proportions(who, suite.id, split, scores, source, _families(items))
 
     def measure(self, member: Member, suite: Suite, split: Split, items: Sequence[Item]) -> Evidence:
         """Evidence of a member on some items of a suite, compared with the incumbent where any rule asks for that."""
@@ -198,7 +197,15 @@ class Judge:
         ours = ask(member.digest, member.folder, suite, split, items)
         theirs = ask(rival.digest, rival.folder, suite, split, items)
         return measured.compared(
-            member.digest, suite.id, split, ours, theirs, "incumbent", rival.digest, floor=self._floor(items)
+            member.digest,
+            suite.id,
+            split,
+            ours,
+            theirs,
+            "incumbent",
+            rival.digest,
+            floor=self._floor(items),
+            families=_families(items),
         )
 
     def _floor(self, items: Sequence[Item]) -> float:
@@ -240,54 +247,61 @@ class Judge:
 
     def hidden(self, member: Member) -> Evidence:
         """Rung 4: the hidden items, also paired with the incumbent's answers, noise and coverage."""
-        for suite in self._with("hidden"):
-            self._open(member, suite)
+        self._open(member)
         lap = self._raced(member, "hidden")
         if lap.finding:
             return lap.evidence
         found = list(self.asked(member.digest, member.folder, "hidden", lap.asked))
         for suite in self._with("hidden"):
             found += self._compared(member, suite, "hidden", lap.asked.get(suite.id, self.items(suite, "hidden")))
-        if self.budget.thorough:
-            found += self._thorough(member)
-        return (*found, *self._robust(member), self._coverage(member))
+        return (*found, *self._finalist(member), *self._robust(member), self._coverage(member))
 
-    def _thorough(self, member: Member) -> Evidence:
-        """What the full preset adds: signs of contamination, cells of the coverage matrix, calibration."""
+    def _finalist(self, member: Member) -> Evidence:
+        """What the lineage tells of every finalist; and with the full preset what asking again tells."""
 
         def ask(suite: Suite, split: Split, items: Sequence[Item]) -> Scores:
             return self.bench.evaluator.ask(member.digest, member.folder, suite, split, items)
 
         suites = [(suite, self.items(suite, "public"), self.items(suite, "hidden")) for suite in self._with("hidden")]
-        seed = functools.partial(self.house.split_seed, split="twin")
         lineage = {corpus.digest for corpus in member.signed.genome.lineage.corpora} if member.signed else set()
         rows = {digest: rows for digest, rows in self.corpora.items() if digest in lineage}
-        return (
-            *contaminated(member.digest, suites, seed, ask, rows),
-            *covered_and_calibrated(member.digest, suites, ask),
-        )
+        found = list(told_by_lineage(member.digest, suites, rows))
+        if kinds := self.budget.perturbations:
+            noise = functools.partial(self.house.split_seed, split="noise")
+            found += steady(member.digest, suites, kinds, noise, ask)
+        if self.budget.thorough:
+            twin = functools.partial(self.house.split_seed, split="twin")
+            found += contaminated(member.digest, suites, twin, ask)
+            found += covered_and_calibrated(member.digest, suites, ask)
+        return tuple(found)
 
-    def _open(self, member: Member, suite: Suite) -> None:
-        """Notes that a candidate is shown the hidden items of a suite, within the budget of such looks.
+    def _open(self, member: Member) -> None:
+        """Notes that a candidate is shown the hidden items, within the budget of such looks.
 
         Raises:
             ConfigError: So many adapters were asked them that their scores have been selected on.
         """
-        opened = {
-            str(event.body.get("subject"))
-            for event in self.house.log.events()
-            if event.kind == "opened"
-            and (event.body.get("suite"), event.body.get("seed")) == (suite.digest, self.house.seed_commitment)
-        }
-        if member.digest not in opened and len(opened) >= self.budget.hidden_queries:
-            raise ConfigError(
-                f"the hidden items of {suite.id} were opened by {len(opened)} adapters, the budget of queries is "
-                f"{self.budget.hidden_queries}",
-                where="evaluator.hidden_queries",
-                todo="renew the secret seed: what so many were judged on has chosen among them",
-            )
-        body = {"suite": suite.digest, "split": "hidden", "seed": self.house.seed_commitment, "subject": member.digest}
-        self.house.record("opened", body)
+        facts = [event.body for event in self.house.log.events() if event.kind == "opened"]
+        for suite in self._with("hidden"):
+            opened = {
+                str(body.get("subject"))
+                for body in facts
+                if (body.get("suite"), body.get("seed")) == (suite.digest, self.house.seed_commitment)
+            }
+            if member.digest not in opened and len(opened - {self.base.digest}) >= self.budget.hidden_queries:
+                raise ConfigError(
+                    f"the hidden items of {suite.id} were opened by {len(opened)} adapters, the budget of queries is "
+                    f"{self.budget.hidden_queries}",
+                    where="evaluator.hidden_queries",
+                    todo="renew the secret seed: what so many were judged on has chosen among them",
+                )
+        self._opened(member.digest)
+
+    def _opened(self, subject: Digest) -> None:
+        """Every opening is a fact, that for the comparison table as well."""
+        for suite in self._with("hidden"):
+            body = {"suite": suite.digest, "split": "hidden", "seed": self.house.seed_commitment, "subject": subject}
+            self.house.record("opened", body)
 
     def resources(self, member: Member) -> Evidence:
         """Rung 5: latency in turn with base and incumbent, memory in a fresh process, size."""
@@ -328,11 +342,14 @@ class Judge:
 
     def references(self, judged: Sequence[Judged]) -> tuple[Evidence, Mapping[Digest, Evidence]]:
         """The base's hidden scores, and those of the finalists' parents: for the comparison table, seen by no rule."""
+        self._opened(self.base.digest)
         base = self.asked(self.base.digest, self.base.folder, "hidden")
         finalists = [one for one in judged if any(m.split == "hidden" for m in one.evidence)]
         parents = {p for one in finalists if one.member.signed for p in one.member.signed.genome.lineage.parents}
         done = {one.digest for one in finalists}
         wanted = [one for one in judged if one.digest in parents - done and self._fits(one.member)]
+        for one in wanted:
+            self._opened(one.digest)
         return base, {one.digest: self.asked(one.digest, one.member.folder, "hidden") for one in wanted}
 
     def _fits(self, member: Member) -> bool:
@@ -349,26 +366,7 @@ class Judge:
         exact = scores["exact"]
         source = canonical.digest([item.id for item in asked])
         statistic = Proportion(sum(bool(v) for v in exact.values()), len(exact))
-        found = Measurement("robust.exact", member.digest, statistic, "hidden", source=source)
-        return (found, *self._worst(member, suite, seed))
-
-    def _worst(self, member: Member, suite: Suite, seed: str) -> Evidence:
-        """The same items under every kind of noise that the budget names: worst of k, and spread."""
-        kinds = self.budget.perturbations
-        if not kinds:
-            return ()
-        plain = self.items(suite, "hidden")[: self.budget.public_items]
-        right: dict[str, list[bool]] = {}
-        for kind in kinds:
-            asked = [perturbed(item, kind, seed) for item in plain]
-            exact = self.bench.evaluator.ask(member.digest, member.folder, suite, "hidden", asked)["exact"]
-            right[kind] = [bool(exact[item.id]) for item in asked]
-        steady = worst_of(right)
-        source = canonical.digest([[item.id for item in plain], list(kinds), seed])
-        return (
-            Measurement("robust.worst", member.digest, Proportion(steady.worst, steady.n), "hidden", source=source),
-            Measurement("robust.spread", member.digest, Samples((steady.spread,), "rate"), "hidden", source=source),
-        )
+        return (Measurement("robust.exact", member.digest, statistic, "hidden", source=source),)
 
     def _coverage(self, member: Member) -> Measurement:
         cells: dict[tuple[str, str], int] = {}
@@ -377,6 +375,10 @@ class Judge:
                 cells[suite.capability, item.category] = cells.get((suite.capability, item.category), 0) + 1
         measured = sum(count >= CELL_MINIMUM for count in cells.values())
         return Measurement("coverage.cells", member.digest, Proportion(measured, len(cells)), source="coverage/v1")
+
+
+def _families(items: Sequence[Item]) -> Mapping[str, str]:
+    return {item.id: item.family for item in items}
 
 
 @dataclasses.dataclass(frozen=True)

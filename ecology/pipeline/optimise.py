@@ -34,6 +34,7 @@ from ecology.lowrank.lowrank import LowRank, Stored
 from ecology.lowrank.lowrank import canonical as settle
 from ecology.pipeline.bench import Bench, open_bench
 from ecology.pipeline.house import House
+from ecology.pipeline.members import Member
 from ecology.pipeline.options import read_options
 from ecology.pipeline.plan import load_suites, make_plan
 from ecology.pipeline.population import populate
@@ -43,6 +44,8 @@ from ecology.store.adapters import read_adapter
 from ecology.store.files import write_atomic
 
 Weights = tuple[float, ...]
+WHOLE = 1.0 - 1e-9
+"""Share of a child's change that projection must have kept for the child to be the weighted sum of its parents."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -109,6 +112,10 @@ def optimise(settings: Settings, config: Mapping[str, Json], house: House, folde
     trials: list[Trial] = []
     with house.progress.track("weights", total, "point") as step:
         proposals = _proposals(wanted, len(names), settings.seed, lambda: trials[-1].objective)
+        if wanted.method != "optuna":  # which proposes a point only when it has seen the last one
+            known = list(proposals)
+            _ahead(known, make, [members[name] for name in names], wanted, metrics, bench)
+            proposals = iter(known)
         for weights in proposals:
             trials.append(_trial(weights, make(weights), metrics, wanted, suites, bench))
             step.advance(1, f"best {max(trial.objective for trial in trials):.3f}")
@@ -159,6 +166,34 @@ def _maker(wanted: OptimiseSettings, parents: ParentSet, seed: int) -> Callable[
             return settle(row.function(parents, options, seed))
 
     return make
+
+
+def _ahead(
+    points: Sequence[Weights],
+    make: Callable[[Weights], LowRank],
+    parents: Sequence[Member],
+    wanted: OptimiseSettings,
+    metrics: Sequence[tuple[str, Suite, str]],
+    bench: Bench,
+) -> None:
+    """Has children that are nothing but weighted sums answer together, where that is faster than one after the other.
+
+    A child that projection has changed is not such a sum, and answers for itself.
+    """
+    from ecology.evaluator.suites import items as expand  # noqa: PLC0415
+
+    if wanted.operator != "linear":
+        return
+    children: dict[Digest, Weights] = {}
+    with tempfile.TemporaryDirectory(prefix="weights-") as scratch:
+        for number, weights in enumerate(points):
+            child = make(weights)
+            if child.retained_energy >= WHOLE:
+                folder = Path(scratch) / str(number)
+                children[written(child, folder, bench.base.name, bench.identity.base_weights).digest] = weights
+    for suite in {suite.id: suite for _, suite, _ in metrics}.values():
+        asked = expand(suite, "public", None, wanted.items)
+        bench.evaluator.ask_mixtures([(p.digest, p.folder) for p in parents], children, suite, asked)
 
 
 def _trial(

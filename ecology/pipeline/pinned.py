@@ -16,7 +16,7 @@ from ecology.errors import ConfigError
 from ecology.evaluator.library import load_any_suite
 from ecology.evaluator.suites import load_corpus
 from ecology.pipeline.places import subject
-from ecology.pipeline.plan import claim_suites, load_gate_policy, load_suites
+from ecology.pipeline.plan import claim_suites, load_gate_policy, load_suites, stock_suites, trusted_functions
 from ecology.pipeline.settings import Settings
 from ecology.promotion.traffic import Traffic, load_traffic
 
@@ -27,7 +27,7 @@ def planned_suites(settings: Settings, plan: RunPlan) -> Mapping[str, Suite]:
     Raises:
         ConfigError: One is no longer what was planned.
     """
-    found = load_suites(settings)
+    found = load_suites(settings, plan.policy)
     for name, suite in found.items():
         _same(f"suite {name}", plan.suites.get(name), suite.digest)
     return found
@@ -57,8 +57,10 @@ def refuse_swapped(settings: Settings, plan: RunPlan) -> None:
 
 def _pins(settings: Settings, plan: RunPlan) -> Iterator[tuple[str, Digest | None, Digest]]:
     yield f"policy {settings.gate.policy}", plan.policy.digest, load_gate_policy(settings.gate).digest
-    for name in (*settings.evaluator.suites, *claim_suites(settings)):
-        suite = load_any_suite(subject(name, "suites"))
+    trusted = tuple(map(Digest, trusted_functions(plan.policy)))
+    names = (*settings.evaluator.suites, *claim_suites(settings))
+    again = [load_any_suite(subject(name, "suites"), trusted) for name in names]
+    for suite in (*again, *stock_suites(settings, trusted)):
         yield f"suite {suite.id}", plan.suites.get(suite.id), suite.digest
     learners: tuple[FounderPlan | ChildPlan, ...] = (*plan.founders, *plan.children)
     for taught in learners:

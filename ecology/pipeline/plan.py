@@ -16,12 +16,13 @@ from typing import Any
 from ecology.breeder.learners import LEARNERS
 from ecology.breeder.schooling import SCHOOLS, breeder_of
 from ecology.contracts.evidence import Suite
-from ecology.contracts.identity import Json
+from ecology.contracts.identity import Digest, Json
 from ecology.contracts.policy import Policy
 from ecology.contracts.run import Budget, ChildPlan, FounderPlan, RunPlan
 from ecology.errors import ConfigError, EcologyError, from_system
 from ecology.evaluator.library import load_any_suite
 from ecology.evaluator.perturb import KINDS
+from ecology.evaluator.stock import stock_suite
 from ecology.evaluator.suites import load_corpus
 from ecology.kernel import canonical
 from ecology.pipeline import compose
@@ -39,6 +40,7 @@ from ecology.pipeline.settings import (
     GateSettings,
     PopulationSettings,
     Settings,
+    TaskSettings,
 )
 from ecology.pipeline.teaching import planned_options
 from ecology.policy.reader import load_policy, tighten
@@ -67,13 +69,20 @@ def load_gate_policy(gate: GateSettings) -> Policy:
     return tighten(policy, gate.tighten) if gate.tighten else policy
 
 
-def load_suites(settings: Settings) -> Mapping[str, Suite]:
-    """The run's suites by id, in the order declared.
+def load_suites(settings: Settings, policy: Policy | None = None) -> Mapping[str, Suite]:
+    """The run's suites by id, in the order declared, then its stock tasks.
+
+    Args:
+        settings: Names them.
+        policy: Whose code their tasks may run; None takes the settings' own.
 
     Raises:
         ConfigError: One is missing or malformed.
     """
-    suites = [named_suite(name) for name in settings.evaluator.suites]
+    policy = policy or load_gate_policy(settings.gate)
+    trusted = trusted_functions(policy)
+    suites = [named_suite(name, trusted) for name in settings.evaluator.suites]
+    suites += stock_suites(settings, trusted)
     return {suite.id: suite for suite in suites}
 
 
@@ -82,8 +91,12 @@ def claim_suites(settings: Settings) -> tuple[str, ...]:
     return tuple(sorted({getattr(claim, key) for claim in settings.claims.values() for key in CLAIM_SUITES}))
 
 
-def named_suite(name: str) -> Suite:
+def named_suite(name: str, trusted: tuple[str, ...] = ()) -> Suite:
     """One suite, by the name of a shipped one or by path.
+
+    Args:
+        name: Its name or path.
+        trusted: Digests of the functions that its tasks may call.
 
     Raises:
         ConfigError: It is missing or malformed.
@@ -91,14 +104,33 @@ def named_suite(name: str) -> Suite:
     path = subject(name, "suites").resolve()
     file = path / "suite.yaml" if path.is_dir() else path
     seen = file.stat() if file.exists() else None
-    return _read_suite(path, (seen.st_mtime_ns, seen.st_size, seen.st_ino) if seen else ())
+    return _read_suite(path, (seen.st_mtime_ns, seen.st_size, seen.st_ino) if seen else (), trusted)
+
+
+def stock_suites(settings: Settings, trusted: tuple[str, ...]) -> list[Suite]:
+    """The stock tasks that a configuration names, as its data lie there now.
+
+    Raises:
+        ConfigError: There is no such task or data.
+    """
+    return [_stock(name, task, trusted) for name, task in settings.evaluator.tasks.items()]
+
+
+def trusted_functions(policy: Policy) -> tuple[str, ...]:
+    """Digests of the Python files that a policy lets tasks run."""
+    return policy.evaluation.functions if policy.evaluation else ()
+
+
+def _stock(name: str, task: TaskSettings, trusted: tuple[str, ...]) -> Suite:
+    folder = Path(task.folder).expanduser() if task.folder is not None else None
+    return stock_suite(name, folder, task.revision, task.documents, tuple(map(Digest, trusted)))
 
 
 @functools.lru_cache(maxsize=64)
-def _read_suite(path: Path, stamp: tuple[int, ...]) -> Suite:
+def _read_suite(path: Path, stamp: tuple[int, ...], trusted: tuple[str, ...]) -> Suite:
     """One reading of a file serves the whole process: what is asked is what was planned."""
     del stamp
-    return load_any_suite(path)
+    return load_any_suite(path, tuple(map(Digest, trusted)))
 
 
 def mistakes(plain: Mapping[str, Json]) -> tuple[str, ...]:
@@ -115,10 +147,14 @@ def mistakes(plain: Mapping[str, Json]) -> tuple[str, ...]:
         problems += _told(*(functools.partial(_founder, name, f) for name, f in population.founders.items()))
         if breeders is not None:
             _children(population, breeders, 0, problems)
+    trusted: list[str] = []
     if "gate" in groups:
-        problems += _told(lambda: load_gate_policy(groups["gate"]))
+        problems += _told(lambda: trusted.extend(trusted_functions(load_gate_policy(groups["gate"]))))
     if evaluator is not None:
-        problems += _told(*(functools.partial(named_suite, name) for name in evaluator.suites))
+        problems += _told(*(functools.partial(named_suite, name, tuple(trusted)) for name in evaluator.suites))
+        problems += _told(
+            *(functools.partial(_stock, name, task, tuple(trusted)) for name, task in evaluator.tasks.items())
+        )
         problems += [] if evaluator.suites else ["evaluator.suites: there is nothing to ask"]
         twice = [name for name in dict.fromkeys(evaluator.suites) if evaluator.suites.count(name) > 1]
         problems += [f"evaluator.suites: {name!r} stands twice" for name in twice]

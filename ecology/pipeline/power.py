@@ -12,6 +12,9 @@ from ecology.kernel.accounting import any_of, false_admission, false_refusal
 from ecology.kernel.sight import USUAL, blind, sight, sufficient
 from ecology.policy.metrics import known_metrics
 
+AGAIN = (".worst", ".twins", ".shuffled")
+"""Scores of hidden items of which as many are asked as there are public ones."""
+
 
 def samples_of(policy: Policy, budget: Budget) -> Mapping[str, int]:
     """Rule id -> samples that a configuration gives it; rules whose power is not known beforehand are left out."""
@@ -21,27 +24,43 @@ def samples_of(policy: Policy, budget: Budget) -> Mapping[str, int]:
     for rule in policy.rules:
         kind = metrics[rule.metric].kind if rule.metric in metrics else "proportion"
         if rule.split != "none" and kind == "proportion":
-            small = rule.metric.startswith("robust.")
+            small = rule.metric.startswith("robust.") or rule.metric.endswith(AGAIN)
             found[rule.id] = budget.public_items if small else given[rule.split]
         elif rule.metric.startswith("resource.latency"):
             found[rule.id] = budget.latency_pairs
     return {name: n for name, n in found.items() if n > 0}
 
 
-def refuse_blind(policy: Policy, budget: Budget) -> None:
-    """Refuses a configuration under which a rule cannot see what the policy's section ``decidable`` wants seen.
+def refuse_blind(policy: Policy, budget: Budget, finalists: int | None = None) -> None:
+    """Refuses a configuration that cannot decide, or that may be wrong more often than the policy allows.
+
+    It cannot decide where a rule does not see what the section ``decidable`` wants seen.
+
+    Args:
+        policy: With or without ``decidable`` and ``error_budget``.
+        budget: Items and pairs of the configuration.
+        finalists: Candidates that are asked the hidden items; None takes the budget's.
 
     Raises:
-        PolicyError: Lists every such rule with what it sees and the n that would do.
+        PolicyError: Lists every such rule with what it sees and the n that would do, or says how often any of the
+            finalists would be admitted wrongly.
     """
-    if policy.decidable is None:
-        return
-    problems = blind(policy.rules, samples_of(policy, budget), policy.decidable)
+    problems = blind(policy.rules, samples_of(policy, budget), policy.decidable) if policy.decidable else ()
     if problems:
         raise PolicyError(
             "this configuration cannot decide:\n  " + "\n  ".join(problems),
             where=f"policy {policy.id}: decidable",
             todo="ask for more items (evaluator.hidden_items), or ask less of the gate",
+        )
+    count = budget.finalists if finalists is None else finalists
+    allowed = policy.error_budget.admission if policy.error_budget else 1.0
+    found = any_of(false_admission(policy), count)
+    if found > allowed + 1e-12:
+        raise PolicyError(
+            f"one of {count} finalists that misses a demand would be admitted with probability {found:.3g} at most, "
+            f"the policy allows {allowed:.3g}",
+            where=f"policy {policy.id}: error_budget.admission",
+            todo="have fewer finalists, or raise the confidence of the rules that prove",
         )
 
 
@@ -78,7 +97,7 @@ def power_table(overrides: Sequence[str], drop: float | None) -> tuple[list[str]
     lines.append(
         f"admitted wrongly: at most {false_admission(policy):.3g} a candidate, "
         f"{any_of(false_admission(policy), budget.finalists):.3g} for any of {budget.finalists} finalists; "
-        f"denied wrongly, summed over the rules: at most {min(1.0, false_refusal(policy) + 2 * budget.race_alpha):.3g}"
+        f"denied wrongly, over all rules: at most {min(1.0, false_refusal(policy) + 2 * budget.race_alpha):.3g}"
     )
     problems = list(blind(policy.rules, given, policy.decidable)) if policy.decidable else []
     return lines, problems

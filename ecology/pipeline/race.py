@@ -16,7 +16,7 @@ from ecology.contracts.identity import Digest
 from ecology.contracts.policy import Finding, Policy
 from ecology.contracts.ports import Clock
 from ecology.contracts.run import RaceReport
-from ecology.kernel import accounting, racing
+from ecology.kernel import racing
 
 Measure = Callable[[Suite, Sequence[Item]], Evidence]
 """Evidence of one candidate on these items of a suite, compared with the incumbent where a rule asks for it."""
@@ -68,8 +68,8 @@ class Track:
         field = {suite.id: (suite, items) for suite, items in suites if rules[suite.id] and items}
         if not field:
             return Lap((), None, {})
-        share = accounting.split(self._race.alpha, {rule.id: 1.0 for suite in field for rule in rules[suite]})
-        alpha = min(share.values())
+        raced = [rule for suite in field for rule in rules[suite]]
+        alpha = self._race.alpha
         evidence: Evidence = ()
         asked: dict[str, tuple[Item, ...]] = {}
         dropped: Finding | None = None
@@ -83,7 +83,7 @@ class Track:
                 start = self._clock.monotonic()
                 found = measure(suite, asked[name])
                 self._spend((split, name), self._clock.monotonic() - start, stop)
-                dropped = racing.hopeless(rules[name], found, alpha)
+                dropped = racing.hopeless(raced, (*evidence, *found), alpha)
                 if dropped or racing.settled(rules[name], found, alpha):
                     break
             evidence = (*evidence, *found)

@@ -8,30 +8,21 @@ proven on them too.
 
 from __future__ import annotations
 
-import dataclasses
-
 from ecology.contracts.evidence import Evidence
-from ecology.contracts.policy import Finding, Policy
+from ecology.contracts.policy import Finding
+from ecology.contracts.run import Confirmation
 from ecology.kernel import canonical
-from ecology.kernel.verdicts import judge as judge_rule
+from ecology.kernel.confirmation import confirmed
 from ecology.pipeline.judging import Judge, Judged
 
 
-def confirming(policy: Policy, n: int) -> Policy:
-    """The demands on hidden items, as demands on n fresh ones."""
-    rules = tuple(
-        dataclasses.replace(rule, split="fresh", min_samples=min(rule.min_samples, n))
-        for rule in policy.rules
-        if rule.split == "hidden" and rule.severity == "deny"
-    )
-    return dataclasses.replace(policy, rules=rules)
-
-
-def confirm(judge: Judge, one: Judged) -> tuple[Evidence, tuple[Finding, ...]]:
+def confirm(judge: Judge, one: Judged, among: int) -> Confirmation:
     """Asks a winner the fresh items.
 
-    Returns:
-        What was measured, and the findings that do not admit; none where the winner is confirmed.
+    Args:
+        judge: Of the run.
+        one: The winner.
+        among: Admitted candidates that it was the best of.
 
     Raises:
         ConfigError: A suite cannot give so many items.
@@ -41,16 +32,20 @@ def confirm(judge: Judge, one: Judged) -> tuple[Evidence, tuple[Finding, ...]]:
     for suite in judge.suites.values():
         if items := judge.items(suite, "fresh"):
             evidence = (*evidence, *judge.measure(one.member, suite, "fresh", items))
-    rules = confirming(judge.policy, judge.budget.fresh_items).rules
-    measured = {m.metric for m in evidence}
-    findings = [judge_rule(rule, evidence, one.digest) for rule in rules if rule.metric in measured]
+    n = judge.budget.fresh_items
+    found = Confirmation(one.digest, among, n, evidence, confirmed(judge.policy, evidence, one.digest, n))
     judge.house.record(
         "confirmed",
         {
             "subject": one.digest,
             "seed": judge.house.seed_commitment,
             "evidence": canonical.digest(evidence),
-            "findings": [{"rule": f.rule, "outcome": f.outcome.value} for f in findings],
+            "findings": [{"rule": f.rule, "outcome": f.outcome.value} for f in found.findings],
         },
     )
-    return evidence, tuple(finding for finding in findings if not finding.outcome.admits)
+    return found
+
+
+def missed(found: Confirmation) -> tuple[Finding, ...]:
+    """The findings that do not admit; none where the winner is confirmed."""
+    return tuple(finding for finding in found.findings if not finding.outcome.admits)

@@ -17,7 +17,7 @@ from ecology.contracts.gain import GainClaim
 from ecology.contracts.identity import Digest, Json
 from ecology.contracts.policy import Policy
 from ecology.contracts.promotion import CanaryPlan, CanaryResult, Fitness, Promotion
-from ecology.contracts.run import REPORT_SCHEMA, CandidateReport, RaceReport, RunPlan, RunReport
+from ecology.contracts.run import REPORT_SCHEMA, CandidateReport, Confirmation, RaceReport, RunPlan, RunReport
 from ecology.kernel import canonical
 from ecology.kernel.codec import structure
 from ecology.pipeline.attempt import Attempt, begin
@@ -31,7 +31,7 @@ from ecology.pipeline.judging import Judge, Judged, comparator, judge_all
 from ecology.pipeline.pinned import planned_suites, planned_traffic, refuse_swapped
 from ecology.pipeline.plan import make_plan
 from ecology.pipeline.population import populate
-from ecology.pipeline.rescoring import confirm
+from ecology.pipeline.rescoring import confirm, missed
 from ecology.pipeline.settings import Settings
 from ecology.pipeline.trial import Trial, settle
 from ecology.pipeline.verdicts import keep_verdict
@@ -117,11 +117,12 @@ def _run(settings: Settings, plan: RunPlan, inputs: Inputs, house: House, promot
     with stages("fitness"):
         ranked = rank({one.digest: one.evidence for one in judged if one.admitted}, inputs.fitness)
         _archive(ranked, inputs.fitness, plan, house)
-    trial = None
+    trial, confirmation = None, None
     winner = next((f.subject for f in ranked if f.score is not None), None)
     if promotes:
         with stages("canary"):
-            unconfirmed = _unconfirmed(winner, judged, judge)
+            confirmation = _confirmation(winner, judged, judge)
+            unconfirmed = _unconfirmed(confirmation, judged)
             winner = None if unconfirmed else winner
             if winner is not None and winner != attempt.incumbent:
                 folder = next(one.member.folder for one in judged if one.digest == winner)
@@ -148,6 +149,7 @@ def _run(settings: Settings, plan: RunPlan, inputs: Inputs, house: House, promot
         attempt,
         governed,
         judge.races(),
+        confirmation,
         claims,
     )
     return Ran(report, bench.evaluator.restricted(), attempt)
@@ -212,16 +214,21 @@ def _archive(ranked: Sequence[Fitness], spec: FitnessSpec, plan: RunPlan, house:
     )
 
 
-def _unconfirmed(winner: Digest | None, judged: Sequence[Judged], judge: Judge) -> str:
-    """Why the best of several is not confirmed on fresh items; empty where it is, or where nobody was chosen."""
+def _confirmation(winner: Digest | None, judged: Sequence[Judged], judge: Judge) -> Confirmation | None:
+    """The winner on fresh items; None where it was not chosen among several, or nobody asks for that."""
     admitted = [one for one in judged if one.admitted]
     if winner is None or len(admitted) < 2 or not judge.budget.fresh_items:
+        return None
+    return confirm(judge, next(one for one in admitted if one.digest == winner), len(admitted))
+
+
+def _unconfirmed(found: Confirmation | None, judged: Sequence[Judged]) -> str:
+    """Why the best of several is not confirmed; empty where it is, or where nobody was chosen."""
+    lacking = missed(found) if found else ()
+    if not found or not lacking:
         return ""
-    best = next(one for one in admitted if one.digest == winner)
-    _, missed = confirm(judge, best)
-    if not missed:
-        return ""
-    return f"{best.member.name}, the best of {len(admitted)}, did not prove {missed[0].rule} again on fresh items"
+    name = next(one.member.name for one in judged if one.digest == found.subject)
+    return f"{name}, the best of {found.among}, did not prove {lacking[0].rule} again on fresh items"
 
 
 def report_of(
@@ -238,6 +245,7 @@ def report_of(
     attempt: Attempt,
     governed: Governed,
     races: tuple[RaceReport, ...] = (),
+    confirmation: Confirmation | None = None,
     claims: tuple[GainClaim, ...] = (),
 ) -> RunReport:
     """Everything as one value."""
@@ -279,6 +287,7 @@ def report_of(
         checkpoint=house.log.checkpoint(),
         revoked=house.quarantine(),
         races=races,
+        confirmation=confirmation,
         claims=claims,
         approvals=governed.envelopes,
     )

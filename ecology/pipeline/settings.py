@@ -60,6 +60,18 @@ class RaceSettings:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class TaskSettings:
+    """Where a stock task has its data from."""
+
+    folder: str | None = None
+    """Files by split: ``train.jsonl``, ``test.jsonl``, ``dev.jsonl``, or Parquet."""
+    revision: str = ""
+    """Commit of the hub's data set, 40 hex digits."""
+    documents: int = 64
+    """Asked at most, the first ones in file order; 0 is all."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluatorSettings:
     """What is asked, and how much of it."""
 
@@ -77,6 +89,8 @@ class EvaluatorSettings:
     fresh_items: int = 0
     perturbations: tuple[str, ...] = ()
     thorough: bool = False
+    tasks: Mapping[str, TaskSettings] = dataclasses.field(default_factory=dict)
+    """Stock tasks by name, as lm-eval calls them."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

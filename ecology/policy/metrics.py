@@ -77,6 +77,20 @@ SHIPPED_SUITES: Mapping[str, SuiteKind] = {
     "truths": "choice",
 }
 """The suites that this package ships."""
+ASKED_AGAIN: Mapping[str, Kind] = {"worst": "proportion", "spread": "samples"}
+"""Further scores of suites whose items are asked again with noise: right under every kind, best kind minus worst."""
+TWINNED: Mapping[str, Kind] = {"twins": "proportion"}
+"""Further scores of suites with a right answer: twins of the public items that nobody could have seen."""
+STOCK_TASKS: Mapping[str, SuiteKind] = {
+    "gsm8k": "lm_eval",
+    "truthfulqa": "lm_eval",
+    "bbq": "lm_eval",
+    "ifeval": "lm_eval",
+    "svamp": "numeric",
+    "xstest": "refusal",
+    "xstest_unsafe": "refusal",
+}
+"""Stock tasks that a rule may name; a configuration may ask any other one of lm-eval for the report alone."""
 
 _TABLE = (
     *(Metric(name, "count", title) for name, title in STATIC.items()),
@@ -91,11 +105,10 @@ _TABLE = (
     Metric("resource.size_bytes", "samples", "bytes of the adapter's files"),
     Metric("resource.retained_energy", "samples", "share of the change that projection kept, of the worst module"),
     Metric("robust.exact", "proportion", "exact answers to items with noise in them"),
-    Metric("robust.worst", "proportion", "items right under every kind of noise that was tried"),
-    Metric("robust.spread", "samples", "best kind of noise minus worst kind, as rates"),
     Metric("contamination.gap", "count", "suites whose public items are easier than twins that nobody could have seen"),
     Metric("contamination.shuffle", "count", "suites whose score falls when the options change places"),
     Metric("contamination.canary", "count", "canary strings of suites in a corpus of the lineage"),
+    Metric("contamination.covered", "count", "suites of which a corpus of the lineage holds items, by runs of words"),
     Metric(CLAIM_METRIC, "count", "criteria that a claimed gain was shown to miss; open ones are a caveat"),
     Metric("coverage.cells", "proportion", "cells of the coverage matrix with enough items to count as measured"),
 )
@@ -109,10 +122,17 @@ def known_metrics(suites: Mapping[str, SuiteKind] | None = None) -> Mapping[str,
     """
     of_suites = (
         Metric(f"{suite}.{score}", kind, f"{score} on the items of {suite}")
-        for suite, suite_kind in {**SHIPPED_SUITES, **(suites or {})}.items()
-        for score, kind in SCORES[suite_kind].items()
+        for suite, suite_kind in {**SHIPPED_SUITES, **STOCK_TASKS, **(suites or {})}.items()
+        for score, kind in _scores(suite_kind).items()
     )
     return {metric.name: metric for metric in (*_TABLE, *of_suites)}
+
+
+def _scores(kind: SuiteKind) -> Mapping[str, Kind]:
+    again = {} if kind in ("pair", "lm_eval") else ASKED_AGAIN
+    twinned = {} if kind in ("pair", "lm_eval", "refusal") else TWINNED
+    shuffled: Mapping[str, Kind] = {"shuffled": "proportion"} if kind == "choice" else {}
+    return {**SCORES[kind], **again, **twinned, **shuffled}
 
 
 def split_is_needed(metric: str) -> bool:

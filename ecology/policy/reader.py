@@ -31,6 +31,8 @@ from ecology.contracts.policy import (
     CanaryLimits,
     DataPolicy,
     Decidable,
+    ErrorBudget,
+    EvaluationPolicy,
     Policy,
     ReproductionLimits,
     ResourceLimits,
@@ -62,6 +64,8 @@ SECTION_TYPES: Mapping[str, type] = {
     "waiver_rules": WaiverRules,
     "approvals": ApprovalRules,
     "decidable": Decidable,
+    "evaluation": EvaluationPolicy,
+    "error_budget": ErrorBudget,
 }
 
 
@@ -248,6 +252,12 @@ def _rule_mistakes(
         yield source.mistake(("rules", index, "split"), f"{name} is not measured on items; leave split out")
     if metrics[name].kind == "count" and against != "absolute":
         yield source.mistake(("rules", index, "against"), f"{name} is a count, which is compared with nothing")
+    if rule.get("clustered") is True and (split == "none" or metrics[name].kind == "count"):
+        yield source.mistake(("rules", index, "clustered"), f"{name} is not measured on items that come in families")
+    if rule.get("clustered") is True and rule.get("anytime") is True:
+        yield source.mistake(
+            ("rules", index, "clustered"), "bounds that hold at any time need independent items; choose one of the two"
+        )
     if metrics[name].kind != "count" and rule.get("comparator") == "==":
         yield source.mistake(("rules", index, "comparator"), f"{name} has an interval, so it can be >= or <= only")
 

@@ -228,7 +228,7 @@ def _read(name: str, text: str, subject: Digest) -> Iterator[Measurement]:
 def _samples(row: Mapping[str, Json]) -> Samples | None:
     """Samples are many and each set its own, so they are read the short way; None for any other statistic."""
     values = row.get("values")
-    if not isinstance(values, list) or not {*map(type, values)} <= {float, int}:
+    if not isinstance(values, list) or not {*map(type, values)} <= {float, int} or row.get("families"):
         return None
     return Samples(tuple(map(float, values)), str(row.get("unit", "")))
 
@@ -252,13 +252,14 @@ class _Bench:
         self.policy = policy
         self._seen: dict[tuple[str, str], Outcome] = {}
         self._waived = {waiver.subject for waiver in policy.waivers}
+        self._shares_alpha = policy.error_budget is not None and policy.error_budget.denial < 1
         self._topics = [
             (rule, topic(rule.metric, rule.split, rule.against), is_static(rule), _unasked(rule))
             for rule in policy.rules
         ]
 
     def outcome(self, one: Stored, at: str) -> Outcome:
-        if one.subject in self._waived:
+        if one.subject in self._waived or self._shares_alpha:  # then a rule does not decide by itself
             return verdict_under(self.policy, one, at).outcome
         worst = max((finding.outcome for finding in one.trouble), key=_rank, default=Outcome.PASS)
         rank, denies = worst.rank, False

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from ecology.contracts.policy import Rule, TrustedKey
+from ecology.policy.metrics import known_metrics
 
 Change = Literal["same", "tighter", "looser", "reworded", "other"]
 SEVERITIES = ("info", "warn", "deny")
@@ -83,10 +84,12 @@ SECTIONS: Mapping[str, Mapping[str, Callable[[Any, Any], Change]]] = {
     },
     "waiver_rules": {"approvers": FEWER, "max_days": LESS, "soon_days": FREE, "never": MORE_OF},
     "approvals": {"required": MORE, "approvers": FEWER, "severity": SEVERER},
-    "decidable": {"drop": LESS, "gain": LESS, "probability": MORE, "discordance": MORE},
+    "decidable": {"drop": LESS, "gain": LESS, "probability": MORE, "discordance": MORE, "design_effect": MORE},
+    "evaluation": {"functions": FEWER},
+    "error_budget": {"admission": LESS, "denial": FREE},
 }
 """Every section of a policy that is not its rules."""
-ADDING: Mapping[str, Change] = {"waiver_rules": "looser"}
+ADDING: Mapping[str, Change] = {"waiver_rules": "looser", "evaluation": "looser"}
 """What it is to add a section that was not there; ``tighter`` for all others, since each only forbids."""
 
 
@@ -115,7 +118,9 @@ def compare_rule_key(rule: Rule, key: str, new: Any) -> Change:
         change = MORE(old, new)
     elif key == "threshold":
         change = {">=": MORE, "<=": LESS, "==": lambda *_: "looser"}[rule.comparator](old, new)
-    elif key in {"confidence", "anytime"}:
+    elif key == "clustered" and getattr(known_metrics().get(rule.metric), "kind", "samples") == "samples":
+        change = "other"  # of real values the mean is judged and no quantile any more
+    elif key in {"confidence", "anytime", "clustered"}:
         change = MORE(old, new) if rule.decide == "proven" else LESS(old, new)
     elif key == "decide":
         change = "tighter" if new == "proven" else "looser"

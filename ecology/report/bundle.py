@@ -28,6 +28,7 @@ from ecology.contracts.policy import TrustedKey
 from ecology.contracts.run import CandidateReport, RunReport
 from ecology.errors import ConfigError, EcologyError, IntegrityError
 from ecology.kernel.canonical import canonical, digest_bytes
+from ecology.kernel.confirmation import confirmed
 from ecology.kernel.verdicts import asked, verdict
 from ecology.policy.layers import policy_digest
 from ecology.report.claims import claim_problems
@@ -107,6 +108,7 @@ def verify_report(folder: Path, keys: Sequence[TrustedKey]) -> tuple[str, ...]:
     problems += _verdicts(report)
     problems += claim_problems(report)
     problems += _decision(report)
+    problems += _confirmation(report)
     problems += _checkpoint(report, keys)
     problems += _standing(report)
     return tuple(problems)
@@ -201,6 +203,24 @@ def _decision(report: RunReport) -> Iterable[str]:
             yield "decision: a promotion although a step of the canary did not advance"
     elif made.subject != made.previous:
         yield f"decision: {made.decision}, yet the alias moved"
+
+
+def _confirmation(report: RunReport) -> Iterable[str]:
+    """Whether the best of several proved it again, decided once more from the evidence."""
+    found = report.confirmation
+    if found is None:
+        return
+    try:
+        again = confirmed(report.policy, found.evidence, found.subject, found.items)
+    except EcologyError as error:
+        yield f"confirmation: cannot be made again: {error}"
+        return
+    if again != found.findings:
+        yield "confirmation: the evidence gives other findings than those stored"
+    admits = bool(again) and all(finding.outcome.admits for finding in again)
+    made = report.decision
+    if made.decision == "promoted" and (made.subject != found.subject or not admits):
+        yield f"confirmation: {short(made.subject)} was promoted and is not confirmed on fresh items"
 
 
 def _checkpoint(report: RunReport, keys: Sequence[TrustedKey]) -> Iterable[str]:

@@ -41,8 +41,8 @@ def workflow_commands(judged: Sequence[Judged]) -> str:
     return "\n".join(lines)
 
 
-def step_summary(judged: Sequence[Judged], policy: Policy, standing: str) -> str:
-    """Markdown for ``$GITHUB_STEP_SUMMARY``: a table of adapters, then what concerns each."""
+def step_summary(judged: Sequence[Judged], policy: Policy, standing: str, seen: Sequence[str] = ()) -> str:
+    """Markdown for ``$GITHUB_STEP_SUMMARY``: a table of adapters, what concerns each, what the rules could see."""
     refused = sum(not one.verdict.outcome.admits for one in judged)
     head = f"{refused} of {len(judged)} refused" if refused else f"{len(judged)} passed"
     lines = [
@@ -75,6 +75,9 @@ def step_summary(judged: Sequence[Judged], policy: Policy, standing: str) -> str
             )
             lines += [f"  - {_cell(detail)}" for detail in finding.details]
         lines += ["", "</details>"]
+    if seen:
+        lines += ["", "<details><summary>What the rules could see</summary>", ""]
+        lines += [*(f"- {_cell(sentence)}" for sentence in seen), "", "</details>"]
     return "\n".join(lines) + "\n"
 
 

@@ -30,7 +30,7 @@ from ecology.report.figures import Cell, Tone, demand_text, unit_of
 from ecology.report.lineage import lineage
 from ecology.report.objectives import objectives, ranked
 from ecology.report.plane import plane
-from ecology.report.sight import races, sights
+from ecology.report.sight import confirmation, contamination, races, sights
 from ecology.report.story import Row, Story, outcomes, tell
 from ecology.report.timeline import timeline
 from ecology.report.words import between, fixed, number, quantity, short, visible
@@ -115,6 +115,8 @@ def render_html(report: RunReport) -> bytes:
         "revoked": texts.quarantine(report),
         "controls": texts.controls(report.policy),
         "sights": sights(report),
+        "confirmation": confirmation(report),
+        "contamination": contamination(report),
         "races": races(report),
         "claims": told(report),
         "limits": texts.LIMITS,

@@ -11,7 +11,7 @@ from ecology.report import texts
 from ecology.report.claims import told
 from ecology.report.figures import Cell, demand_text, unit_of
 from ecology.report.objectives import ranked
-from ecology.report.sight import races, sights
+from ecology.report.sight import confirmation, contamination, races, sights
 from ecology.report.story import Row, Story, outcomes, tell
 from ecology.report.words import between, number, quantity, short, visible
 
@@ -42,6 +42,8 @@ def render_markdown(report: RunReport) -> bytes:
         *(_rules(row, report) for row in story.rows if row.candidate),
         *_section("## What the rules could see", sights(report)),
         *_section("## What racing saved", races(report)),
+        *_section("## The winner on fresh items", confirmation(report)),
+        *_section("## Public items against twins", contamination(report)),
         "## What was not measured",
         _bullets(story.unmeasured),
         "What this report cannot tell:",

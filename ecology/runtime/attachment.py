@@ -103,11 +103,17 @@ def merge(deltas: Mapping[str, Delta], workers: int = 1) -> Mapping[str, torch.T
     names = list(deltas)
 
     def add(chosen: list[int]) -> list[tuple[str, torch.Tensor]]:
-        some = [(names[place], deltas[names[place]]) for place in chosen]
-        return [(name, lay_out(torch.addmm(_product(d).plain, d.B, d.A, alpha=d.scale))) for name, d in some]
+        return [(names[place], lay_out(_sum(deltas[names[place]]))) for place in chosen]
 
     shares = [part for worker in range(workers) if (part := list(range(len(names)))[worker::workers])]
     return dict(itertools.chain.from_iterable(side_by_side(add, shares, workers)))
+
+
+def _sum(delta: Delta) -> torch.Tensor:
+    weight, product = delta.layer.weight, _product(delta)
+    if weight.is_mkldnn:  # what comes out of the layout is a copy already
+        return product.plain.addmm_(delta.B, delta.A, alpha=delta.scale)
+    return torch.addmm(product.plain, delta.B, delta.A, alpha=delta.scale)
 
 
 @contextlib.contextmanager

@@ -39,7 +39,7 @@ from ecology.runtime.attachment import Delta, Switch, alike, merge, merged, read
 from ecology.runtime.beginnings import Beginnings
 from ecology.runtime.chat import chat_format, encode_plain, encode_prompts, encode_texts
 from ecology.runtime.decoding import causal, greedy, left_padded
-from ecology.runtime.kernels import raw
+from ecology.runtime.kernels import bfloat16_helps, raw
 from ecology.runtime.mixing import Gates, stacked
 from ecology.runtime.packing import Question
 from ecology.runtime.resident import load
@@ -47,8 +47,9 @@ from ecology.runtime.scoring import Score, score
 from ecology.runtime.trunk import Trunk, lowest_layer
 from ecology.runtime.workers import LockedStep, side_by_side
 from ecology.telemetry.clock import SystemClock
+from ecology.telemetry.memory import give_back_memory
 
-POLICY = "greedy/left-padded/token-trees/piped-prefix/shared-trunk/merged/frozen-products/v3"
+POLICY = "greedy/left-padded/token-trees/piped-prefix/shared-trunk/merged-or-mixed/frozen-products/v4"
 """How answers are computed; part of every cache key, changed whenever answers may change in their last digits."""
 
 ALIVE = 1e-4
@@ -88,6 +89,8 @@ class TransformersEngine:
             raise ConfigError(f"threads={threads} and batch_size={batch_size} must be at least 1", where="backend")
         if dtype not in DTYPES:
             raise ConfigError(f"dtype={dtype!r}", where="backend", todo=f"choose one of {', '.join(DTYPES)}")
+        if dtype == "bfloat16" and not bfloat16_helps():
+            raise BackendError("this CPU has no bfloat16 products", todo="use backend.dtype=float32")
         self.base = base
         self.threads = threads
         self.batch_size = batch_size
@@ -165,6 +168,7 @@ class TransformersEngine:
         worn = self._worn.get(bool(deltas))
         if worn is None or not alike(worn.deltas, deltas) or worn.above is not self._above:
             self._worn.pop(bool(deltas), None)  # before there is another, so that there are never two
+            give_back_memory()
             weights = {} if self._beside else merge(deltas, self.threads)
             worn = self._worn[bool(deltas)] = _Worn(deltas, weights, self._above, self._begin())
         self._beginnings = worn.beginnings

@@ -144,6 +144,12 @@ def _bias(layer: torch.nn.Linear) -> torch.Tensor | float:
     return 0.0 if bias is None else bias
 
 
+def bfloat16_helps() -> bool:
+    """Whether this CPU multiplies bfloat16 numbers itself, and there is a kernel for it."""
+    there = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return bool(there and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def lay_out(weight: torch.Tensor) -> torch.Tensor:
     """A copy in the kernels' own layout; the weight itself where oneDNN is not there or cannot."""
     known = weight.dtype in (torch.float32, torch.bfloat16)

@@ -131,6 +131,22 @@ def test_harmful_texts_stay_in_the_restricted_file(first: Ran) -> None:
     assert not [row["prompt"] for row in rows if row["prompt"] in shown]
 
 
+def test_every_opening_of_hidden_items_is_a_fact_and_their_number_is_bounded(first: Ran, tmp_path: Path) -> None:
+    told = [json.loads(line) for line in (first.folder / "events.jsonl").read_text().splitlines()]
+    opened = {one["subject"] for one in told if (one["event"], one.get("kind")) == ("fact", "opened")}
+    asked = opened - {first.report["identity"]["base_weights"]}
+    finalists = {c["digest"] for c in first.report["candidates"] if any(m["split"] == "hidden" for m in c["evidence"])}
+    assert finalists
+    assert finalists <= asked < opened
+    home = shutil.copytree(first.home, tmp_path / "home")
+    again = Ran(home, tmp_path, "seed=7", f"evaluator.hidden_queries={len(asked)}")
+    assert again.done.returncode == 1, again.done.stderr
+    (stopped,) = {c["rung"] for c in again.report["candidates"] if c["rung"] in ("", "hidden", "resources")}
+    assert stopped == "hidden"
+    reasons = [f["reason"] for c in again.report["candidates"] for f in c["verdict"]["findings"]]
+    assert any(f"the budget of queries is {len(asked)}" in reason for reason in reasons)
+
+
 def test_report_and_log_verify(first: Ran) -> None:
     assert ecology(first.home, first.cwd, "report", "verify", str(first.folder)).returncode == 0
     done = ecology(first.home, first.cwd, "audit", "verify")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ecology.backend.bases import BaseModel
@@ -13,10 +14,11 @@ from ecology.contracts.evidence import Item, Suite, SuiteKind
 from ecology.contracts.identity import Digest
 from ecology.contracts.ports import Step
 from ecology.errors import IntegrityError, MalformedArtifact
-from ecology.evaluator.asking import SLICE, Evaluator
+from ecology.evaluator.asking import MIXED, SLICE, Evaluator
 from ecology.evaluator.cache import ResultCache
 from ecology.kernel.canonical import digest
 from ecology.runtime.engine import TransformersEngine
+from ecology.store.adapters import read_adapter, write_adapter
 from ecology.telemetry.progress import SilentProgress
 from ecology.testing.toys import toy_adapter, toy_base
 
@@ -173,3 +175,42 @@ def test_answers_are_kept_and_not_scores(tmp_path: Path, engine: Counting, evalu
     scores = evaluator.ask(digest("b"), None, suite("extraction", schema=other), "public", [item(1, '{"n":1}')])
     assert engine.asked == 1
     assert scores["valid_json"] == {"id1": False}
+
+
+def test_children_that_answer_together_say_what_each_says_alone(
+    engine: Counting, evaluator: Evaluator, base: BaseModel, tmp_path: Path
+) -> None:
+    parents = [(toy_adapter(base, tmp_path / n, seed=s).digest, tmp_path / n) for n, s in (("a", 1), ("b", 2))]
+    children = {}
+    for number, weights in enumerate([(1.0, 0.0), (0.5, 0.5), (-1.0, 2.0)]):
+        factors: dict[str, Any] = {}
+        for weight, (_, folder) in zip(weights, parents, strict=True):
+            for name, f in read_adapter(folder).modules.items():
+                b, a = factors.get(name, (np.zeros((f.B.shape[0], 0)), np.zeros((0, f.A.shape[1]))))
+                factors[name] = np.hstack([b, weight * f.scale * f.B]), np.vstack([a, f.A])
+        folder = tmp_path / f"child{number}"
+        children[write_adapter(folder, factors, "toy", base.identity.base_weights).digest] = folder, weights
+    items = [item(n) for n in range(5)]
+    known = {child: weights for child, (_, weights) in children.items()}
+    evaluator.ask_mixtures(parents, known, suite("refusal"), items)
+    assert engine.asked == 0
+    assert engine.proven == 1
+    alone = Evaluator(Counting(base, threads=1, batch_size=8), ResultCache(tmp_path / "alone"), SilentProgress())
+    for child, (folder, _) in children.items():
+        evaluator.ask(child, folder, suite("refusal"), "public", items)
+        alone.ask(child, folder, suite("refusal"), "public", items)
+    assert engine.asked == 0, "all of it was kept"
+    assert evaluator.restricted() == alone.restricted()
+
+
+def test_children_answer_together_only_where_that_is_faster(
+    engine: Counting, evaluator: Evaluator, base: BaseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parents = [(toy_adapter(base, tmp_path / "a").digest, tmp_path / "a")]
+    some, many = ({Digest(f"sha256:{n:064d}"): (float(n),) for n in range(count)} for count in (1, 2))
+    monkeypatch.setattr(engine, "generate_mixtures", lambda *_: pytest.fail("asked all the same"))
+    evaluator.ask_mixtures(parents, some, suite("refusal"), [item(1)])
+    evaluator.ask_mixtures(parents, many, suite("choice"), [item(1, "0", ("a", "b"))])
+    evaluator.ask_mixtures(parents, many, suite("refusal"), [item(n) for n in range(MIXED + 1)])
+    with pytest.raises(IntegrityError, match="was to be asked"):
+        evaluator.ask_mixtures([(Digest("sha256:" + "0" * 64), tmp_path / "a")], many, suite("refusal"), [item(1)])

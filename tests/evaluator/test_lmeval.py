@@ -115,6 +115,7 @@ def test_adapters_do_not_share_answers_and_limits_hold(
     suite = load_task_suite(folder)
     cache = ResultCache(tmp_path / "results")
     evaluator = Evaluator(engine, cache, SilentProgress())
+    assert suite.grammar["documents"] == 0
     bare = evaluator.ask(digest("b"), None, suite, "public", ())
     evaluator.ask(artifact.digest, tmp_path / "adapter", suite, "public", ())
     assert set(bare["acc"]) == {"0", "1", "2", "3", "4"}
@@ -135,8 +136,10 @@ def test_a_suites_digest_covers_task_and_data(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "reason"),
     [
-        ("doc_to_text: ", "process_docs: !function evil.py\ndoc_to_text: ", "the tag .!function. is not read"),
-        ("{{question}}", "{{question.__class__}}", "can run code"),
+        ("doc_to_text: ", "process_docs: !function evil.py\ndoc_to_text: ", "no evil.py beside|names no function"),
+        ("doc_to_text: ", "process_docs: !!python/name:os.system\ndoc_to_text: ", "not plain YAML"),
+        ("doc_to_text: ", "metadata: &a [x]\nother: [*a, *a]\ndoc_to_text: ", "anchors and aliases"),
+        ("{{question}}", "{{question.__class__}}", "unsafe"),
         ("{metric: acc}", "{metric: acc, hf_evaluate: true}", "can run code"),
         ("{data_files", "{trust_remote_code: true, data_files", "can run code"),
         ("test_split", "class: evil.Task\ntest_split", "can run code"),

@@ -1,4 +1,4 @@
-"""Clustered errors, non-inferiority, independent rates: against closed forms and simulation."""
+"""Non-inferiority and independent rates: against closed forms and simulation."""
 
 from __future__ import annotations
 
@@ -8,38 +8,8 @@ import numpy as np
 import pytest
 
 from ecology.errors import ConfigError
-from ecology.kernel.differences import clustered, independent, non_inferior
+from ecology.kernel.differences import independent, non_inferior
 from ecology.kernel.statistics import mcnemar, tango
-
-
-def test_one_item_a_family_is_the_textbook_standard_error() -> None:
-    values = [0.5, -1.0, 1.0, 0.0, 0.25, 1.0]
-    found = clustered(values, range(6), 0.95)
-    assert found.standard_error == pytest.approx(np.std(values, ddof=1) / math.sqrt(6))
-    assert found.design_effect == pytest.approx(1)
-    assert found.mean == pytest.approx(np.mean(values))
-
-
-def test_copies_of_items_add_nothing() -> None:
-    values = [1.0, 0.0, -1.0, 1.0, 1.0, 0.0, 0.0, -1.0]
-    single = clustered(values, range(8), 0.95)
-    tripled = clustered(values * 3, [*range(8)] * 3, 0.95)
-    assert (tripled.lower, tripled.upper) == pytest.approx((single.lower, single.upper))
-    assert tripled.design_effect > 2.5
-
-
-def test_clustered_bounds_cover_where_naive_ones_do_not() -> None:
-    rng = np.random.Generator(np.random.PCG64(5))
-    runs, naive_missed, missed = 600, 0, 0
-    families = np.repeat(np.arange(30), 8)
-    for _ in range(runs):
-        values = rng.normal(size=30)[families] + 0.5 * rng.normal(size=240)  # the true mean is 0
-        found = clustered(list(values), list(families), 0.95)
-        missed += found.lower > 0
-        naive_missed += values.mean() - 1.645 * values.std(ddof=1) / math.sqrt(240) > 0
-    error = 3 * math.sqrt(0.05 * 0.95 / runs)
-    assert abs(missed / runs - 0.05) <= error
-    assert naive_missed / runs > 0.15
 
 
 def test_non_inferiority_agrees_with_the_bound_and_holds_its_level() -> None:
@@ -69,10 +39,6 @@ def test_independent_rates_cover() -> None:
 @pytest.mark.parametrize(
     "call",
     [
-        lambda: clustered([1.0, 2.0], [1], 0.95),
-        lambda: clustered([1.0, 2.0], [1, 1], 0.95),
-        lambda: clustered([1.0, math.nan], [1, 2], 0.95),
-        lambda: clustered([1.0, 0.0], [1, 2], 0.4),
         lambda: non_inferior(5, 5, 8, 0.05),
     ],
 )

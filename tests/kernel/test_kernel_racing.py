@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -44,6 +45,38 @@ def test_the_hopeless_are_dropped_with_the_error_that_was_bought(
     assert f"after {statistics.sample_size(bad)} items" in found.reason
 
 
+def test_several_rules_bet_against_one_alpha_and_drop_no_later_than_a_split_of_it() -> None:
+    rules = [dataclasses.replace(RATE, id=f"R{i}", metric=f"s{i}.correct") for i in range(4)]
+    weak = [Measurement(rule.metric, WHO, Proportion(10, 24), "hidden") for rule in rules]
+    alone = racing.standing(rules[0], weak[0].statistic, 0.05).e_value
+    assert 20 < alone < 80  # enough for one rule, too little for a quarter of alpha
+    assert racing.hopeless(rules, weak[:1], 0.05) is None
+    together = racing.hopeless(rules, weak, 0.05)
+    assert together is not None
+    assert "the mean over 4 rules" in together.reason
+    strong = Measurement(rules[2].metric, WHO, Proportion(4, 32), "hidden")
+    one = racing.hopeless(rules, (strong,), 0.05)
+    assert one is not None
+    assert one.rule == "RACE-R2"
+
+
+def test_one_who_meets_several_demands_is_dropped_with_one_alpha_only() -> None:
+    rules = [dataclasses.replace(RATE, id=f"R{i}", metric=f"s{i}.correct") for i in range(3)]
+    rng = np.random.Generator(np.random.PCG64(21))
+    runs, dropped = 300, 0
+    for _ in range(runs):
+        right = (rng.random((3, 128)) < 0.75).cumsum(1)  # on every threshold exactly
+        for n in (16, 32, 64, 128):
+            found = [
+                Measurement(r.metric, WHO, Proportion(int(k[n - 1]), n), "hidden")
+                for r, k in zip(rules, right, strict=True)
+            ]
+            if racing.hopeless(rules, found, 0.05):
+                dropped += 1
+                break
+    assert dropped / runs <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / runs)
+
+
 def test_one_who_meets_the_demand_is_seldom_dropped_however_often_one_looks() -> None:
     rng = np.random.Generator(np.random.PCG64(4))
     runs, dropped = 400, 0
@@ -56,8 +89,6 @@ def test_one_who_meets_the_demand_is_seldom_dropped_however_often_one_looks() ->
 
 
 def test_only_an_anytime_rule_is_settled_early() -> None:
-    import dataclasses
-
     best = Proportion(64, 64)
     assert racing.standing(RATE, best, 0.05).state == "open"
     anytime = dataclasses.replace(RATE, anytime=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ecology.errors import ConfigError
+from ecology.evaluator.asking import Evaluator
 from ecology.kernel import canonical
 from ecology.pipeline import optimise
 from ecology.pipeline.compose import compose
@@ -94,3 +95,14 @@ def test_mistakes_are_named(override: str, message: str, tmp_path: Path) -> None
 
     with pytest.raises(ConfigError, match=message):
         search()
+
+
+def test_points_that_are_known_beforehand_answer_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    overrides = ["experiment=[toy,optimise]", "optimise.steps=2", "optimise.items=3"]
+    settings, config = compose(overrides)
+    together = optimise.optimise(settings, config, open_house(str(tmp_path / "one"), quiet=True), tmp_path / "together")
+    asked: list[int] = []
+    monkeypatch.setattr(Evaluator, "ask_mixtures", lambda *a: asked.append(len(a[2])))
+    alone = optimise.optimise(settings, config, open_house(str(tmp_path / "two"), quiet=True), tmp_path / "alone")
+    assert together == alone
+    assert asked == [4, 4, 4], "every point of the grid, suite by suite"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from ecology.errors import ConfigError
@@ -21,6 +24,20 @@ def test_what_decides_the_outcome_changes_the_digest() -> None:
     first = make_plan(*compose(["experiment=toy"])).digest
     for override in ("seed=2", "breeder=[ties]", "evaluator.hidden_items=17", "+gate.tighten.SAFE-002.threshold=0.4"):
         assert make_plan(*compose(["experiment=toy", override])).digest != first
+
+
+def test_a_stock_task_is_named_by_the_configuration_and_planned_with_its_data(tmp_path: Path) -> None:
+    row = {"body": "Dan had 3 coins. He lost 1", "question": "How many are left?", "answer": 2.0, "type": "Subtraction"}
+    (tmp_path / "dev.jsonl").write_text(json.dumps(row) + "\n", "utf-8")
+    asked = ["experiment=toy", f"+evaluator.tasks.svamp={{folder: {tmp_path}, documents: 1}}"]
+    plan = make_plan(*compose(asked))
+    assert list(plan.suites)[-1] == "svamp"
+    (tmp_path / "dev.jsonl").write_text(json.dumps({**row, "answer": 3.0}) + "\n", "utf-8")
+    assert make_plan(*compose(asked)).digest != plan.digest
+    with pytest.raises(ConfigError, match=r"evaluator.tasks.gsm8k.*no file holds the split"):
+        make_plan(*compose(["experiment=toy", f"+evaluator.tasks.gsm8k={{folder: {tmp_path}/nowhere}}"]))
+    with pytest.raises(ConfigError, match=r"is no commit"):
+        make_plan(*compose(["experiment=toy", "+evaluator.tasks.gsm8k={revision: main}"]))
 
 
 def test_children_follow_their_parents_and_have_seeds_of_their_own() -> None:

@@ -16,7 +16,7 @@ from ecology.errors import BackendError, ConfigError, IntegrityError, MalformedA
 from ecology.runtime import engine as module
 from ecology.runtime.attachment import Switch, read_deltas, unmerged
 from ecology.runtime.engine import TransformersEngine
-from ecology.runtime.kernels import lay_out, raw
+from ecology.runtime.kernels import bfloat16_helps, lay_out, raw
 from ecology.runtime.workers import side_by_side
 from ecology.store.adapters import write_adapter
 from ecology.store.layouts import Layout
@@ -264,3 +264,28 @@ def test_serving_memory_is_that_of_a_fresh_process(base: BaseModel, folder: Path
     toy_adapter(base, folder)
     used = measure_serving_memory(base.folder, folder, ["hello"], max_new_tokens=2, threads=1)
     assert 50e6 < used < 4e9
+
+
+@pytest.mark.skipif(not bfloat16_helps(), reason="this CPU has no bfloat16 products")
+def test_bfloat16_rounds_products_and_nothing_else(base: BaseModel, folder: Path) -> None:
+    toy_adapter(base, folder)
+    full, half = (TransformersEngine(base, threads=1, dtype=dtype) for dtype in ("float32", "bfloat16"))
+    choices = [("a", "bcd")] * len(PROMPTS)
+    assert full.fingerprint != half.fingerprint
+    for who in (None, folder):
+        with full.attach(who), half.attach(who):
+            wanted, found = (torch.tensor(engine.loglikelihoods(PROMPTS, choices)) for engine in (full, half))
+        assert 0 < float((wanted - found).abs().max()) < 0.3
+    assert half.liveness(folder, PROMPTS) == (), "looks in float32"
+    layer = half.model.get_submodule(Q)
+    x = torch.randn(3, 32)
+    assert torch.equal(layer(x), full.model.get_submodule(Q)(x)), "outside of a question products are in float32"
+    assert half.prove_base() == base.identity.base_weights
+
+
+def test_a_dtype_that_cannot_be(base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="float16"):
+        TransformersEngine(base, dtype="float16")
+    monkeypatch.setattr(module, "bfloat16_helps", lambda: False)
+    with pytest.raises(BackendError, match="no bfloat16"):
+        TransformersEngine(base, dtype="bfloat16")

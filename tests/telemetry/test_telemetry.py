@@ -4,13 +4,15 @@ import io
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from ecology.errors import BackendError
+from ecology.telemetry import memory
 from ecology.telemetry.clock import SystemClock
 from ecology.telemetry.environment import environment
-from ecology.telemetry.memory import measure_serving_memory, peak_memory_bytes
+from ecology.telemetry.memory import give_back_memory, measure_serving_memory, peak_memory_bytes
 from ecology.telemetry.progress import BarProgress, SilentProgress
 
 
@@ -84,3 +86,18 @@ def test_a_terminal_gets_a_bar_and_stdout_nothing(capsys: pytest.CaptureFixture[
 def test_silence() -> None:
     with SilentProgress().track("anything", 5) as bar:
         bar.advance(3, "note")
+
+
+def test_freed_memory_is_given_back_where_the_c_library_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: SimpleNamespace(malloc_trim=asked.append))
+    give_back_memory()
+    assert asked == [0]
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: SimpleNamespace())
+    give_back_memory()  # musl has no such call
+
+    def missing(name: str) -> None:
+        raise OSError(name)
+
+    monkeypatch.setattr(memory.ctypes, "CDLL", missing)
+    give_back_memory()
