@@ -26,7 +26,7 @@ def measure(repeats: int, *, toy: bool) -> list[dict[str, Any]]:  # noqa: PLR091
 
     Args:
         repeats: Steps of each, after one that is thrown away.
-        toy: On a small random base, to try the benchmark.
+        toy: On a random base of as many layers (30), width 256 and 259 tokens.
     """
     import torch
 
@@ -67,7 +67,7 @@ def measure(repeats: int, *, toy: bool) -> list[dict[str, Any]]:  # noqa: PLR091
         del prompts, rest
         return torch.randint(0, 2, (len(completions),), generator=random_rewards).float().tolist()
 
-    adapter = {"groups": 14, "layers": 10} if not toy else {"groups": 7, "layers": 1}
+    adapter = {"groups": 14, "layers": 10}
     with (
         tempfile.TemporaryDirectory() as folder,
         adapt(model, "tinylora", adapter, base_weights=base.identity.base_weights, cache=Path(folder)) as adapted,
@@ -76,7 +76,7 @@ def measure(repeats: int, *, toy: bool) -> list[dict[str, Any]]:  # noqa: PLR091
 
         def steps_of(cut: int) -> Steps:
             policy = Policy(model, frozenset(), decode, cut)
-            steps = Steps(policy, adapted, prompts, rows, options, 1, len(os.sched_getaffinity(0)) if not toy else 1)
+            steps = Steps(policy, adapted, prompts, rows, options, 1, len(os.sched_getaffinity(0)))
             return steps
 
         def ours(cut: int) -> Callable[[], None]:
@@ -229,7 +229,7 @@ def _loaded(toy: bool) -> Any:
     from ecology.testing.toys import toy_base
 
     home = Path(open_house(None, quiet=True).home)
-    base = toy_base(home) if toy else ensure(preset("smollm2-135m"), home, SilentProgress())
+    base = toy_base(home, hidden=256, layers=30) if toy else ensure(preset("smollm2-135m"), home, SilentProgress())
     tokenizer = AutoTokenizer.from_pretrained(base.folder, local_files_only=True)
     model = AutoModelForCausalLM.from_pretrained(base.folder, dtype=torch.float32, local_files_only=True)
     model.eval().requires_grad_(False)

@@ -163,6 +163,7 @@ def _panel(
         f'<text x="{left + width - 8}" y="{up(base) - 4:.1f}" text-anchor="end">base, greedy {base:.0%}</text>',
         f'<text x="{(start + left + width) / 2:.0f}" y="{bottom + 32}" text-anchor="middle">{title}</text>',
     ]
+    placed: list[tuple[float, float]] = []
     for row in rows:
         x, colour = across(row[key]) + {"shuffled": 5, "SFT": -5}.get(row["how"], 0), KINDS[_kind(row)]
         low, high = row["interval"]
@@ -172,8 +173,11 @@ def _panel(
             f'<circle cx="{x:.1f}" cy="{up(row["mean"]):.1f}" r="4" fill="{colour}"/></g>'
         )
         if names and row["how"] == "grpo":
+            beside, line = min(x + 7, left + width - 44), up(row["mean"]) - 7
+            while any(abs(beside - other) < 62 and abs(line - its) < 10 for other, its in placed):
+                line += 11  # under the one that stands there
+            placed.append((beside, line))
             parts.append(
-                f'<text x="{x + 7:.1f}" y="{up(row["mean"]) - 7:.1f}" font-size="9" fill="{colour}">'
-                f"{html.escape(row['name'])}</text>"
+                f'<text x="{beside:.1f}" y="{line:.1f}" font-size="9" fill="{colour}">{html.escape(row["name"])}</text>'
             )
     return parts

@@ -20,7 +20,7 @@ bred = tinylora_grpo(
     [(f"say {n}", "a", False) for n in range(4)],
     GrpoOptions(
         corpus="c",
-        adapter={"kind": "lora", "r": 1},
+        adapter={"kind": "tinylora", "u": 2, "groups": 7},
         reward="exact",
         steps=2,
         prompts=4,
@@ -37,4 +37,5 @@ bred = tinylora_grpo(
     progress=SilentProgress(),
     keep=home / "keep",
 )
-print(bred.artifact.digest)
+(basis,) = (home / "keep" / "learned").glob("*/basis.digest")
+print(bred.artifact.digest, basis.read_text(encoding="utf-8"))
