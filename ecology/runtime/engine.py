@@ -11,8 +11,9 @@ weights that are laid out for the kernels are laid back and compared bit by bit,
 gap. ``prove_base`` digests what is computed with, layout and all (two threads, half a second for half a gigabyte), and
 compares it with what was loaded. A base that any adapter has left a trace in is an ``IntegrityError``.
 
-An adapter that is put on again, byte for byte the last one, finds its merged weights and what was computed of the
-beginnings of its prompts: a race asks the same candidate a few items at a time.
+An adapter that is put on stands beside the weights at first, which costs nothing, and is merged into copies of them by
+the first call that is long enough to pay for it. One that is put on again, byte for byte the last one, finds its merged
+weights and what was computed of the beginnings of its prompts: a race asks the same candidate a few items at a time.
 
 ``threads`` is how many batches are computed side by side, each by one core (``runtime.workers``).
 """
@@ -21,8 +22,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -35,7 +37,7 @@ from ecology.contracts.evidence import Turn
 from ecology.contracts.identity import CompatibilityIdentity, Digest
 from ecology.contracts.ports import Clock, Step
 from ecology.errors import BackendError, ConfigError, IntegrityError, MalformedArtifact
-from ecology.runtime.attachment import Delta, Switch, alike, merge, merged, read_deltas, unmerged
+from ecology.runtime.attachment import Delta, Standing, Switch, alike, merge, merged, read_deltas, unmerged
 from ecology.runtime.beginnings import Beginnings
 from ecology.runtime.chat import chat_format, encode_plain, encode_prompts, encode_texts
 from ecology.runtime.decoding import causal, greedy, left_padded
@@ -49,13 +51,16 @@ from ecology.runtime.workers import LockedStep, side_by_side
 from ecology.telemetry.clock import SystemClock
 from ecology.telemetry.memory import give_back_memory
 
-POLICY = "greedy/left-padded/token-trees/piped-prefix/shared-trunk/merged-or-mixed/frozen-products/v4"
+POLICY = "greedy/left-padded/token-trees/piped-prefix/shared-trunk/merged-from-1000-tokens-or-mixed/frozen-products/v5"
 """How answers are computed; part of every cache key, changed whenever answers may change in their last digits."""
 
 ALIVE = 1e-4
 """Nats by which some log-probability must move for an adapter to count as applied."""
 EXACT = 1e-2
 """Nats by which merged and unmerged may differ: two ways to round the same sum."""
+MERGED_FROM = 1000
+"""Tokens of a call from which merging pays: beside the weights a token costs a sixth more, and merging costs what a
+thousand of these sixths do, however many layers are adapted (measured)."""
 DTYPES = ("float32", "bfloat16")
 STORED = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
 
@@ -102,6 +107,7 @@ class TransformersEngine:
         self.model: Any = resident.model
         self._precision, self._products = resident.precision, resident.products
         self._worn: dict[bool, _Worn] = {}
+        self._merge: Callable[[], None] | None = None
         self._trunk = Trunk(self.model)
         self._above: Trunk | None = None
         self._beginnings = self._begin()
@@ -169,28 +175,44 @@ class TransformersEngine:
         if worn is None or not alike(worn.deltas, deltas) or worn.above is not self._above:
             self._worn.pop(bool(deltas), None)  # before there is another, so that there are never two
             give_back_memory()
-            weights = {} if self._beside else merge(deltas, self.threads)
-            worn = self._worn[bool(deltas)] = _Worn(deltas, weights, self._above, self._begin())
+            worn = self._worn[bool(deltas)] = _Worn(deltas, self._above, self._begin())
         self._beginnings = worn.beginnings
-        try:
-            with unmerged(deltas) if self._beside else merged(deltas, worn.weights):
-                yield
-        finally:
-            self._attached = self._above = None
-            self._beginnings = self._begin()
+        standing = Standing()
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._take_off)
+            stack.enter_context(unmerged(deltas, standing))
+            self._merge = functools.partial(self._merge_worn, worn, standing, stack)
+            if worn.weights:
+                self._merge()
+            yield
 
-    @property
-    def _beside(self) -> bool:
-        """Whether adapters stand beside the weights: a small dW would be lost in a sum of bfloat16."""
-        return self.dtype != "float32"
+    def _merge_worn(self, worn: _Worn, standing: Standing, stack: contextlib.ExitStack) -> None:
+        """Puts the adapter that stands beside the weights into copies of them."""
+        if standing.on and worn.deltas:
+            if not worn.weights:
+                worn.weights.update(merge(worn.deltas, self.threads))
+            stack.enter_context(merged(worn.deltas, worn.weights))
+            standing.on = False
+
+    def _take_off(self) -> None:
+        self._attached = self._above = self._merge = None
+        self._beginnings = self._begin()
 
     def _begin(self) -> Beginnings:
         """What prompts have in common is computed anew for each adapter."""
         return Beginnings(self.model, self._above, self.threads)
 
     @contextlib.contextmanager
-    def _asking(self) -> Iterator[None]:
-        """Products in the dtype that was asked for; "out of memory" as an error of ours."""
+    def _asking(self, tokens: int = 0) -> Iterator[None]:
+        """The adapter put on, products in the dtype that was asked for, "out of memory" as an error of ours.
+
+        Args:
+            tokens: That will be computed at most: for many the adapter is merged. Never in bfloat16, where a small dW
+                would be lost in the sum.
+        """
+        if self._merge is not None and tokens >= MERGED_FROM and self.dtype == "float32":
+            with _memory():
+                self._merge()
         self._precision.reduced = self.dtype == "bfloat16"
         try:
             with _memory():
@@ -344,7 +366,7 @@ class TransformersEngine:
             bar.advance()
             return text, seconds
 
-        with self._asking():
+        with self._asking(sum(len(s) + n for s, n in zip(sequences, max_new_tokens, strict=True))):
             return tuple(side_by_side(one, [[place] for place in range(len(sequences))], self.threads))
 
     def liveness(self, folder: Path, prompts: Sequence[str]) -> tuple[str, ...]:
@@ -413,7 +435,7 @@ class TransformersEngine:
             return any(stop in text for stop in stops)
 
         self._check_length(max(map(len, sequences), default=0) + max_new_tokens)
-        with self._asking():
+        with self._asking(sum(map(len, sequences)) + len(sequences) * max_new_tokens):
             return greedy(
                 self.model,
                 sequences,
@@ -433,7 +455,7 @@ class TransformersEngine:
         """Log-likelihood of each answer behind its context."""
         longest = (len(q.context) + max(map(len, q.answers), default=0) for q in questions)
         self._check_length(max(longest, default=0))
-        with self._asking():
+        with self._asking(sum(len(q.context) + sum(map(len, q.answers)) for q in questions)):
             return score(self.model, questions, self.batch_size, progress, self._above, self.threads, self._beginnings)
 
     @torch.inference_mode()
@@ -495,9 +517,10 @@ class _Worn:
     """The adapter that was put on last, or none, and what was made for it."""
 
     deltas: Mapping[str, Delta]
-    weights: Mapping[str, torch.Tensor]
     above: Trunk | None
     beginnings: Beginnings
+    weights: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)
+    """Merged; empty until they are needed."""
 
 
 def _tensors(model: Any) -> dict[str, torch.Tensor]:
