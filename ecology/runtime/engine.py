@@ -23,9 +23,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +35,17 @@ from ecology.contracts.evidence import Turn
 from ecology.contracts.identity import CompatibilityIdentity, Digest
 from ecology.contracts.ports import Clock, Step
 from ecology.errors import BackendError, ConfigError, IntegrityError, MalformedArtifact
-from ecology.runtime.attachment import Delta, Standing, Switch, alike, merge, merged, read_deltas, unmerged
+from ecology.runtime.attachment import Delta, Standing, alike, merge, merged, read_deltas, unmerged
 from ecology.runtime.beginnings import Beginnings
 from ecology.runtime.chat import chat_format, encode_plain, encode_prompts, encode_texts
 from ecology.runtime.decoding import causal, greedy, left_padded
-from ecology.runtime.kernels import bfloat16_helps, raw
+from ecology.runtime.kernels import bfloat16_helps
 from ecology.runtime.mixing import Gates, stacked
 from ecology.runtime.packing import Question
+from ecology.runtime.proof import check_files, computed_with, digests
 from ecology.runtime.resident import load
 from ecology.runtime.scoring import Score, score
+from ecology.runtime.timing import take_turns
 from ecology.runtime.trunk import Trunk, lowest_layer
 from ecology.runtime.workers import LockedStep, side_by_side
 from ecology.telemetry.clock import SystemClock
@@ -62,7 +62,6 @@ MERGED_FROM = 1000
 """Tokens of a call from which merging pays: beside the weights a token costs a sixth more, and merging costs what a
 thousand of these sixths do, however many layers are adapted (measured)."""
 DTYPES = ("float32", "bfloat16")
-STORED = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
 
 
 class TransformersEngine:
@@ -102,7 +101,7 @@ class TransformersEngine:
         self.dtype = dtype
         self._clock = clock or SystemClock()
         self._attached: Path | None = None
-        resident = load(base.folder, reduced=dtype == "bfloat16", check=self._check_against_files)
+        resident = load(base.folder, reduced=dtype == "bfloat16", check=functools.partial(check_files, base, threads))
         self.tokenizer: Any = resident.tokenizer
         self.model: Any = resident.model
         self._precision, self._products = resident.precision, resident.products
@@ -113,7 +112,7 @@ class TransformersEngine:
         self._beginnings = self._begin()
         self.frame = chat_format(self.tokenizer)
         self.ends = _end_tokens(self.tokenizer, self.model)
-        self._resident = self._digest_resident()
+        self._resident = digests(computed_with(self.model, self._products), self.threads)
 
     @property
     def identity(self) -> CompatibilityIdentity:
@@ -146,7 +145,7 @@ class TransformersEngine:
         """
         if self._attached is None and not all(product.is_own for product in self._products.values()):
             raise IntegrityError("a layer still computes with an adapter", where=str(self.base.folder))
-        now = self._digest_resident()
+        now = digests(computed_with(self.model, self._products), self.threads)
         if changed := sorted(
             name for name in self._resident.keys() | now.keys() if self._resident.get(name) != now.get(name)
         ):
@@ -301,46 +300,12 @@ class TransformersEngine:
     ) -> tuple[tuple[Turn, ...], ...]:
         """Seconds that each of these adapters, unmerged, and None the bare base, takes for each prompt alone.
 
-        Every reply is ``max_new_tokens`` long. Who goes first turns with the prompt (of two: ABBA), so drift of the
-        machine's speed cancels; one of each is run before and thrown away. Every core has a prompt of its own, as when
-        the machine serves: those who answer it do so one after the other on the same core beside the same neighbours.
+        Every reply is ``max_new_tokens`` long. How: ``runtime.timing``.
         """
-        if not prompts:
-            return ()
         deltas = [read_deltas(self.model, folder) if folder is not None else {} for folder in folders]
-        switches = [Switch() for _ in folders]
         sequences = self.encode_prompts(prompts)
-        bar = LockedStep(progress)
-
-        def turn(sequence: Sequence[int], who: int) -> Turn:
-            for place, switch in enumerate(switches):
-                switch.on = place == who
-            heard: list[float] = []
-
-            def listen(said: Sequence[int]) -> bool:
-                if len(said) == 1:
-                    heard.append(self._clock.monotonic())
-                return False
-
-            start = self._clock.monotonic()
-            greedy(self.model, [sequence], max_new_tokens, frozenset(), batch_size=1, done=listen)
-            end = self._clock.monotonic()
-            return Turn(heard[0] - start, end - start, max_new_tokens)
-
-        def turns(places: list[int]) -> tuple[Turn, ...]:
-            (place,) = places
-            order = [(place + n) % len(folders) for n in range(len(folders))]
-            found = {who: turn(sequences[place], who) for who in order}
-            bar.advance()
-            return tuple(found[who] for who in range(len(folders)))
-
-        with contextlib.ExitStack() as stack:
-            for some, switch in zip(deltas, switches, strict=True):
-                stack.enter_context(unmerged(some, switch))
-            stack.enter_context(self._asking())
-            for who in range(len(folders)):
-                turn(sequences[0], who)
-            return tuple(side_by_side(turns, [[place] for place in range(len(sequences))], self.threads))
+        with self._asking():
+            return take_turns(self.model, deltas, sequences, max_new_tokens, self._clock, self.threads, progress)
 
     def serve(
         self, prompts: Sequence[str], max_new_tokens: Sequence[int], progress: Step | None = None
@@ -472,45 +437,6 @@ class TransformersEngine:
         if tokens > self.max_tokens:
             raise ConfigError(f"prompt and reply are {tokens} tokens, the base holds {self.max_tokens}")
 
-    def _computed_with(self) -> dict[str, torch.Tensor]:
-        """Every tensor of the base that an answer follows from, as it lies in memory."""
-        plain = _tensors(self.model)
-        found = {name: tensor for name, tensor in plain.items() if not tensor.is_mkldnn}
-        for name, product in self._products.items():
-            found |= {
-                f"{name}.weight ({str(tensor.dtype).removeprefix('torch.')}, laid out)": tensor
-                for tensor in product.own
-            }
-        return found
-
-    def _digest_resident(self) -> dict[str, str]:
-        return self._digest(self._computed_with())
-
-    def _digest(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
-        with ThreadPoolExecutor(self.threads) as pool:  # hashlib lets other threads run while it works
-            return dict(zip(tensors, pool.map(_digest_tensor, tensors.values()), strict=True))
-
-    def _check_against_files(self, model: Any) -> None:
-        """The link from the files to the memory, tensor by tensor, in the dtype that the files have."""
-        tensors = _tensors(model)
-        digests = self._digest(tensors)
-        for name, expected in self.base.tensor_digests.items():
-            tensor = tensors.get(name)
-            if tensor is None:
-                if name in model.state_dict():  # the other name of a shared weight
-                    continue
-                raise IntegrityError("the file's tensor is not in the loaded base", where=f"{self.base.folder}: {name}")
-            stored = self.base.tensor_dtypes[name]
-            found = digests[name]
-            if stored != "F32" and stored in STORED:
-                found = _digest_tensor(tensor.detach().to(STORED[stored]))
-            if found != expected:
-                raise IntegrityError(
-                    "the loaded tensor is not the one that the base's identity was computed from",
-                    where=f"{self.base.folder}: {name}",
-                    todo="delete the cached base and fetch it again",
-                )
-
 
 @dataclasses.dataclass(frozen=True)
 class _Worn:
@@ -521,14 +447,6 @@ class _Worn:
     beginnings: Beginnings
     weights: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)
     """Merged; empty until they are needed."""
-
-
-def _tensors(model: Any) -> dict[str, torch.Tensor]:
-    return dict(model.named_parameters()) | dict(model.named_buffers())
-
-
-def _digest_tensor(tensor: torch.Tensor) -> str:
-    return "sha256:" + hashlib.sha256(raw(tensor).data).hexdigest()
 
 
 def _end_tokens(tokenizer: Any, model: Any) -> frozenset[int]:
