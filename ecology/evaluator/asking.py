@@ -53,7 +53,7 @@ SLICE = 128
 
 
 MIXED = 16
-"""Items for a core up to which children that answer together are faster than one after the other: 2.5 times with 4, 1.6
+"""Items for a core up to which children that answer together are faster than one after the other: 2.4 times with 4, 1.7
 times with 8, 1.1 times with 16, slower with 32 (``docs/evaluation.md``)."""
 
 

@@ -137,6 +137,14 @@ def alike(one: Mapping[str, Delta], other: Mapping[str, Delta]) -> bool:
     )
 
 
+class Standing:
+    """Whether an adapter stands beside the weights, for all threads."""
+
+    def __init__(self) -> None:
+        """It does, at first."""
+        self.on = True
+
+
 class Switch(threading.local):
     """Whether an adapter that stands beside the weights counts; each thread has its own, on at first."""
 
@@ -144,12 +152,12 @@ class Switch(threading.local):
 
 
 @contextlib.contextmanager
-def unmerged(deltas: Mapping[str, Delta], switch: Switch | None = None) -> Iterator[None]:
+def unmerged(deltas: Mapping[str, Delta], switch: Switch | Standing | None = None) -> Iterator[None]:
     """Adds ``scale (x A^T) B^T`` to the outputs inside the block, in threads where the switch is on.
 
     No weight is touched.
     """
-    on = switch or Switch()
+    on = switch or Standing()
     handles = [delta.layer.register_forward_hook(_beside(delta, on)) for delta in deltas.values()]
     try:
         yield
@@ -165,7 +173,7 @@ def _product(delta: Delta) -> FrozenProduct:
     return product
 
 
-def _beside(delta: Delta, switch: Switch) -> Any:
+def _beside(delta: Delta, switch: Switch | Standing) -> Any:
     A, B = delta.A.T.contiguous(), (delta.scale * delta.B).T.contiguous()  # noqa: N806
 
     def add(_layer: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:

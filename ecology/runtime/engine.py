@@ -11,8 +11,9 @@ weights that are laid out for the kernels are laid back and compared bit by bit,
 gap. ``prove_base`` digests what is computed with, layout and all (two threads, half a second for half a gigabyte), and
 compares it with what was loaded. A base that any adapter has left a trace in is an ``IntegrityError``.
 
-An adapter that is put on again, byte for byte the last one, finds its merged weights and what was computed of the
-beginnings of its prompts: a race asks the same candidate a few items at a time.
+An adapter that is put on stands beside the weights at first, which costs nothing, and is merged into copies of them by
+the first call that is long enough to pay for it. One that is put on again, byte for byte the last one, finds its merged
+weights and what was computed of the beginnings of its prompts: a race asks the same candidate a few items at a time.
 
 ``threads`` is how many batches are computed side by side, each by one core (``runtime.workers``).
 """
@@ -21,9 +22,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,29 +35,33 @@ from ecology.contracts.evidence import Turn
 from ecology.contracts.identity import CompatibilityIdentity, Digest
 from ecology.contracts.ports import Clock, Step
 from ecology.errors import BackendError, ConfigError, IntegrityError, MalformedArtifact
-from ecology.runtime.attachment import Delta, Switch, alike, merge, merged, read_deltas, unmerged
+from ecology.runtime.attachment import Delta, Standing, alike, merge, merged, read_deltas, unmerged
 from ecology.runtime.beginnings import Beginnings
 from ecology.runtime.chat import chat_format, encode_plain, encode_prompts, encode_texts
 from ecology.runtime.decoding import causal, greedy, left_padded
-from ecology.runtime.kernels import bfloat16_helps, raw
+from ecology.runtime.kernels import bfloat16_helps
 from ecology.runtime.mixing import Gates, stacked
 from ecology.runtime.packing import Question
+from ecology.runtime.proof import check_files, computed_with, digests
 from ecology.runtime.resident import load
 from ecology.runtime.scoring import Score, score
+from ecology.runtime.timing import take_turns
 from ecology.runtime.trunk import Trunk, lowest_layer
 from ecology.runtime.workers import LockedStep, side_by_side
 from ecology.telemetry.clock import SystemClock
 from ecology.telemetry.memory import give_back_memory
 
-POLICY = "greedy/left-padded/token-trees/piped-prefix/shared-trunk/merged-or-mixed/frozen-products/v4"
+POLICY = "greedy/left-padded/token-trees/piped-prefix/shared-trunk/merged-from-1000-tokens-or-mixed/frozen-products/v5"
 """How answers are computed; part of every cache key, changed whenever answers may change in their last digits."""
 
 ALIVE = 1e-4
 """Nats by which some log-probability must move for an adapter to count as applied."""
 EXACT = 1e-2
 """Nats by which merged and unmerged may differ: two ways to round the same sum."""
+MERGED_FROM = 1000
+"""Tokens of a call from which merging pays: beside the weights a token costs a sixth more, and merging costs what a
+thousand of these sixths do, however many layers are adapted (measured)."""
 DTYPES = ("float32", "bfloat16")
-STORED = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
 
 
 class TransformersEngine:
@@ -97,17 +101,18 @@ class TransformersEngine:
         self.dtype = dtype
         self._clock = clock or SystemClock()
         self._attached: Path | None = None
-        resident = load(base.folder, reduced=dtype == "bfloat16", check=self._check_against_files)
+        resident = load(base.folder, reduced=dtype == "bfloat16", check=functools.partial(check_files, base, threads))
         self.tokenizer: Any = resident.tokenizer
         self.model: Any = resident.model
         self._precision, self._products = resident.precision, resident.products
         self._worn: dict[bool, _Worn] = {}
+        self._merge: Callable[[], None] | None = None
         self._trunk = Trunk(self.model)
         self._above: Trunk | None = None
         self._beginnings = self._begin()
         self.frame = chat_format(self.tokenizer)
         self.ends = _end_tokens(self.tokenizer, self.model)
-        self._resident = self._digest_resident()
+        self._resident = digests(computed_with(self.model, self._products), self.threads)
 
     @property
     def identity(self) -> CompatibilityIdentity:
@@ -140,7 +145,7 @@ class TransformersEngine:
         """
         if self._attached is None and not all(product.is_own for product in self._products.values()):
             raise IntegrityError("a layer still computes with an adapter", where=str(self.base.folder))
-        now = self._digest_resident()
+        now = digests(computed_with(self.model, self._products), self.threads)
         if changed := sorted(
             name for name in self._resident.keys() | now.keys() if self._resident.get(name) != now.get(name)
         ):
@@ -169,28 +174,44 @@ class TransformersEngine:
         if worn is None or not alike(worn.deltas, deltas) or worn.above is not self._above:
             self._worn.pop(bool(deltas), None)  # before there is another, so that there are never two
             give_back_memory()
-            weights = {} if self._beside else merge(deltas, self.threads)
-            worn = self._worn[bool(deltas)] = _Worn(deltas, weights, self._above, self._begin())
+            worn = self._worn[bool(deltas)] = _Worn(deltas, self._above, self._begin())
         self._beginnings = worn.beginnings
-        try:
-            with unmerged(deltas) if self._beside else merged(deltas, worn.weights):
-                yield
-        finally:
-            self._attached = self._above = None
-            self._beginnings = self._begin()
+        standing = Standing()
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._take_off)
+            stack.enter_context(unmerged(deltas, standing))
+            self._merge = functools.partial(self._merge_worn, worn, standing, stack)
+            if worn.weights:
+                self._merge()
+            yield
 
-    @property
-    def _beside(self) -> bool:
-        """Whether adapters stand beside the weights: a small dW would be lost in a sum of bfloat16."""
-        return self.dtype != "float32"
+    def _merge_worn(self, worn: _Worn, standing: Standing, stack: contextlib.ExitStack) -> None:
+        """Puts the adapter that stands beside the weights into copies of them."""
+        if standing.on and worn.deltas:
+            if not worn.weights:
+                worn.weights.update(merge(worn.deltas, self.threads))
+            stack.enter_context(merged(worn.deltas, worn.weights))
+            standing.on = False
+
+    def _take_off(self) -> None:
+        self._attached = self._above = self._merge = None
+        self._beginnings = self._begin()
 
     def _begin(self) -> Beginnings:
         """What prompts have in common is computed anew for each adapter."""
         return Beginnings(self.model, self._above, self.threads)
 
     @contextlib.contextmanager
-    def _asking(self) -> Iterator[None]:
-        """Products in the dtype that was asked for; "out of memory" as an error of ours."""
+    def _asking(self, tokens: int = 0) -> Iterator[None]:
+        """The adapter put on, products in the dtype that was asked for, "out of memory" as an error of ours.
+
+        Args:
+            tokens: That will be computed at most: for many the adapter is merged. Never in bfloat16, where a small dW
+                would be lost in the sum.
+        """
+        if self._merge is not None and tokens >= MERGED_FROM and self.dtype == "float32":
+            with _memory():
+                self._merge()
         self._precision.reduced = self.dtype == "bfloat16"
         try:
             with _memory():
@@ -279,46 +300,12 @@ class TransformersEngine:
     ) -> tuple[tuple[Turn, ...], ...]:
         """Seconds that each of these adapters, unmerged, and None the bare base, takes for each prompt alone.
 
-        Every reply is ``max_new_tokens`` long. Who goes first turns with the prompt (of two: ABBA), so drift of the
-        machine's speed cancels; one of each is run before and thrown away. Every core has a prompt of its own, as when
-        the machine serves: those who answer it do so one after the other on the same core beside the same neighbours.
+        Every reply is ``max_new_tokens`` long. How: ``runtime.timing``.
         """
-        if not prompts:
-            return ()
         deltas = [read_deltas(self.model, folder) if folder is not None else {} for folder in folders]
-        switches = [Switch() for _ in folders]
         sequences = self.encode_prompts(prompts)
-        bar = LockedStep(progress)
-
-        def turn(sequence: Sequence[int], who: int) -> Turn:
-            for place, switch in enumerate(switches):
-                switch.on = place == who
-            heard: list[float] = []
-
-            def listen(said: Sequence[int]) -> bool:
-                if len(said) == 1:
-                    heard.append(self._clock.monotonic())
-                return False
-
-            start = self._clock.monotonic()
-            greedy(self.model, [sequence], max_new_tokens, frozenset(), batch_size=1, done=listen)
-            end = self._clock.monotonic()
-            return Turn(heard[0] - start, end - start, max_new_tokens)
-
-        def turns(places: list[int]) -> tuple[Turn, ...]:
-            (place,) = places
-            order = [(place + n) % len(folders) for n in range(len(folders))]
-            found = {who: turn(sequences[place], who) for who in order}
-            bar.advance()
-            return tuple(found[who] for who in range(len(folders)))
-
-        with contextlib.ExitStack() as stack:
-            for some, switch in zip(deltas, switches, strict=True):
-                stack.enter_context(unmerged(some, switch))
-            stack.enter_context(self._asking())
-            for who in range(len(folders)):
-                turn(sequences[0], who)
-            return tuple(side_by_side(turns, [[place] for place in range(len(sequences))], self.threads))
+        with self._asking():
+            return take_turns(self.model, deltas, sequences, max_new_tokens, self._clock, self.threads, progress)
 
     def serve(
         self, prompts: Sequence[str], max_new_tokens: Sequence[int], progress: Step | None = None
@@ -344,7 +331,7 @@ class TransformersEngine:
             bar.advance()
             return text, seconds
 
-        with self._asking():
+        with self._asking(sum(len(s) + n for s, n in zip(sequences, max_new_tokens, strict=True))):
             return tuple(side_by_side(one, [[place] for place in range(len(sequences))], self.threads))
 
     def liveness(self, folder: Path, prompts: Sequence[str]) -> tuple[str, ...]:
@@ -413,7 +400,7 @@ class TransformersEngine:
             return any(stop in text for stop in stops)
 
         self._check_length(max(map(len, sequences), default=0) + max_new_tokens)
-        with self._asking():
+        with self._asking(sum(map(len, sequences)) + len(sequences) * max_new_tokens):
             return greedy(
                 self.model,
                 sequences,
@@ -433,7 +420,7 @@ class TransformersEngine:
         """Log-likelihood of each answer behind its context."""
         longest = (len(q.context) + max(map(len, q.answers), default=0) for q in questions)
         self._check_length(max(longest, default=0))
-        with self._asking():
+        with self._asking(sum(len(q.context) + sum(map(len, q.answers)) for q in questions)):
             return score(self.model, questions, self.batch_size, progress, self._above, self.threads, self._beginnings)
 
     @torch.inference_mode()
@@ -450,62 +437,16 @@ class TransformersEngine:
         if tokens > self.max_tokens:
             raise ConfigError(f"prompt and reply are {tokens} tokens, the base holds {self.max_tokens}")
 
-    def _computed_with(self) -> dict[str, torch.Tensor]:
-        """Every tensor of the base that an answer follows from, as it lies in memory."""
-        plain = _tensors(self.model)
-        found = {name: tensor for name, tensor in plain.items() if not tensor.is_mkldnn}
-        for name, product in self._products.items():
-            found |= {
-                f"{name}.weight ({str(tensor.dtype).removeprefix('torch.')}, laid out)": tensor
-                for tensor in product.own
-            }
-        return found
-
-    def _digest_resident(self) -> dict[str, str]:
-        return self._digest(self._computed_with())
-
-    def _digest(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
-        with ThreadPoolExecutor(self.threads) as pool:  # hashlib lets other threads run while it works
-            return dict(zip(tensors, pool.map(_digest_tensor, tensors.values()), strict=True))
-
-    def _check_against_files(self, model: Any) -> None:
-        """The link from the files to the memory, tensor by tensor, in the dtype that the files have."""
-        tensors = _tensors(model)
-        digests = self._digest(tensors)
-        for name, expected in self.base.tensor_digests.items():
-            tensor = tensors.get(name)
-            if tensor is None:
-                if name in model.state_dict():  # the other name of a shared weight
-                    continue
-                raise IntegrityError("the file's tensor is not in the loaded base", where=f"{self.base.folder}: {name}")
-            stored = self.base.tensor_dtypes[name]
-            found = digests[name]
-            if stored != "F32" and stored in STORED:
-                found = _digest_tensor(tensor.detach().to(STORED[stored]))
-            if found != expected:
-                raise IntegrityError(
-                    "the loaded tensor is not the one that the base's identity was computed from",
-                    where=f"{self.base.folder}: {name}",
-                    todo="delete the cached base and fetch it again",
-                )
-
 
 @dataclasses.dataclass(frozen=True)
 class _Worn:
     """The adapter that was put on last, or none, and what was made for it."""
 
     deltas: Mapping[str, Delta]
-    weights: Mapping[str, torch.Tensor]
     above: Trunk | None
     beginnings: Beginnings
-
-
-def _tensors(model: Any) -> dict[str, torch.Tensor]:
-    return dict(model.named_parameters()) | dict(model.named_buffers())
-
-
-def _digest_tensor(tensor: torch.Tensor) -> str:
-    return "sha256:" + hashlib.sha256(raw(tensor).data).hexdigest()
+    weights: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)
+    """Merged; empty until they are needed."""
 
 
 def _end_tokens(tokenizer: Any, model: Any) -> frozenset[int]:

@@ -15,8 +15,9 @@ from ecology.contracts.evidence import Turn
 from ecology.errors import BackendError, ConfigError, IntegrityError, MalformedArtifact, UnsupportedAdapter
 from ecology.runtime import engine as module
 from ecology.runtime.attachment import Switch, read_deltas, unmerged
-from ecology.runtime.engine import TransformersEngine
+from ecology.runtime.engine import MERGED_FROM, TransformersEngine
 from ecology.runtime.kernels import bfloat16_helps, lay_out, raw
+from ecology.runtime.packing import Question
 from ecology.runtime.workers import side_by_side
 from ecology.store.adapters import write_adapter
 from ecology.store.layouts import Layout
@@ -81,8 +82,12 @@ def test_merged_is_the_weight_plus_the_delta(engine: TransformersEngine, base: B
     product = engine.model.get_submodule(Q).forward
     before = product.plain.clone()
     with engine.attach(folder):
-        found = engine.model.get_submodule(Q)(torch.eye(32)).T
-        assert torch.allclose(found, before + torch.ones(32, 32), atol=1e-6)
+        for merge in (False, True):
+            if merge:
+                engine.score_tokens([Question((3,) * MERGED_FROM, ())])
+            assert product.is_own is not merge
+            found = engine.model.get_submodule(Q)(torch.eye(32)).T
+            assert torch.allclose(found, before + torch.ones(32, 32), atol=1e-6)
         assert torch.equal(product.plain, before), "the base's own weight is never written to"
         assert engine.prove_base() == engine.identity.base_weights
         with pytest.raises(BackendError, match="bare base"):
@@ -117,6 +122,7 @@ def test_an_adapter_that_is_put_on_again_is_not_merged_again(
     del one, same, other
     engine, fresh = TransformersEngine(base, threads=1), TransformersEngine(base, threads=1)
     merges: list[int] = []
+    monkeypatch.setattr(module, "MERGED_FROM", 0)
     real = module.merge
     monkeypatch.setattr(module, "merge", lambda *a: merges.append(len(a[0])) or real(*a))
     for name in ("one", "same", None, "one", "other", "one"):
@@ -127,6 +133,24 @@ def test_an_adapter_that_is_put_on_again_is_not_merged_again(
             assert found == fresh.generate(PROMPTS, 5)
         del merges[merged:]
     assert len([n for n in merges if n]) == 3, "one, other, and one again"
+
+
+def test_an_adapter_is_merged_by_the_first_call_that_pays_for_it(
+    engine: TransformersEngine, base: BaseModel, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy_adapter(base, folder)
+    product = engine.model.get_submodule(Q).forward
+    found = []
+    for limit in (10**9, 0):
+        monkeypatch.setattr(module, "MERGED_FROM", limit)
+        with engine.attach(folder):
+            found.append((engine.generate(PROMPTS, 5), engine.loglikelihoods(PROMPTS, [("a", "bc")] * len(PROMPTS))))
+            assert product.is_own is (limit > 0)
+        assert product.is_own
+    (beside, likely), (merged, likely_too) = found
+    assert beside == merged
+    assert torch.allclose(torch.tensor(likely), torch.tensor(likely_too), atol=1e-4)
+    assert engine.prove_base() == engine.identity.base_weights
 
 
 def test_one_adapter_at_a_time(engine: TransformersEngine, base: BaseModel, folder: Path) -> None:
