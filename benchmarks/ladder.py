@@ -300,12 +300,12 @@ def _each_its_own(adapted: Any, tried: Mapping[str, Any], rows: int) -> Iterator
     layers = [adapted.model.get_submodule(name) for name in adapted.modules]
 
     def forward(layer: Any) -> Any:
-        A, B, P = (getattr(layer, f"tinylora_{x}")["default"] for x in "ABP")  # noqa: N806
+        down, up, fixed = (getattr(layer, f"tinylora_{x}")["default"] for x in "ABP")
         key = next(n for n in tried if n.endswith(f".{layer._tinylora_v_key['default']}"))
-        R = torch.einsum("mu,uij->mij", tried[key], P.to(A)).repeat_interleave(rows, 0)  # noqa: N806
+        inner = torch.einsum("mu,uij->mij", tried[key], fixed.to(down)).repeat_interleave(rows, 0)
 
         def run(x: Any) -> Any:
-            return layer.base_layer(x) + torch.einsum("bsi,bji->bsj", x @ A.T, R) @ B.T
+            return layer.base_layer(x) + torch.einsum("bsi,bji->bsj", x @ down.T, inner) @ up.T
 
         return run
 

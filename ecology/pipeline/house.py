@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from ecology.registry.registry import SqlRegistry
 
 DATABASE = "registry.sqlite3"
-ONCE = frozenset({"seed_committed", "bred", "signed", "judged", "ranked", "opened"})
+ONCE = frozenset({"seed_committed", "bred", "signed", "judged", "ranked", "opened", "confirmed"})
 """Facts that are true for good: recorded once, however often a run is repeated."""
 ATTEMPT = "attempt"
 """Key of a fact's body that names the attempt it belongs to: within one attempt a fact happens once."""

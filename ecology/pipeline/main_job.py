@@ -83,8 +83,13 @@ class JobTask:
         return code
 
     def _one(self, job: Job, house: House) -> RunReport:
-        ran = run(job.settings, job.config, house, promotes=not self.in_sweep)
-        publish(ran, job.folder, house)
+        ran = run(
+            job.settings,
+            job.config,
+            house,
+            lambda ran: publish(ran, job.folder, house),
+            promotes=not self.in_sweep,
+        )
         if self.in_sweep:
             passed = [candidate.name for candidate in ran.report.candidates if not candidate.rung]
             print(f"job {job.folder.name}: admitted {', '.join(passed) or 'nobody'}  {job.folder / 'report.html'}")

@@ -12,7 +12,7 @@ questions. A sweep over one of those compares its jobs on the page and picks nob
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ecology.contracts.artifact import SignedArtifact, Submission
 from ecology.contracts.identity import Digest, Json
@@ -52,10 +52,16 @@ class Picked:
     fresh_score: float | None = None
     ran: Ran | None = None
     """The winner's own report; None where nobody was picked."""
+    report: str = ""
+    """Digest of that report as it was written."""
 
 
 def pick(
-    reports: Mapping[int, RunReport], configs: Mapping[int, Mapping[str, Json]], sweep: Digest, house: House
+    reports: Mapping[int, RunReport],
+    configs: Mapping[int, Mapping[str, Json]],
+    sweep: Digest,
+    house: House,
+    publish: Callable[[Ran], str],
 ) -> Picked:
     """Chooses, asks again, tries and promotes.
 
@@ -64,6 +70,7 @@ def pick(
         configs: The configuration of each job as it was composed; a report's is sorted, and founders have an order.
         sweep: Names the sweep.
         house: Ports.
+        publish: As of ``run``; returns the digest of the report.
 
     Raises:
         ConfigError: A policy, suite or corpus is not what the jobs used, or has not enough fresh items.
@@ -89,8 +96,9 @@ def pick(
     number, candidate = admitted[best.subject]
     with house.lock(f"run-{sweep.removeprefix('sha256:')[:16]}"):
         ran, fresh = _again(reports[number], configs[number], candidate, sweep, len(ranked), house)
+        told = publish(ran)
     score = fresh.score if fresh is not None else None
-    return Picked(ran.report.decision, len(ranked), candidate.name, number, best.score, score, ran)
+    return Picked(ran.report.decision, len(ranked), candidate.name, number, best.score, score, ran, told)
 
 
 def _differing(reports: Sequence[RunReport]) -> list[str]:

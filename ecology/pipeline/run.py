@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ecology.contracts.evidence import Evidence
 from ecology.contracts.gain import GainClaim
@@ -55,13 +55,22 @@ class Ran:
     """To be ended when the report is on disk."""
 
 
-def run(settings: Settings, config: Mapping[str, Json], house: House, *, promotes: bool = True) -> Ran:
+def run(
+    settings: Settings,
+    config: Mapping[str, Json],
+    house: House,
+    publish: Callable[[Ran], object],
+    *,
+    promotes: bool = True,
+) -> Ran:
     """One run from configuration to report value.
 
     Args:
         settings: Checked configuration.
         config: The plain data it came from.
         house: Ports.
+        publish: Given the result while this plan is still locked: who waits for the same plan finds an attempt that
+            goes on or one that has ended, and never one that is over and not yet told.
         promotes: False for a job of a sweep, which ends when everybody is judged and ranked: the sweep picks once.
 
     Raises:
@@ -80,7 +89,9 @@ def run(settings: Settings, config: Mapping[str, Json], house: House, *, promote
     check_plan(plan, inputs.canary)
     with house.lock(f"run-{plan.digest.removeprefix('sha256:')[:16]}"):
         house.tidy()
-        return _run(settings, plan, inputs, house, promotes)
+        ran = _run(settings, plan, inputs, house, promotes)
+        publish(ran)
+    return ran
 
 
 @dataclasses.dataclass(frozen=True)

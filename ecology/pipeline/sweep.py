@@ -37,8 +37,8 @@ from ecology.pipeline.attesting import attest_sweep
 from ecology.pipeline.house import House, open_house
 from ecology.pipeline.launching import Planned, launch_sweep, plan_sweep, sweep_folder
 from ecology.pipeline.main_job import RESULT, JobTask, Voice, explain, publish
-from ecology.pipeline.picking import Picked, pick
-from ecology.pipeline.run import exit_code
+from ecology.pipeline.picking import pick
+from ecology.pipeline.run import Ran, exit_code
 from ecology.report.bundle import REPORT
 from ecology.report.json_report import read_report
 from ecology.report.sweep import entries_of, sweep_text, write_sweep
@@ -158,12 +158,13 @@ def _pick(
     if not reports:
         return Pick(nobody, 0, "", None, None, None, ""), EXIT_REFUSED
     try:
-        picked = pick(reports, configs, name, house)
-        report = _publish(picked, folder / "pick", house)
+        picked = pick(reports, configs, name, house, lambda ran: _publish(ran, folder / "pick", house))
     except Exception as error:  # whatever it is, the jobs are done and their page is owed
         return _failed(error, nobody, voice)
     code = exit_code(picked.ran.report) if picked.ran else EXIT_REFUSED
-    made = Pick(picked.decision, picked.compared, picked.winner, picked.job, picked.score, picked.fresh_score, report)
+    made = Pick(
+        picked.decision, picked.compared, picked.winner, picked.job, picked.score, picked.fresh_score, picked.report
+    )
     return made, code
 
 
@@ -176,11 +177,9 @@ def _failed(error: Exception, nobody: Promotion, voice: Voice) -> tuple[Pick, in
     return Pick(decision, 0, "", None, None, None, ""), code
 
 
-def _publish(picked: Picked, folder: Path, house: House) -> str:
-    if picked.ran is None:
-        return ""
+def _publish(ran: Ran, folder: Path, house: House) -> str:
     folder.mkdir(exist_ok=True)
-    return publish(picked.ran, folder, house)
+    return publish(ran, folder, house)
 
 
 def _swept(jobs: Sequence[Planned]) -> tuple[str, ...]:
