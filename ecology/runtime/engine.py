@@ -1,7 +1,7 @@
 """The reference engine: transformers on the CPU, one base in fp32, adapters put on and taken off.
 
 Why fp32 unless bfloat16 is asked for: products in bf16 are twice as fast on new CPUs and slower on old ones, and their
-rounding moves a log-likelihood by hundredths and lets a reply depend on which replies share its batch; a judge should
+rounding moves a log-likelihood by tenths of a nat, and lets a reply depend on who shares its batch; a judge should
 not. Who asks for it finds it in the engine's fingerprint, which is in every key of the cache of answers, and in the
 report; liveness and training stay in fp32. The base is loaded once, from safetensors, without remote code and without
 the network.
