@@ -27,6 +27,13 @@ def test_the_help_in_the_readme_is_the_help_of_the_program() -> None:
     assert done.stdout.strip() in README
 
 
+def test_the_conformance_table_of_the_readme_is_that_of_its_page() -> None:
+    page = (ROOT / "docs" / "conformance.md").read_text("utf-8")
+    table = page.split("## In short")[1].split("## Ours")[0].strip()
+    assert table.count("\n") > 15
+    assert table in README
+
+
 def test_help_imports_nothing_heavy() -> None:
     code = "import sys, ecology.cli; ecology.cli.build_parser(); print(sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
