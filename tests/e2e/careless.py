@@ -303,7 +303,7 @@ HOSTILE = (
          file("s/suite.yaml", "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(f"{b}: &{b} [{','.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=False)))),
     Case("suite with a key twice", run("evaluator.suites=[./s]"), 2, ("suite.yaml:", "stands twice; first at line"),
          both(copied("suites/orders", "s"), changed("s/suite.yaml", "version: 1", "version: 1\nversion: 2"))),
-    Case("stock task with a tag", run("evaluator.suites=[./s]"), 2, ("capitals.yaml:1", "the tag"),
+    Case("stock task with a tag", run("evaluator.suites=[./s]"), 2, ("capitals.yaml", "!function os.system", "no os.py beside the task"),
          both(file("s/suite.yaml", "{id: s, version: 1, title: t, licence: MIT, kind: lm_eval, capability: c, task: capitals}\n"),
               file("s/capitals.yaml", "task: !function os.system\n"))),
     Case("corpus with an alias", run("population.founders.talker.options.corpus=./c"), 2, ("corpus.yaml:1", "anchors"),
