@@ -105,7 +105,7 @@ class TrainOptions:
     @property
     def parametrisation(self) -> tuple[str, object]:
         """Row of the table of parametrisations, and its options: what is trained."""
-        raise NotImplementedError
+        raise NotImplementedError  # every operator's options say their own; these are never used bare
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
