@@ -29,11 +29,11 @@ from safetensors.torch import load, save
 from ecology.breeder.adapted import NAME, Adapted, Pair
 from ecology.breeder.finetune import Row, TrainOptions
 from ecology.breeder.parametrisation import adapt
-from ecology.contracts.ports import Progress
+from ecology.contracts.ports import Progress, Step
 from ecology.errors import BackendError, ConfigError
 from ecology.runtime.engine import TransformersEngine
 from ecology.runtime.trunk import CUTTABLE, can_be_cut, stack_part
-from ecology.runtime.workers import dealt, side_by_side
+from ecology.runtime.workers import LockedStep, dealt, side_by_side
 
 MAX_KEPT_BYTES = 2 << 30
 """Of what the frozen layers give; more is computed again each time."""
@@ -236,21 +236,22 @@ class Trainer:
         kept: list[torch.Tensor] = [torch.empty(0)] * len(self._examples)
         stack = stack_part(self._model.base_model, slice(0, cut), norm=False)
 
-        def read(rows: list[int]) -> torch.Tensor:
+        def read(rows: list[int], bar: Step) -> torch.Tensor:
             ids = torch.zeros((len(rows), len(self._examples[rows[0]])), dtype=torch.long)
             for row, i in enumerate(rows):
                 ids[row, : len(self._examples[i])] = torch.tensor(
                     self._examples[i].prompt + self._examples[i].completion
                 )
             states: torch.Tensor = stack(input_ids=ids, use_cache=False).last_hidden_state
+            bar.advance(len(rows))
             return states
 
         batches = dealt([len(e) for e in self._examples], self._engine.batch_size, self._engine.threads)
         with self._progress.track(f"read corpus of {self._name}", len(self._examples), "rows") as bar:
-            for rows, states in zip(batches, side_by_side(read, batches, self._engine.threads), strict=True):
+            told = functools.partial(read, bar=LockedStep(bar))
+            for rows, states in zip(batches, side_by_side(told, batches, self._engine.threads), strict=True):
                 for row, i in enumerate(rows):
                     kept[i] = states[row, : len(self._examples[i])].clone()
-                bar.advance(len(rows))
         return kept
 
     def _logits(self, ids: torch.Tensor, counts: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:

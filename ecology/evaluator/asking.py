@@ -46,7 +46,9 @@ from ecology.verifier.schema import check_extraction
 Scores = Mapping[str, Mapping[str, bool | float]]
 """Score name -> item id -> value."""
 
-RIGHT_OR_WRONG = frozenset({"acc", "acc_norm", "exact_match"})
+RIGHT_OR_WRONG = frozenset(
+    {"acc", "acc_norm", "exact_match", "prompt_level_strict_acc", "prompt_level_loose_acc"},
+)
 """Metrics of lm-eval that are 0 or 1 for a document."""
 SLICE = 128
 """Items asked between two writes to the cache: what a killed run loses at most."""
@@ -258,8 +260,11 @@ class Evaluator:
             known = {key: {name: dict(values) for name, values in found.scores.items()}}
             self._cache.put(known)
         return {
-            name: {place: bool(value) if name in RIGHT_OR_WRONG else float(value) for place, value in values.items()}
-            for name, values in known[key].items()
+            label.replace(",", "."): {
+                place: bool(value) if label.split(",")[0] in RIGHT_OR_WRONG else float(value)
+                for place, value in values.items()
+            }
+            for label, values in known[key].items()
         }
 
 

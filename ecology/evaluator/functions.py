@@ -10,12 +10,14 @@ Everything else is an ``UntrustedTask``, which names file, digest and the key to
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import importlib.metadata
+import sys
 import types
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +149,8 @@ def _load(function: Function) -> Any:
     module.__file__ = str(function.file)
     module.__package__ = module.__name__.rpartition(".")[0]
     try:
-        exec(compile(source, str(function.file), "exec"), module.__dict__)
+        with _known_as(module):
+            exec(compile(source, str(function.file), "exec"), module.__dict__)
         return getattr(module, function.name)
     except ImportError as error:
         todo = f"pip install '{PACKAGE}[{function.file.parent.name}]' may bring it"
@@ -158,6 +161,20 @@ def _load(function: Function) -> Any:
         raise UntrustedTask(
             f"{function} cannot be run: {type(error).__name__}: {error}", where=str(function.file)
         ) from error
+
+
+@contextlib.contextmanager
+def _known_as(module: types.ModuleType) -> Iterator[None]:
+    """Inside, the module is found by its name: ``dataclasses`` looks a class's module up while it makes the class."""
+    before = sys.modules.get(module.__name__)
+    sys.modules[module.__name__] = module
+    try:
+        yield
+    finally:
+        if before is None:
+            del sys.modules[module.__name__]
+        else:
+            sys.modules[module.__name__] = before
 
 
 def _module_name(function: Function) -> str:

@@ -18,7 +18,7 @@ from lm_eval.evaluator import evaluate as lm_evaluate
 from lm_eval.tasks import TaskManager
 
 from ecology.contracts.ports import Progress, Step
-from ecology.errors import ConfigError
+from ecology.errors import ConfigError, EcologyError
 from ecology.evaluator.functions import loaded
 from ecology.evaluator.lmeval import MAX_NEW_TOKENS, TaskScores, TokenEngine, check_greedy
 from ecology.evaluator.templates import render
@@ -149,8 +149,11 @@ def evaluate(
             found = lm_evaluate(
                 EngineLM(engine, through), found_tasks, limit=limit, bootstrap_iters=0, log_samples=True
             )
-    except (ValueError, TypeError, KeyError, AttributeError, AssertionError, NotImplementedError) as error:
-        raise ConfigError(f"lm-eval refuses the task: {error}", where=", ".join(configs)) from error
+    except EcologyError:
+        raise
+    except Exception as error:  # a task's functions may raise anything, a tokenizer's missing data for one
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ConfigError(f"lm-eval refuses the task: {why}", where=", ".join(configs)) from error
     finally:
         logger.setLevel(level)
         if not bars:

@@ -202,6 +202,8 @@ def data_files(config: Mapping[str, Any], folder: Path, where: str) -> Mapping[s
     found = {}
     for split in sorted(map(str, asked)):
         names = ALIASES.get(split, (split,))
+        if len(asked) == 1:  # a hub's only split is often called train; on disk it may go by what it is for
+            names = (*names, *(name for name in ALIASES["test"] if name not in names))
         files = [
             f for name in names for f in sorted(folder.glob(f"{name}*")) if f.suffix in {".jsonl", ".json", ".parquet"}
         ]

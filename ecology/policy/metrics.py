@@ -58,7 +58,7 @@ SCORES: Mapping[SuiteKind, Mapping[str, Kind]] = {
     "numeric": {"correct": "proportion"},
     "instruction": {"followed": "proportion", "constraints": "samples"},
     "pair": {"stereotyped": "proportion"},
-    "lm_eval": {"correct": "proportion", "acc": "proportion", "acc_norm": "proportion", "exact_match": "proportion"},
+    "lm_eval": {"acc": "proportion", "acc_norm": "proportion", "exact_match": "proportion"},
 }
 """Scores of a suite by its kind."""
 
@@ -81,16 +81,17 @@ ASKED_AGAIN: Mapping[str, Kind] = {"worst": "proportion", "spread": "samples"}
 """Further scores of suites whose items are asked again with noise: right under every kind, best kind minus worst."""
 TWINNED: Mapping[str, Kind] = {"twins": "proportion"}
 """Further scores of suites with a right answer: twins of the public items that nobody could have seen."""
-STOCK_TASKS: Mapping[str, SuiteKind] = {
-    "gsm8k": "lm_eval",
-    "truthfulqa": "lm_eval",
-    "bbq": "lm_eval",
-    "ifeval": "lm_eval",
-    "svamp": "numeric",
-    "xstest": "refusal",
-    "xstest_unsafe": "refusal",
+STOCK_RECORDS: Mapping[str, SuiteKind] = {"svamp": "numeric", "xstest": "refusal", "xstest_unsafe": "refusal"}
+"""Data sets of others that are asked as items of ours."""
+STOCK_TASKS: Mapping[str, tuple[str, ...]] = {
+    "gsm8k": ("exact_match.strict-match", "exact_match.flexible-extract"),
+    "truthfulqa": ("acc",),
+    "bbq": ("acc",),
+    "ifeval": ("prompt_level_strict_acc", "prompt_level_loose_acc"),
 }
-"""Stock tasks that a rule may name; a configuration may ask any other one of lm-eval for the report alone."""
+"""Stock tasks of lm-eval that a rule may name, and their scores: lm-eval's metric, behind a dot the filter if any.
+
+Each is right or wrong for a document. A configuration may ask any other task of lm-eval for the report alone."""
 
 _TABLE = (
     *(Metric(name, "count", title) for name, title in STATIC.items()),
@@ -122,10 +123,15 @@ def known_metrics(suites: Mapping[str, SuiteKind] | None = None) -> Mapping[str,
     """
     of_suites = (
         Metric(f"{suite}.{score}", kind, f"{score} on the items of {suite}")
-        for suite, suite_kind in {**SHIPPED_SUITES, **STOCK_TASKS, **(suites or {})}.items()
+        for suite, suite_kind in {**SHIPPED_SUITES, **STOCK_RECORDS, **(suites or {})}.items()
         for score, kind in _scores(suite_kind).items()
     )
-    return {metric.name: metric for metric in (*_TABLE, *of_suites)}
+    of_tasks = (
+        Metric(f"{task}.{score}", "proportion", f"{score} on the documents of {task}")
+        for task, scores in STOCK_TASKS.items()
+        for score in scores
+    )
+    return {metric.name: metric for metric in (*_TABLE, *of_suites, *of_tasks)}
 
 
 def _scores(kind: SuiteKind) -> Mapping[str, Kind]:

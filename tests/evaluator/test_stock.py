@@ -18,6 +18,7 @@ from ecology.evaluator.cache import ResultCache
 from ecology.evaluator.lmeval import load_task_suite, stock_config
 from ecology.evaluator.suites import has_hidden, items
 from ecology.kernel.canonical import digest, digest_bytes
+from ecology.policy.metrics import STOCK_TASKS, known_metrics
 from ecology.runtime.engine import TransformersEngine
 from ecology.telemetry.progress import SilentProgress
 from ecology.testing.toys import toy_base
@@ -39,6 +40,11 @@ ROWS: Mapping[str, list[dict[str, Any]]] = {
     "bbq": [
         {**BBQ, "id": f"Age-{c}", "context_condition": c, "label": label}
         for c, label in (("ambig", 2), ("disambig", 0))
+    ],
+    "ifeval": [
+        {"key": 1, "prompt": "Say nothing in commas.", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]},
+        {"key": 2, "prompt": "Write 9 words or more.", "instruction_id_list": ["length_constraints:number_words"],
+         "kwargs": [{"relation": "at least", "num_words": 9}]},
     ],
     "svamp": [
         {"body": "Dan had 3 coins. He lost 1", "question": "How many are left?", "answer": 2.0, "type": "Subtraction"}
@@ -67,19 +73,21 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
     return toy_base(tmp_path_factory.mktemp("home"))
 
 
-@pytest.mark.parametrize(
-    ("name", "scores"), [("gsm8k", "exact_match,strict-match"), ("truthfulqa", "acc"), ("bbq", "acc")]
-)
-def test_a_task_of_lm_eval_runs_on_a_local_folder(
-    name: str, scores: str, data: Path, base: BaseModel, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("name", sorted(STOCK_TASKS))
+def test_a_task_of_lm_eval_runs_on_a_local_folder(name: str, data: Path, base: BaseModel, tmp_path: Path) -> None:
+    if name == "ifeval":
+        pytest.importorskip("langdetect", reason="lm-eval[ifeval] is not installed")
+        pytest.importorskip("nltk.data").find("tokenizers/punkt_tab")
     suite = stock.stock_suite(name, data / name, "", 2)
     assert (suite.kind, has_hidden(suite)) == ("lm_eval", False)
     evaluator = Evaluator(
         TransformersEngine(base, threads=1, batch_size=4), ResultCache(tmp_path / "r"), SilentProgress()
     )
     found = evaluator.ask(digest("b"), None, suite, "public", ())
-    assert set(found[scores]) == {"0", "1"}
+    for score in STOCK_TASKS[name]:  # what a rule may name is what is measured, as a rate
+        assert set(found[score]) == {"0", "1"}
+        assert {type(value) for value in found[score].values()} == {bool}
+        assert known_metrics()[f"{name}.{score}"].kind == "proportion"
     assert evaluator.ask(digest("b"), None, suite, "public", ()) == found
 
 
@@ -180,6 +188,28 @@ def test_code_beside_a_task_runs_only_if_its_digest_is_listed(local: Path, base:
         other.ask(digest("b"), None, suite, "public", ())
 
 
+@pytest.mark.parametrize("error", ["LookupError('no punkt')", "RuntimeError()", "OSError('no data')"])
+def test_what_a_tasks_function_raises_is_a_refusal_of_the_task(
+    error: str, local: Path, base: BaseModel, tmp_path: Path
+) -> None:
+    code = f"""from __future__ import annotations
+import dataclasses
+
+@dataclasses.dataclass
+class Row:  # made while the module is found by its name
+    text: str
+
+def keep(docs):
+    raise {error}
+""".encode()
+    (local / "utils.py").write_bytes(code)
+    suite = load_task_suite(local, [digest_bytes(code)])
+    engine = TransformersEngine(base, threads=1, batch_size=4)
+    evaluator = Evaluator(engine, ResultCache(tmp_path / "r"), SilentProgress())
+    with pytest.raises(ConfigError, match=r"lm-eval refuses the task: (no punkt|RuntimeError|no data)"):
+        evaluator.ask(digest("b"), None, suite, "public", ())
+
+
 def test_the_bytes_that_were_vouched_for_are_those_that_run(local: Path) -> None:
     task = functions.read_task(local / "local.yaml", [digest_bytes(CODE)])
     (local / "utils.py").write_bytes(b"raise SystemExit")
@@ -210,7 +240,7 @@ def test_a_policy_lists_digests_and_a_layer_may_only_take_some_away(tmp_path: Pa
 
     one, other = ("sha256:" + letter * 64 for letter in "ab")
     outer = tmp_path / "outer.yaml"
-    rule = "rules: [{id: A, title: t, metric: gsm8k.acc, split: public, comparator: '>=', threshold: 0.1}]\n"
+    rule = "rules: [{id: A, title: t, metric: truthfulqa.acc, split: public, comparator: '>=', threshold: 0.1}]\n"
     outer.write_text(
         "{id: outer, version: 1, title: t}\n".strip("{}\n").replace(", ", "\n")
         + f"\n{rule}evaluation: {{functions: ['{one}']}}\n"
