@@ -169,8 +169,8 @@ def _entry(value: Json, promise_is_enough: bool) -> LogEntry:
         promised=promised,
         log_id=unbase64(_object(value, "logId").get("keyId"), "logId.keyId"),
         proven=proven,
-        tree_size=_number(proof.get("treeSize"), "treeSize") if proven else 0,
-        checkpoint=str(checkpoint.get("envelope", "")) if proven else "",
+        tree_size=_number(proof.get("treeSize"), "treeSize") if isinstance(proof, Mapping) and proven else 0,
+        checkpoint=str(checkpoint.get("envelope", "")) if isinstance(checkpoint, Mapping) else "",
         raw=value,
     )
 

@@ -56,10 +56,13 @@ def promised(model: Any) -> Any:
     from sigstore.models import TransparencyLogEntry  # noqa: PLC0415
 
     class Promised(TransparencyLogEntry):
+        """Without a proof; that there is a promise was seen when the bundle was read."""
+
         def _validate(self) -> None:
-            """Nothing: that there is a promise was seen when the bundle was read."""
+            """Nothing is asked of the proof."""
 
         def _verify(self, keyring: Any) -> None:
+            """The promise alone."""
             self._verify_set(keyring)
 
     return Promised(model)

@@ -413,3 +413,9 @@ def test_keys_for_pss_alone_are_not_used_for_another_scheme() -> None:
         kind = "key" if read is load_key else "certificate"
         with pytest.raises(ClaimRefused, match="of a kind that is not verified"):
             read((FOLDER / f"rsa-pss.{kind}.pem").read_bytes())
+
+
+def test_the_page_lists_what_runs() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "verify.md").read_text("utf-8")
+    listed = [line for line in page.splitlines() if line.startswith(("| the suite's own", "| edits of bundles"))]
+    assert set("".join(listed).split("`")[1::2]) == set(CASES)
