@@ -17,6 +17,7 @@ from ecology.contracts.artifact import WEIGHTS_FILE
 from ecology.contracts.identity import Json
 from ecology.contracts.policy import AdapterLimits
 from ecology.gate.violation import Violation, show
+from ecology.store.automaton import Budget
 from ecology.store.header import Header
 from ecology.store.matching import pattern_values, targeted
 from ecology.store.writer import BASE_KEY
@@ -118,8 +119,8 @@ def implied(
     Raises:
         MalformedArtifact: A pattern that cannot be matched in bounded time, or no target.
     """
-    linear = linear_modules(schema)
-    chosen = sorted(targeted(config, linear, where))
+    linear, budget = linear_modules(schema), Budget()
+    chosen = sorted(targeted(config, linear, where, budget))
     problems = []
     if not chosen:
         problems.append(_target(where, config["target_modules"], "what matches a linear module of the base"))
@@ -130,8 +131,8 @@ def implied(
             problems.append(_target(where, entry, "the name of a linear module of the base, or the end of one"))
     if config["peft_type"] == "TINYLORA":
         return _tiny(config, linear, chosen), problems
-    ranks = pattern_values(config, "rank_pattern", config["r"], chosen, where)
-    alphas = pattern_values(config, "alpha_pattern", config["lora_alpha"], chosen, where)
+    ranks = pattern_values(config, "rank_pattern", config["r"], chosen, where, budget)
+    alphas = pattern_values(config, "alpha_pattern", config["lora_alpha"], chosen, where, budget)
     stabilised, dora = config.get("use_rslora", False), bool(config.get("use_dora", False))
     modules = []
     for name in chosen:

@@ -168,7 +168,9 @@ def verify_any(artifact: str, bundle: Path | None, oms: Path | None, anchors: An
     Raises:
         ConfigError: A file cannot be read, or the anchors do not fit together.
     """
-    if (anchors.key is None) == (anchors.identity is None) or (anchors.identity is None) != (anchors.issuer is None):
+    if anchors.key is not None and (anchors.identity or anchors.issuer):
+        return False, ["refused    identity: a key and an identity are given, and a bundle is signed by one of them"]
+    if anchors.key is None and (anchors.identity is None or anchors.issuer is None):
         raise ConfigError(
             "a bundle is verified against a key, or against an identity and its issuer",
             where="--bundle",

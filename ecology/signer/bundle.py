@@ -4,6 +4,9 @@ Nothing here decides; it only says what stands where, in one shape for all versi
 no meaning. Whether the parts hold together is asked in ``entry`` (log entry against signature) and ``sigstore``
 (certificate, log, time).
 
+Of a log entry, bundles 0.1 must have the promise (SET) and may lack the inclusion proof or its checkpoint; later ones
+must have both and may lack the promise.
+
 Source: sigstore protobuf-specs, sigstore_bundle.proto, sigstore_common.proto, sigstore_rekor.proto (JSON form).
 """
 
@@ -50,8 +53,12 @@ class LogEntry:
     promised: bool
     """Whether the log signed the time (SET)."""
     log_id: bytes
+    proven: bool
+    """Whether there is an inclusion proof with a checkpoint; only bundles 0.1 may go without, on a promise alone."""
     tree_size: int
+    """Of the proof; 0 without one."""
     checkpoint: str
+    """A signed note; empty without a proof."""
     raw: Mapping[str, Json]
 
 
@@ -63,6 +70,8 @@ class Bundle:
     content: Message | dsse.Envelope
     certificate: bytes
     """DER of the signing certificate; empty for a bundle that is signed by a bare key."""
+    chain: tuple[bytes, ...]
+    """DER of what bundles 0.1 and 0.2 may carry besides. Nothing is ever built on it."""
     entries: tuple[LogEntry, ...]
     text: str
 
@@ -98,7 +107,10 @@ def read(text: str) -> Bundle:
     entries = material.get("tlogEntries", [])
     if not isinstance(entries, list):
         raise ClaimRefused("bundle", "tlogEntries is no list")
-    return Bundle(media_type, _content(value), _certificate(material), tuple(_entry(entry) for entry in entries), text)
+    certificate, chain = _certificates(material)
+    promise_is_enough = media_type == MEDIA_TYPES[0]
+    found = tuple(_entry(entry, promise_is_enough) for entry in entries)
+    return Bundle(media_type, _content(value), certificate, chain, found, text)
 
 
 def _content(value: Mapping[str, Json]) -> Message | dsse.Envelope:
@@ -122,37 +134,43 @@ def _content(value: Mapping[str, Json]) -> Message | dsse.Envelope:
     return dsse.Envelope(unbase64(envelope.get("payload"), "payload"), payload_type, (signature,))
 
 
-def _certificate(material: Mapping[str, Json]) -> bytes:
+def _certificates(material: Mapping[str, Json]) -> tuple[bytes, tuple[bytes, ...]]:
+    """The signing certificate, and what came with it."""
     found = [name for name in ("certificate", "x509CertificateChain", "publicKey") if material.get(name) is not None]
     if len(found) != 1:
         raise ClaimRefused("bundle", "it needs one of certificate, x509CertificateChain and publicKey")
     if found[0] == "publicKey":
-        return b""
+        return b"", ()
     if found[0] == "certificate":
-        return unbase64(_object(material, "certificate").get("rawBytes"), "certificate.rawBytes")
+        return unbase64(_object(material, "certificate").get("rawBytes"), "certificate.rawBytes"), ()
     chain: Json = _object(material, "x509CertificateChain").get("certificates")
-    if not isinstance(chain, list) or not chain or not isinstance(chain[0], Mapping):
+    if not isinstance(chain, list) or not chain or not all(isinstance(one, Mapping) for one in chain):
         raise ClaimRefused("bundle", "x509CertificateChain is empty")
-    return unbase64(chain[0].get("rawBytes"), "x509CertificateChain[0].rawBytes")
+    leaf, *others = (unbase64(one.get("rawBytes"), f"x509CertificateChain[{i}]") for i, one in enumerate(chain))
+    return leaf, tuple(others)
 
 
-def _entry(value: Json) -> LogEntry:
+def _entry(value: Json, promise_is_enough: bool) -> LogEntry:
     if not isinstance(value, Mapping):
         raise ClaimRefused("bundle", "a log entry that is no object")
     proof = value.get("inclusionProof")
     checkpoint = proof.get("checkpoint") if isinstance(proof, Mapping) else None
-    if not isinstance(proof, Mapping) or not isinstance(checkpoint, Mapping):
+    proven = isinstance(proof, Mapping) and isinstance(checkpoint, Mapping)
+    promised = value.get("inclusionPromise") is not None
+    if not proven and not (promise_is_enough and promised):
         raise ClaimRefused("log", "the log entry has no inclusion proof with a checkpoint")
+    _number(value.get("logIndex", 0), "logIndex")
     version = _object(value, "kindVersion")
     return LogEntry(
         kind=str(version.get("kind", "")),
         version=str(version.get("version", "")),
         body=unbase64(value.get("canonicalizedBody"), "canonicalizedBody"),
         integrated_at=_number(value.get("integratedTime", 0), "integratedTime"),
-        promised=value.get("inclusionPromise") is not None,
+        promised=promised,
         log_id=unbase64(_object(value, "logId").get("keyId"), "logId.keyId"),
-        tree_size=_number(proof.get("treeSize"), "treeSize"),
-        checkpoint=str(checkpoint.get("envelope", "")),
+        proven=proven,
+        tree_size=_number(proof.get("treeSize"), "treeSize") if isinstance(proof, Mapping) and proven else 0,
+        checkpoint=str(checkpoint.get("envelope", "")) if isinstance(checkpoint, Mapping) else "",
         raw=value,
     )
 

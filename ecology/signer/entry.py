@@ -16,14 +16,18 @@ comparison and not two. Source: Rekor's type schemas (pkg/types/*), Sigstore cli
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
 from collections.abc import Mapping
+from typing import cast
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.x509.oid import PublicKeyAlgorithmOID
 
 from ecology.contracts.identity import Json
 from ecology.signer import strict
@@ -39,6 +43,8 @@ ALGORITHMS = {
     "SHA2_384": hashes.SHA384(),
     "SHA2_512": hashes.SHA512(),
 }
+_PSS = bytes.fromhex("06092a864886f70d01010a")
+"""DER of id-RSASSA-PSS, which stands at the beginning of a SubjectPublicKeyInfo."""
 _CURVES = {"secp256r1": "sha256", "secp384r1": "sha384", "secp521r1": "sha512"}
 
 
@@ -97,9 +103,36 @@ def load_key(pem: bytes) -> Key:
         key = serialization.load_pem_public_key(pem)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise ClaimRefused("signature", "not a public key in PEM") from None
-    if not isinstance(key, (Ed25519PublicKey, ec.EllipticCurvePublicKey, rsa.RSAPublicKey)):
+    if not isinstance(key, (Ed25519PublicKey, ec.EllipticCurvePublicKey, rsa.RSAPublicKey)) or _for_pss(key, pem):
         raise ClaimRefused("signature", "a public key of a kind that is not verified")
     return key
+
+
+def certified_key(certificate: x509.Certificate) -> Key:
+    """The key that a certificate is about.
+
+    A key may be marked as one for RSA-PSS alone (RFC 4055, section 1.2). It would verify PKCS #1 v1.5 all the same, and
+    Sigstore signs with nothing else, so such a key is refused.
+
+    Raises:
+        ClaimRefused: ``certificate``.
+    """
+    key = certificate.public_key()
+    known = isinstance(key, (Ed25519PublicKey, ec.EllipticCurvePublicKey, rsa.RSAPublicKey))
+    if not known or certificate.public_key_algorithm_oid == PublicKeyAlgorithmOID.RSASSA_PSS:
+        raise ClaimRefused("certificate", "its key is of a kind that is not verified")
+    return cast(Key, key)
+
+
+def _for_pss(key: Key, pem: bytes) -> bool:
+    """Whether a key in PEM is one for RSA-PSS alone: what it was read from is not what it is written as."""
+    if not isinstance(key, rsa.RSAPublicKey):
+        return False
+    body = b"".join(line for line in pem.splitlines() if b"-----" not in line)
+    try:
+        return _PSS in base64.b64decode(body)[:32]
+    except binascii.Error:
+        return True
 
 
 def check_entry(bundle: Bundle, entry: LogEntry, signed: Signed, verifier: bytes) -> None:

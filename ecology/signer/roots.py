@@ -27,6 +27,9 @@ MEDIA_TYPES = (
 )
 
 
+_LISTS = ("tlogs", "certificateAuthorities", "ctlogs", "timestampAuthorities")
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Window:
     """When something was in use."""
@@ -69,14 +72,15 @@ def load_root(text: str) -> Root:
         raise ClaimRefused("root", refusal.what) from None
     if not isinstance(value, dict) or value.get("mediaType") not in MEDIA_TYPES:
         raise ClaimRefused("root", "not a trusted root of Sigstore, version 0.1 or 0.2")
+    for key in _LISTS:  # a list that is left out is an empty one, as protobuf's JSON has it
+        value.setdefault(key, [])
     logs = _windows(value, "tlogs")
     ct_logs = _windows(value, "ctlogs")
     authorities = []
     for where, entry in _entries(value, "certificateAuthorities"):
-        chain = entry.get("certChain", {}).get("certificates", [])
-        certificates = tuple(unbase64(one.get("rawBytes"), where) for one in chain)
-        authorities.append((certificates, _window(entry.get("validFor"), where)))
+        authorities.append((_chain(entry, where), _window(entry.get("validFor"), where)))
     for where, entry in _entries(value, "timestampAuthorities"):
+        _chain(entry, where)
         window = _window(entry.get("validFor"), where)
         if window.end is not None:
             end = window.end + datetime.timedelta(microseconds=1)
@@ -84,8 +88,16 @@ def load_root(text: str) -> Root:
     try:
         found = TrustedRoot(v1.TrustedRoot.from_json(json.dumps(value)))
     except Exception as error:
-        raise ClaimRefused("root", f"malformed: {str(error)[:200]}") from error
+        raise ClaimRefused("root", f"malformed: {' '.join(str(error).split())[:200]}") from error
     return Root(found, logs, ct_logs, tuple(authorities))
+
+
+def _chain(entry: Mapping[str, Any], where: str) -> tuple[bytes, ...]:
+    """DER certificates of an authority: one without any vouches for nothing, and is malformed."""
+    chain = entry.get("certChain", {}).get("certificates", [])
+    if not chain:
+        raise ClaimRefused("root", "an authority without certificates", where=where)
+    return tuple(unbase64(one.get("rawBytes"), where) for one in chain)
 
 
 def _windows(value: Mapping[str, Json], key: str) -> Mapping[bytes, tuple[Window, ...]]:

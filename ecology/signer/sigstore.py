@@ -4,8 +4,8 @@
 the RFC 3161 timestamps, the inclusion proof, the checkpoint and the promise. Around it stand here:
 
 * a pinned root (``roots``) and never TUF, a network or a cache;
-* windows that it does not look at: of the log's key, of the certificate authority and of the CT log;
-* the checkpoint's own size; and every kind of log entry that public bundles have (``entry``);
+* windows that it does not look at: of the certificate authority and of the CT log;
+* more of the log's word (``transparency``), and every kind of log entry that public bundles have (``entry``);
 * bundles signed by a bare key, which sigstore-python does not read;
 * what an envelope says: an in-toto statement of a known version about the very artifact that was asked about.
 
@@ -28,11 +28,12 @@ from cryptography import x509
 
 from ecology.signer import bundle as bundles
 from ecology.signer import dsse, strict
-from ecology.signer.bundle import Bundle, LogEntry, Message
-from ecology.signer.entry import ALGORITHMS, Key, Signed, check_entry, spki
+from ecology.signer.bundle import Bundle, Message
+from ecology.signer.entry import ALGORITHMS, Key, Signed, certified_key, check_entry, spki
 from ecology.signer.intoto import STATEMENT
 from ecology.signer.refusal import ClaimRefused, Reason
 from ecology.signer.roots import Root
+from ecology.signer.transparency import check_log, check_size, check_window, promised, with_blank_proof
 
 STATEMENTS = (STATEMENT, "https://in-toto.io/Statement/v0.1")
 _KINDS_WITH_TIME = {("hashedrekord", "0.0.1"), ("dsse", "0.0.1"), ("intoto", "0.0.2")}
@@ -125,7 +126,7 @@ def verify_signature(parts: Bundle, signed: Signed, root: Root | None, who: Iden
         if not parts.certificate:
             raise ClaimRefused("identity", "signed by a bare key, which has no identity; give the key")
         certificate = x509.load_der_x509_certificate(parts.certificate)
-        key = cast(Key, certificate.public_key())
+        key = certified_key(certificate)
         verifier = parts.certificate
         _certificate_and_log(parts, cast(Root, root), who, certificate)
     else:
@@ -133,7 +134,7 @@ def verify_signature(parts: Bundle, signed: Signed, root: Root | None, who: Iden
             raise ClaimRefused("identity", "signed by a certificate and not by a bare key; give the identity")
         key, verifier = who, spki(who)
         for entry in parts.entries:
-            _log_alone(entry, cast(Root, root))
+            check_log(entry, cast(Root, root))
     if not signed.verified_by(key, parts.signature, algorithm):
         raise ClaimRefused("signature", "the signature does not hold over this")
     for entry in parts.entries:
@@ -150,9 +151,12 @@ def _certificate_and_log(parts: Bundle, root: Root, who: Identity, certificate: 
     if len(parts.entries) != 1:
         raise ClaimRefused("log", f"{len(parts.entries)} log entries; a certificate's signature has one")
     (entry,) = parts.entries
+    _no_foreign_root(parts, root)
     verifier = _verifier(root)
     try:
-        read = SigstoreBundle.from_json(parts.text)
+        read = SigstoreBundle.from_json(parts.text if entry.proven else with_blank_proof(parts.text))
+        if not entry.proven:
+            read._log_entry = promised(read.log_entry._inner)
         times = verifier._establish_time(read)
         verifier._verify_common_signing_cert(read, policy.Identity(identity=who.identity, issuer=who.issuer))
     except InvalidBundle as error:
@@ -161,28 +165,22 @@ def _certificate_and_log(parts: Bundle, root: Root, who: Identity, certificate: 
         raise ClaimRefused("certificate", str(error)[:300]) from error
     except VerificationError as error:
         raise ClaimRefused(_reason(str(error)), str(error)[:300]) from error
-    _checkpoint_size(entry)
-    _log_window(entry, root)
+    check_size(entry)
+    check_window(entry, root)
     _authority_window(certificate, [time.time for time in times], root)
     _sct_window(certificate, root)
 
 
-def _log_alone(entry: LogEntry, root: Root) -> None:
-    """The log's part for a bare key: proof, checkpoint and, where there is one, promise."""
-    from sigstore._internal.trust import KeyringPurpose  # noqa: PLC0415
-    from sigstore.errors import Error  # noqa: PLC0415
-    from sigstore.models import TransparencyLogEntry  # noqa: PLC0415
-    from sigstore_models.rekor.v1 import TransparencyLogEntry as Model  # noqa: PLC0415
+def _no_foreign_root(parts: Bundle, root: Root) -> None:
+    """A bundle may repeat its way to our authorities; a self-signed certificate of anybody else has no business there.
 
-    try:
-        TransparencyLogEntry(Model.from_dict(dict(entry.raw)))._verify(
-            root.sigstore.rekor_keyring(KeyringPurpose.VERIFY)
-        )
-    except Error as error:
-        raise ClaimRefused("log", str(error)[:300]) from error
-    _checkpoint_size(entry)
-    if entry.promised:
-        _log_window(entry, root)
+    Sigstore's common.proto leaves it to the verifier to ignore such a certificate, its conformance suite refuses it.
+    """
+    ours = {der for chain, _ in root.authorities for der in chain}
+    for der in parts.chain:
+        found = x509.load_der_x509_certificate(der)
+        if der not in ours and found.subject == found.issuer:
+            raise ClaimRefused("certificate", "the chain has a root certificate that is not of the trusted root")
 
 
 def _verifier(root: Root) -> Any:
@@ -207,21 +205,6 @@ def _verifier(root: Root) -> Any:
             return times
 
     return Pinned(trusted_root=root.sigstore)
-
-
-def _checkpoint_size(entry: LogEntry) -> None:
-    lines = entry.checkpoint.split("\n")
-    if len(lines) < 3 or lines[1] != str(entry.tree_size):
-        raise ClaimRefused("log", "the checkpoint is not of the tree that the inclusion proof is for")
-
-
-def _log_window(entry: LogEntry, root: Root) -> None:
-    if not entry.integrated_at:
-        return
-    moment = datetime.datetime.fromtimestamp(entry.integrated_at, tz=datetime.UTC)
-    windows = root.logs.get(entry.log_id) or tuple(window for found in root.logs.values() for window in found)
-    if not any(moment in window for window in windows):
-        raise ClaimRefused("time", f"the log's key was not in use at {moment.isoformat()}")
 
 
 def _authority_window(certificate: x509.Certificate, times: Sequence[datetime.datetime], root: Root) -> None:

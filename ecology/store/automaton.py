@@ -4,8 +4,9 @@ Python's ``re`` backtracks, so a pattern of forty characters can keep it busy fo
 beforehand which ones do: ``.?`` forty times over, or ``(?:.|x)`` forty times over, has no star at all. We do not guess.
 A pattern without a choice (no repeat, no alternative) is run by ``re``, where it cannot backtrack. Every other one is
 parsed by Python's own parser, so that it means the same, and its automaton is followed for all paths at once (Thompson,
-CACM 11(6), 1968). Each step is counted; a pattern that needs more than ``MAX_STEPS`` of them is refused. Whether
-a full match exists does not depend on greed, so the answer is the one that ``re.fullmatch`` would give.
+CACM 11(6), 1968). What a set of states leads to is worked out once and kept, so that names that resemble each other
+cost little. Each step is counted, over all patterns of one configuration, and more than ``MAX_STEPS`` are refused.
+Whether a full match exists does not depend on greed, so the answer is the one that ``re.fullmatch`` would give.
 
 What an automaton cannot do (references back, looking around, atomic groups, flags) is refused.
 """
@@ -22,8 +23,8 @@ from ecology.errors import MalformedArtifact
 
 MAX_PATTERN_CHARACTERS = 2048
 MAX_STATES = 5000
-MAX_STEPS = 1_000_000
-"""For one pattern on all names: about half a second."""
+MAX_STEPS = 250_000
+"""For the patterns of one configuration on all names: about a tenth of a second."""
 
 _TODO = "name the modules in full"
 _CATEGORIES: dict[Any, Callable[[str], bool]] = {
@@ -36,27 +37,48 @@ _CATEGORIES: dict[Any, Callable[[str], bool]] = {
 }
 
 
-def full_matches(pattern: str, names: Iterable[str], where: str) -> list[str]:
+class Budget:
+    """The steps that all patterns of one configuration may take together.
+
+    Args:
+        steps: How many.
+    """
+
+    def __init__(self, steps: int = MAX_STEPS) -> None:
+        """Nothing is spent yet."""
+        self._left = steps
+
+    def spend(self, steps: int) -> None:
+        """Takes some of it; ``full_matches`` refuses a pattern for which there is not enough."""
+        self._left -= steps
+        if self._left < 0:
+            raise _Unsupported("is too costly to match")
+
+
+def full_matches(pattern: str, names: Iterable[str], where: str, budget: Budget | None = None) -> list[str]:
     """Those of ``names`` that the whole pattern matches, as ``re.fullmatch`` has it.
 
     Args:
         pattern: Written by nobody in particular.
         names: What is matched.
         where: File name and key for messages.
+        budget: Shared with other patterns; one of its own by default.
 
     Raises:
         MalformedArtifact: It is no regular expression, does what no automaton can, or costs too many steps.
     """
     if len(pattern) > MAX_PATTERN_CHARACTERS:
         raise MalformedArtifact(f"a pattern of {len(pattern)} characters", where=where, todo=_TODO)
+    budget = budget or Budget()
     try:
+        budget.spend(len(pattern))
         tree = _parser.parse(pattern)
         if tree.state.flags & ~re.UNICODE:
             raise _Unsupported("sets flags")
         if not _chooses(tree):
             expression = re.compile(pattern)
             return [name for name in names if expression.fullmatch(name)]
-        automaton = _Automaton(tree)
+        automaton = _Automaton(tree, budget)
         return [name for name in names if automaton.accepts(name)]
     except _Unsupported as error:
         raise MalformedArtifact(f"pattern {pattern!a:.120} {error}", where=where, todo=_TODO) from error
@@ -87,45 +109,59 @@ def _chooses(tree: Any) -> bool:
 class _Automaton:
     """States are numbers; ``free`` edges cost no character, ``eating`` ones cost one."""
 
-    def __init__(self, tree: Any) -> None:
+    def __init__(self, tree: Any, budget: Budget) -> None:
         self.free: list[list[tuple[Any, int]]] = []
-        self.eating: list[list[tuple[Callable[[str], bool], int]]] = []
-        self.steps = 0
+        self.eating: list[list[tuple[Callable[[str], bool], int, int]]] = []
+        self.conditions: dict[Any, None] = {}
+        self.budget = budget
         self.start = self._state()
         self.end = self._sequence(tree, self.start)
+        self._closed: dict[tuple[frozenset[int], tuple[bool, ...]], frozenset[int]] = {}
+        self._ate: dict[tuple[frozenset[int], str], frozenset[int]] = {}
 
     def accepts(self, name: str) -> bool:
-        current = self._closure({self.start}, name, 0)
+        self.budget.spend(1 + len(name) // 8)  # what a name costs where everything is known
+        current = self._closure(frozenset({self.start}), name, 0)
         for place, character in enumerate(name):
-            following = set()
-            for state in current:
-                for admits, target in self.eating[state]:
-                    self._step()
-                    if admits(character):
-                        following.add(target)
+            following = self._eat(current, character)
             if not following:
                 return False
             current = self._closure(following, name, place + 1)
         return self.end in current
 
-    def _closure(self, states: set[int], name: str, place: int) -> set[int]:
-        todo, seen = list(states), set(states)
-        while todo:
-            for condition, target in self.free[todo.pop()]:
-                self._step()
-                if target not in seen and (condition is None or _holds(condition, name, place)):
-                    seen.add(target)
-                    todo.append(target)
-        return seen
+    def _eat(self, current: frozenset[int], character: str) -> frozenset[int]:
+        """Where a character leads from any of these states."""
+        known = self._ate.get((current, character))
+        if known is None:
+            following = set()
+            for state in current:
+                for admits, cost, target in self.eating[state]:
+                    self.budget.spend(cost)
+                    if admits(character):
+                        following.add(target)
+            known = self._ate[current, character] = frozenset(following)
+        return known
 
-    def _step(self) -> None:
-        self.steps += 1
-        if self.steps > MAX_STEPS:
-            raise _Unsupported("is too costly to match")
+    def _closure(self, states: frozenset[int], name: str, place: int) -> frozenset[int]:
+        """These states and those that no character is needed to reach."""
+        holding = tuple([_holds(condition, name, place) for condition in self.conditions])
+        known = self._closed.get((states, holding))
+        if known is None:
+            holds = {None: True, **dict(zip(self.conditions, holding, strict=True))}
+            todo, seen = list(states), set(states)
+            while todo:
+                for condition, target in self.free[todo.pop()]:
+                    self.budget.spend(1)
+                    if target not in seen and holds[condition]:
+                        seen.add(target)
+                        todo.append(target)
+            known = self._closed[states, holding] = frozenset(seen)
+        return known
 
     def _state(self) -> int:
         if len(self.free) >= MAX_STATES:
             raise _Unsupported("is too large")
+        self.budget.spend(1)
         self.free.append([])
         self.eating.append([])
         return len(self.free) - 1
@@ -138,11 +174,13 @@ class _Automaton:
     def _node(self, operation: Any, argument: Any, state: int) -> int:
         if operation in (sre.LITERAL, sre.NOT_LITERAL, sre.ANY, sre.IN):
             after = self._state()
-            self.eating[state].append((_admits(operation, argument), after))
+            cost = len(argument) if operation is sre.IN else 1
+            self.eating[state].append((_admits(operation, argument), cost, after))
             return after
         if operation is sre.AT:
             after = self._state()
             self.free[state].append((argument, after))
+            self.conditions[argument] = None
             return after
         if operation is sre.SUBPATTERN:
             _, add, drop, inner = argument

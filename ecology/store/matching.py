@@ -17,27 +17,32 @@ from collections.abc import Iterable, Mapping
 
 from ecology.contracts.identity import Json
 from ecology.errors import MalformedArtifact
-from ecology.store.automaton import full_matches
+from ecology.store.automaton import Budget, full_matches
 
 MOST_PATTERNS = 256
 """Entries of ``rank_pattern`` or ``alpha_pattern`` that are allowed for a base of few modules."""
+MOST_LAYERS_PATTERNS = 16
+"""Names in ``layers_pattern``; models have one or two."""
 
 _NAME = re.compile(r"[A-Za-z0-9_]+(?:\.[A-Za-z0-9_]+)*")
 _PLAIN = re.compile(r"(?:[A-Za-z0-9_]|\\\.)+")
 
 
-def targeted(config: Mapping[str, Json], names: Iterable[str], where: str) -> frozenset[str]:
+def targeted(
+    config: Mapping[str, Json], names: Iterable[str], where: str, budget: Budget | None = None
+) -> frozenset[str]:
     """Those of ``names`` that PEFT would put a LoRA on.
 
     Args:
         config: Parsed ``adapter_config.json``.
         names: Module names.
         where: File name for messages.
+        budget: What its patterns may cost; one of their own by default.
 
     Raises:
         MalformedArtifact: ``target_modules`` or one of its companions is missing, of the wrong type or unsafe.
     """
-    names = tuple(names)
+    names, budget = tuple(names), budget or Budget()
     target = config.get("target_modules")
     layers, layers_pattern = config.get("layers_to_transform"), config.get("layers_pattern")
     if isinstance(target, str):
@@ -45,7 +50,7 @@ def targeted(config: Mapping[str, Json], names: Iterable[str], where: str) -> fr
             raise MalformedArtifact("layers_to_transform goes with a list of target_modules only", where=where)
         # PEFT resolves all-linear against the base; what was saved is what it resolved to
         whole = target == "all-linear"
-        chosen = set(names if whole else full_matches(target, names, f"{where}: target_modules"))
+        chosen = set(names if whole else full_matches(target, names, f"{where}: target_modules", budget))
     elif _strings(target) and target:
         entries, suffixes = frozenset(target), tuple(f".{entry}" for entry in target)
         pick = _layer_filter(layers, layers_pattern, where)
@@ -54,7 +59,7 @@ def targeted(config: Mapping[str, Json], names: Iterable[str], where: str) -> fr
         raise MalformedArtifact(
             "target_modules names no module", where=where, todo="save the adapter with PEFT, which records its targets"
         )
-    return frozenset(chosen - _excluded(config.get("exclude_modules"), names, where))
+    return frozenset(chosen - _excluded(config.get("exclude_modules"), names, where, budget))
 
 
 class _LayerFilter:
@@ -79,6 +84,8 @@ def _layer_filter(layers: Json, patterns: Json, where: str) -> _LayerFilter:
     patterns = [patterns] if isinstance(patterns, str) and patterns else patterns or []
     if not _strings(patterns):
         raise MalformedArtifact("layers_pattern is neither a name nor a list of names", where=where)
+    if len(patterns) > MOST_LAYERS_PATTERNS:
+        raise MalformedArtifact(f"layers_pattern has {len(patterns)} names", where=where)
     for pattern in patterns:
         if len(pattern) > 256 or not _NAME.fullmatch(pattern):
             raise MalformedArtifact(f"layers_pattern {pattern!a:.120} is no name", where=where)
@@ -86,11 +93,11 @@ def _layer_filter(layers: Json, patterns: Json, where: str) -> _LayerFilter:
     return _LayerFilter(frozenset(wanted), tuple(map(re.compile, sources)))
 
 
-def _excluded(exclude: Json, names: tuple[str, ...], where: str) -> set[str]:
+def _excluded(exclude: Json, names: tuple[str, ...], where: str, budget: Budget) -> set[str]:
     if not exclude:
         return set()
     if isinstance(exclude, str):
-        return set(full_matches(exclude, names, f"{where}: exclude_modules"))
+        return set(full_matches(exclude, names, f"{where}: exclude_modules", budget))
     if not _strings(exclude):
         raise MalformedArtifact("exclude_modules is neither a pattern nor a list of names", where=where)
     suffixes = tuple(f".{entry}" for entry in exclude)
@@ -98,7 +105,12 @@ def _excluded(exclude: Json, names: tuple[str, ...], where: str) -> set[str]:
 
 
 def pattern_values(
-    config: Mapping[str, Json], key: str, default: float, names: Iterable[str], where: str
+    config: Mapping[str, Json],
+    key: str,
+    default: float,
+    names: Iterable[str],
+    where: str,
+    budget: Budget | None = None,
 ) -> Mapping[str, Json]:
     """The value of ``rank_pattern`` or ``alpha_pattern`` for each of ``names``, ``default`` where no key matches.
 
@@ -108,11 +120,12 @@ def pattern_values(
         default: The configuration's ``r`` or ``lora_alpha``.
         names: Module names.
         where: File name for messages.
+        budget: What its patterns may cost; one of their own by default.
 
     Raises:
         MalformedArtifact: It is not a mapping, or a key is no safe pattern.
     """
-    names = tuple(names)
+    names, budget = tuple(names), budget or Budget()
     patterns = config.get(key) or {}
     if not isinstance(patterns, dict):
         raise MalformedArtifact(f"{key} is not a mapping", where=where)
@@ -125,7 +138,7 @@ def pattern_values(
             plain = pattern.replace("\\.", ".")
             found = [name for name in left if name == plain or name.endswith(f".{plain}")]
         else:
-            found = full_matches(rf"(?:.*\.)?(?:{pattern})", left, f"{where}: {key}")
+            found = full_matches(rf"(?:.*\.)?(?:{pattern})", left, f"{where}: {key}", budget)
         for name in found:
             values[name] = value
             del left[name]

@@ -66,6 +66,7 @@ class CertificateAuthority:
             usage=ExtendedKeyUsageOID.CODE_SIGNING,
         )
         self.ct_key = ec.generate_private_key(ec.SECP256R1())
+        self.sct_extensions = b""
 
     def issue(self, claims: Mapping[str, Any], csr: x509.CertificateSigningRequest) -> list[str]:
         """Leaf, intermediate and root in PEM for one who showed these claims and holds the request's key.
@@ -110,9 +111,10 @@ class CertificateAuthority:
         stamp = int(datetime.datetime.now(datetime.UTC).timestamp() * 1000)
         issuer = hashlib.sha256(der(self._key.public_key())).digest()
         entry = struct.pack(">BBQH32s", 0, 0, stamp, 1, issuer) + len(precertificate).to_bytes(3, "big")
-        signature = self.ct_key.sign(entry + precertificate + b"\x00\x00", ec.ECDSA(hashes.SHA256()))
+        extensions = _with_length(self.sct_extensions)
+        signature = self.ct_key.sign(entry + precertificate + extensions, ec.ECDSA(hashes.SHA256()))
         log_id = hashlib.sha256(der(self.ct_key.public_key())).digest()
-        sct = struct.pack(">B32sQH", 0, log_id, stamp, 0) + b"\x04\x03" + _with_length(signature)
+        sct = struct.pack(">B32sQ", 0, log_id, stamp) + extensions + b"\x04\x03" + _with_length(signature)
         return _asn1(0x04, _with_length(_with_length(sct)))
 
 

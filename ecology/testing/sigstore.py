@@ -175,6 +175,25 @@ class LoopbackSigstore:
             },
         }
 
+    def logged(self, kind: str, kind_version: str, spec: Any, *, at: int | None = None) -> dict[str, Any]:
+        """A log entry of a bundle, with proof and promise, of any kind: more than clients of today ask for.
+
+        Args:
+            kind: Such as ``intoto``.
+            kind_version: Such as ``0.0.2``.
+            spec: What the entry holds.
+            at: Unix seconds that the log signs as its time; now by default.
+        """
+        body, log = canonical({"apiVersion": kind_version, "kind": kind, "spec": spec}), self.logs[1]
+        index, proof = log.add(body)
+        when = int(time.time()) if at is None else at
+        promised = {"body": _b64(body), "integratedTime": when, "logID": log.id.hex(), "logIndex": index}
+        return {
+            **_entry(log, index, proof, kind, kind_version, body),
+            "integratedTime": str(when),
+            "inclusionPromise": {"signedEntryTimestamp": _b64(log.sign(canonical(promised)))},
+        }
+
     def get(self, path: str, query: Mapping[str, list[str]], authorization: str) -> Any:
         """What a GET is answered with; None: there is nothing."""
         if path == "/.well-known/openid-configuration":
@@ -272,19 +291,7 @@ class LoopbackSigstore:
         body = canonical({"apiVersion": "0.0.2", "kind": "hashedrekord", "spec": {"hashedRekordV002": spec}})
         log = self.logs[2]
         index, proof = log.add(body)
-        return {
-            "logIndex": str(index),
-            "logId": {"keyId": _b64(log.id)},
-            "kindVersion": {"kind": "hashedrekord", "version": "0.0.2"},
-            "inclusionProof": {
-                "logIndex": str(index),
-                "rootHash": _b64(proof["root"]),
-                "treeSize": str(proof["size"]),
-                "hashes": [_b64(found) for found in proof["path"]],
-                "checkpoint": {"envelope": proof["checkpoint"]},
-            },
-            "canonicalizedBody": _b64(body),
-        }
+        return _entry(log, index, proof, "hashedrekord", "0.0.2", body)
 
 
 def _handler(instance: LoopbackSigstore) -> type[BaseHTTPRequestHandler]:
@@ -326,6 +333,22 @@ def _handler(instance: LoopbackSigstore) -> type[BaseHTTPRequestHandler]:
             self.wfile.write(data)
 
     return Handler
+
+
+def _entry(log: Log, index: int, proof: Mapping[str, Any], kind: str, kind_version: str, body: bytes) -> dict[str, Any]:
+    return {
+        "logIndex": str(index),
+        "logId": {"keyId": _b64(log.id)},
+        "kindVersion": {"kind": kind, "version": kind_version},
+        "inclusionProof": {
+            "logIndex": str(index),
+            "rootHash": _b64(proof["root"]),
+            "treeSize": str(proof["size"]),
+            "hashes": [_b64(found) for found in proof["path"]],
+            "checkpoint": {"envelope": proof["checkpoint"]},
+        },
+        "canonicalizedBody": _b64(body),
+    }
 
 
 def _log(url: str, key: bytes, details: str, window: Mapping[str, str]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecology.errors import MalformedArtifact
-from ecology.store.automaton import full_matches
+from ecology.store.automaton import Budget, full_matches
 from ecology.store.matching import pattern_values, targeted
 
 MODULES = ("self_attn.q_proj", "self_attn.v_proj", "mlp.up_proj", "mlp.experts.1.up_proj")
@@ -131,6 +131,22 @@ def test_costly_patterns_are_matched_in_bounded_time(pattern: str) -> None:
 def test_patterns_that_no_small_automaton_can_follow_are_refused(pattern: str) -> None:
     with pytest.raises(MalformedArtifact):
         full_matches(pattern, ["a" * 200] * 1000, "c")
+
+
+def test_the_patterns_of_one_configuration_share_a_budget() -> None:
+    names = [f"{i:03}{'ab' * 20}" for i in range(200)]
+    patterns = {f"(?:a|b|{i}|.)*{i}": 8 for i in range(256)}
+    assert pattern_values({"rank_pattern": dict([*patterns.items()][:4])}, "rank_pattern", 8, names, "c")
+    with pytest.raises(MalformedArtifact, match="too costly"):
+        pattern_values({"rank_pattern": patterns}, "rank_pattern", 8, names, "c")
+    with pytest.raises(MalformedArtifact, match="too costly"):
+        full_matches("(?:a|b)*c", names, "c", Budget(100))
+
+
+def test_layers_patterns_are_few() -> None:
+    config = {"target_modules": ["q_proj"], "layers_to_transform": [1], "layers_pattern": [f"l{i}" for i in range(17)]}
+    with pytest.raises(MalformedArtifact, match="17 names"):
+        targeted(config, NAMES, "c")
 
 
 atoms = st.sampled_from(["a", "b", ".", r"\.", "[ab]", "[^a]", r"\w", r"\d", r"\b", "^", "$", "1", "_"])
