@@ -51,7 +51,6 @@ def grouped(runs: Sequence[Mapping[str, Any]], bits: str = "greedy") -> list[dic
                 "gain_interval": _interval(table - zero),
                 "length": float(np.mean([r["greedy_length"] for r in mine])),
                 "strict": float(_array(mine, "greedy_strict").mean()),
-                "sampled": float(np.mean([_array([r], "sampled").mean() for r in mine])),
             }
         )
     return found
