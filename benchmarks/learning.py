@@ -1,7 +1,7 @@
 """Learning with a handful of numbers: what they buy, and what a step costs.
 
     python benchmarks/learning.py --ladder --base DIR [--device cuda] [--workers 12] [--seconds 540] --out FILE.json
-    python benchmarks/learning.py --speed [--json] [--repeats 5] [--toy]
+    python benchmarks/learning.py --speed [--json] [--repeats 3] [--kept FILE] [--toy]
     python benchmarks/learning.py --plot FILE.json [docs/learning.svg]
     python benchmarks/learning.py --table FILE.json
 
@@ -46,7 +46,10 @@ def main() -> int:
         "--range", nargs=2, type=int, default=None, help="of the numbers; chosen by rule where not given"
     )
     parser.add_argument("--out", type=Path, default=Path("ladder.json"))
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument(
+        "--kept", type=Path, metavar="FILE", help="of --speed: keep its rounds here, and go on from them"
+    )
     parser.add_argument("--toy", action="store_true")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
@@ -55,7 +58,7 @@ def main() -> int:
     if asked.speed:
         from grpo_speed import measure
 
-        rows = measure(asked.repeats, toy=asked.toy)
+        rows = measure(asked.repeats, toy=asked.toy, kept=asked.kept)
         return said(rows, asked.json)
     from learning_figures import drawn, tabled
 
