@@ -233,6 +233,7 @@ def train_with_trl(
     ended = verdict(history, options, session.name) if history else ""
     if last is not None:
         restore(adapted, None, last[0])
+    shutil.rmtree(session.work / "trl", ignore_errors=True)  # of a killed run
     if ended or len(history) == options.steps:
         return history, ended or "all steps"
     engine = session.engine
@@ -276,7 +277,7 @@ def _listener(
     kept: Checkpoints,
     history: list[Told],
     bar: Step,
-    state: bytes | None,
+    before: bytes | None,
 ) -> Any:
     """Makes TRL's step a function of its number, turns each of its logs into ours, and keeps what a step leaves."""
     import torch  # noqa: PLC0415
@@ -287,18 +288,18 @@ def _listener(
 
         def on_train_begin(self, *_: Any, optimizer: Any = None, **__: Any) -> None:
             """The moments of a resumed run."""
-            if state is not None:
-                restore(adapted, inner(optimizer), state)
+            if before is not None:
+                restore(adapted, inner(optimizer), before)
 
         def on_step_begin(self, *_: Any, **__: Any) -> None:
             """The draws of this step."""
             torch.manual_seed((session.seed + 1_000_003 * len(history)) % 2**63)
 
         def on_log(
-            self, args: Any, trainer: Any, control: Any, logs: Any = None, optimizer: Any = None, **_: Any
+            self, args: Any, state: Any, control: Any, logs: Any = None, optimizer: Any = None, **_: Any
         ) -> None:
             """One step is done."""
-            del args, trainer
+            del args, state
             if not logs or "reward" not in logs:
                 return
             history.append(
