@@ -36,11 +36,18 @@ def measure(repeats: int, *, toy: bool, kept: Path | None = None) -> list[dict[s
         toy: On a random base of as many layers (30), width 256 and 259 tokens.
         kept: JSON file of rounds that were measured, gone on from if it is there; None keeps nothing.
     """
+    from ecology.pipeline.house import open_house
+
     found = json.loads(kept.read_text()) if kept is not None and kept.exists() else {"apart": None, "rounds": []}
-    base, model, tokenizer = _loaded(toy)
-    with tempfile.TemporaryDirectory() as folder, _Table(base, model, tokenizer, Path(folder)) as table:
+    home = Path(open_house(None, quiet=True).home)
+    base, model, tokenizer = _loaded(home, toy)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        _Table(base, model, tokenizer, Path(folder), home / "kept" / "svd") as table,
+    ):
         if found["apart"] is None:
             found["apart"] = table.apart()
+            _keep(found, kept)
             print(f"losses differ by {found['apart']:.1e}", file=sys.stderr, flush=True)
         for number in range(-1, repeats):
             if number >= 0 and number < len(found["rounds"]):
@@ -55,9 +62,13 @@ def measure(repeats: int, *, toy: bool, kept: Path | None = None) -> list[dict[s
             )
             if number >= 0:
                 found["rounds"].append(times)
-                if kept is not None:
-                    kept.write_text(json.dumps(found))
+                _keep(found, kept)
     return _rows(found)
+
+
+def _keep(found: Mapping[str, Any], kept: Path | None) -> None:
+    if kept is not None:
+        kept.write_text(json.dumps(found))
 
 
 def _rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -93,7 +104,7 @@ def _rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
 class _Table:
     """The base with an adapter in it, and one step of each who is compared."""
 
-    def __init__(self, base: Any, model: Any, tokenizer: Any, folder: Path) -> None:
+    def __init__(self, base: Any, model: Any, tokenizer: Any, folder: Path, cache: Path) -> None:
         import torch
 
         from ecology.breeder.grpo import GrpoOptions
@@ -122,7 +133,7 @@ class _Table:
             divergence_steps=10**6,
         )
         adapter, weights = {"groups": 14, "layers": 10}, base.identity.base_weights
-        self.adapted = adapt(model, "tinylora", adapter, base_weights=weights, cache=folder)
+        self.adapted = adapt(model, "tinylora", adapter, base_weights=weights, cache=cache)
         self._place = iter(range(1, 10**6))
 
     def __enter__(self) -> _Table:
@@ -265,17 +276,15 @@ def _apart(
     return abs(float(ours.detach()) - float(theirs.detach()))
 
 
-def _loaded(toy: bool) -> Any:
+def _loaded(home: Path, toy: bool) -> Any:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from ecology.backend.bases import ensure
     from ecology.pipeline.bench import preset
-    from ecology.pipeline.house import open_house
     from ecology.telemetry.progress import SilentProgress
     from ecology.testing.toys import toy_base
 
-    home = Path(open_house(None, quiet=True).home)
     base = toy_base(home, hidden=256, layers=30) if toy else ensure(preset("smollm2-135m"), home, SilentProgress())
     tokenizer = AutoTokenizer.from_pretrained(base.folder, local_files_only=True)
     model = AutoModelForCausalLM.from_pretrained(base.folder, dtype=torch.float32, local_files_only=True)
