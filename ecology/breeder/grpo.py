@@ -185,7 +185,7 @@ def tinylora_grpo(
     base, cache = engine.identity.base_weights, session.decompositions
     with adapt(engine.model, kind, chosen, base_weights=base, cache=cache, seed=seed % 2**32) as adapted:
         if options.trainer == "trl":
-            from ecology.breeder.reference import train_with_trl  # noqa: PLC0415
+            from ecology.breeder.grpo_by_trl import train_with_trl  # noqa: PLC0415
 
             history, ended = train_with_trl(session, adapted, columns, options, kept)
         else:
