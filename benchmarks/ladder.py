@@ -78,6 +78,8 @@ TABLE: Mapping[str, Mapping[str, Any]] = {
 }
 """Experiment 2; the rate of the row it is compared with, divided by the root of ``u``."""
 ROWS = {**LADDER, **TABLE}
+SLOW_FIRST = sorted(ROWS, key=lambda name: (name in TABLE, ROWS[name].get("how") != "es"))
+"""The order in which several processes are done soonest."""
 
 
 def tasks(low: int, high: int) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
@@ -102,8 +104,8 @@ def pairs_of(low: int, high: int) -> int:
 class Bench:
     """A base on one device, and the runs on it; one a process."""
 
-    def __init__(self, base: Path, device: str, cache: Path, layers: int = 0) -> None:
-        """Loads the base."""
+    def __init__(self, base: Path, device: str, cache: Path, samples: int = 2) -> None:
+        """Loads the base; ``samples`` replies are drawn to each test sum beside the greedy one, 0 or more."""
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -126,7 +128,7 @@ class Bench:
         self.eos = int(self.tokenizer.eos_token_id)
         vocabulary = min(len(self.tokenizer), self.model.config.vocab_size)
         self.ends = frozenset({self.eos}) | stop_tokens(vocabulary, self.decode, "\n")
-        self.layers = layers
+        self.samples = samples
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Text without special tokens."""
@@ -144,7 +146,7 @@ class Bench:
         from ecology.breeder.basis import bases
         from ecology.breeder.parametrisation import parametrisation
 
-        self.torch.set_num_threads(os.cpu_count() or 1)
+        self.torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
         for row in rows:
             given = dict(row["adapter"])
             kind = given.pop("kind")
@@ -154,7 +156,7 @@ class Bench:
                     chosen(self.model, options.targets, options.layers, kind), options.r, self.base_weights, self.cache
                 )
 
-    def judged(self, rows: Sequence[Mapping[str, str]], samples: int = 2) -> dict[str, Any]:
+    def judged(self, rows: Sequence[Mapping[str, str]], samples: int) -> dict[str, Any]:
         """Greedy and sampled replies to test rows; strings of 0 and 1, one character an item."""
         from ecology.breeder.rewards import score
         from ecology.breeder.rollout import sample, uniforms
@@ -162,6 +164,8 @@ class Bench:
         prompts = self.encode([row["prompt"] for row in rows])
         found: dict[str, Any] = {}
         for how, group, temperature in (("greedy", 1, 1e-4), ("sampled", samples, 1.0)):
+            if not group:
+                continue
             numbers = uniforms(9, group, len(rows) * group, TOKENS)
             rolled = sample(self.policy(temperature=temperature), prompts, group, TOKENS, numbers)
             texts = [self.decode([t for t in reply if t not in self.ends]) for reply in rolled.replies]
@@ -212,7 +216,7 @@ class Bench:
                     curve, extra = self._evolved(adapted, prompts, train, options, job["seed"]), {}
             numbers = self.torch.cat([p.detach().flatten() for p in adapted.trained.values()])
             with adapted.merged() if self.device != "cpu" else contextlib.nullcontext():
-                after = self.judged(test)
+                after = self.judged(test, self.samples)
             found = {
                 **job,
                 "trained": adapted.count,
@@ -325,7 +329,7 @@ def _bits(scores: Sequence[float]) -> str:
 def _work(number: int, said: Any, heard: Any, settings: Mapping[str, Any]) -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     try:
-        bench = Bench(Path(settings["base"]), settings["device"], Path(settings["cache"]))
+        bench = Bench(Path(settings["base"]), settings["device"], Path(settings["cache"]), settings["samples"])
     except Exception:
         heard.put((number, None, {"error": traceback.format_exc()[-2000:]}))
         return
@@ -333,7 +337,7 @@ def _work(number: int, said: Any, heard: Any, settings: Mapping[str, Any]) -> No
         try:
             train, test = tasks(*job["range"])
             if job["name"] == "base":
-                found = {**job, **bench.judged(test)}
+                found = {**job, **bench.judged(test, bench.samples)}
             elif job["name"] == "scout":
                 got = bench.judged(train[:64], samples=8)
                 found = {**job, "reward": np.mean([int(c) for c in got["sampled"]]), **got}
@@ -351,7 +355,7 @@ class Pool:
         """Starts the processes.
 
         Args:
-            settings: ``base``, ``device`` and ``cache``.
+            settings: Arguments of ``Bench``.
             workers: How many.
             out: JSON file of finished runs; those in it are not run again.
             seconds: Nothing is begun that would probably end later.
@@ -429,13 +433,28 @@ def _share(bits: str) -> float:
 
 
 def climb(
-    pool: Pool, steps: int, prompts: int, ranges: Sequence[tuple[int, int]], rows: Mapping[str, Any]
+    pool: Pool,
+    rows: Mapping[str, Any],
+    *,
+    steps: int,
+    prompts: int,
+    ranges: Sequence[tuple[int, int]] = RANGES,
+    seeds: Sequence[int] = SEEDS,
+    like: Sequence[Mapping[str, Any]] = (),
 ) -> list[dict[str, Any]]:
-    """Everything in its order: the range, the base, the rates, three seeds of each row, the table."""
-    scouts = pool.run([{"name": "scout", "range": list(r)} for r in ranges])
-    good = [s for r in ranges for s in scouts if tuple(s["range"]) == r and WINDOW[0] <= s["reward"] <= WINDOW[1]]
-    chosen = good[0]["range"] if good else max(scouts, key=lambda s: s["reward"])["range"]
-    print("range", chosen, {tuple(s["range"]): round(float(s["reward"]), 3) for s in scouts}, flush=True)
+    """Everything in its order: the range, the base, the rates, and the rows, one seed of all before the next.
+
+    Args:
+        pool: Of processes.
+        rows: Of ``ROWS``, in the order in which they are run.
+        steps: Of a run.
+        prompts: A step.
+        ranges: Of the numbers that are added; the first that is neither too hard nor too easy is taken.
+        seeds: Reported.
+        like: Runs of an earlier ladder; the range and the rates are those that its pilots found, and none is run here.
+    """
+    scouts = like or pool.run([{"name": "scout", "range": list(r)} for r in ranges])
+    chosen = range_of(scouts)
     common = {"range": chosen, "steps": steps, "prompts": prompts}
     pool.run([{"name": "base", "range": chosen}])
 
@@ -450,19 +469,33 @@ def climb(
             **common,
         }
 
-    slow_first = sorted(rows, key=lambda n: rows[n].get("how") != "es")
-    piloted = pool.run([job(n, PILOT, rate) for n in slow_first for rate in rows[n].get("grid", ())])
-    rates = {}
-    for name, row in rows.items():
-        tried = [p for p in piloted if p["name"] == name]
+    pilots = like or pool.run([job(n, PILOT, rate) for n in rows for rate in rows[n].get("grid", ())])
+    rates = rates_of(pilots)
+    pool.run([job(name, seed, rates[name]) for seed in seeds for name in rows if name in rates])
+    return pool.done
+
+
+def range_of(runs: Sequence[Mapping[str, Any]]) -> list[int]:
+    """The first range of numbers at which the sampling base's reward is in ``WINDOW``, else the easiest."""
+    scouts = sorted(
+        (one for one in runs if one["name"] == "scout"),
+        key=lambda s: RANGES.index(r) if (r := tuple(s["range"])) in RANGES else len(RANGES),
+    )
+    good = [s for s in scouts if WINDOW[0] <= s["reward"] <= WINDOW[1]]
+    chosen = list((good[0] if good else max(scouts, key=lambda s: s["reward"]))["range"])
+    print("range", chosen, {tuple(s["range"]): round(float(s["reward"]), 3) for s in scouts}, flush=True)
+    return chosen
+
+
+def rates_of(runs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The best learning rate of every row that was piloted, and of those that take it from another row."""
+    rates: dict[str, float] = {}
+    for name, row in ROWS.items():
+        tried = [r for r in runs if r["name"] == name and r.get("seed") == PILOT and "error" not in r]
         if tried:
             sign = -1 if row.get("how") == "sft" else 1
             rates[name] = max(tried, key=lambda p: sign * float(np.mean(p["curve"][-BEST:])))["rate"]
-    for name, row in rows.items():
+    for name, row in ROWS.items():
         if "as" in row and row["as"] in rates:
             rates[name] = rates[row["as"]] / math.sqrt(row.get("u", 1))
-    for part in (LADDER, TABLE):
-        pool.run(
-            [job(name, seed, rates[name]) for seed in SEEDS for name in slow_first if name in rates and name in part]
-        )
-    return pool.done
+    return rates

@@ -1,7 +1,7 @@
 """Learning with a handful of numbers: what they buy, and what a step costs.
 
     python benchmarks/learning.py --ladder --base DIR [--device cuda] [--workers 12] [--seconds 540] --out FILE.json
-    python benchmarks/learning.py --speed [--json] [--repeats 5] [--toy]
+    python benchmarks/learning.py --speed [--json] [--repeats 3] [--kept FILE] [--toy]
     python benchmarks/learning.py --plot FILE.json [docs/learning.svg]
     python benchmarks/learning.py --table FILE.json
 
@@ -38,12 +38,18 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=86400.0)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--prompts", type=int, default=8)
-    parser.add_argument("--only", nargs="*", default=None, help="rows, by name")
+    parser.add_argument("--only", nargs="*", default=None, help="rows, by name, in the order in which they are run")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--samples", type=int, default=2, help="replies drawn to each test sum beside the greedy one")
+    parser.add_argument("--like", type=Path, metavar="FILE", help="take range and rates from this file; no pilots")
     parser.add_argument(
         "--range", nargs=2, type=int, default=None, help="of the numbers; chosen by rule where not given"
     )
     parser.add_argument("--out", type=Path, default=Path("ladder.json"))
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument(
+        "--kept", type=Path, metavar="FILE", help="of --speed: keep its rounds here, and go on from them"
+    )
     parser.add_argument("--toy", action="store_true")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
@@ -52,7 +58,7 @@ def main() -> int:
     if asked.speed:
         from grpo_speed import measure
 
-        rows = measure(asked.repeats, toy=asked.toy)
+        rows = measure(asked.repeats, toy=asked.toy, kept=asked.kept)
         return said(rows, asked.json)
     from learning_figures import drawn, tabled
 
@@ -70,19 +76,33 @@ def main() -> int:
 def climbed(asked: argparse.Namespace) -> int:
     """The ladder, and its file with the machine's name."""
     import torch
-    from ladder import RANGES, ROWS, Bench, Pool, climb
+    from ladder import RANGES, ROWS, SLOW_FIRST, Bench, Pool, climb
 
     from ecology.telemetry.environment import environment
 
     asked.cache.mkdir(parents=True, exist_ok=True)
-    rows = {name: row for name, row in ROWS.items() if asked.only is None or name in asked.only}
+    rows = {name: ROWS[name] for name in asked.only or SLOW_FIRST}
+    like = json.loads(asked.like.read_text())["runs"] if asked.like else ()
     started = sys.argv[1:]
     Bench(asked.base, "cpu", asked.cache).prepare(rows.values())  # decompositions, once and for all processes
-    settings = {"base": str(asked.base), "device": asked.device, "cache": str(asked.cache)}
+    settings = {
+        "base": str(asked.base),
+        "device": asked.device,
+        "cache": str(asked.cache),
+        "samples": asked.samples,
+    }
     raw = asked.out.with_suffix(".runs.json")
     pool = Pool(settings, asked.workers, raw, asked.seconds)
     try:
-        runs = climb(pool, asked.steps, asked.prompts, [tuple(asked.range)] if asked.range else RANGES, rows)
+        runs = climb(
+            pool,
+            rows,
+            steps=asked.steps,
+            prompts=asked.prompts,
+            ranges=[tuple(asked.range)] if asked.range else RANGES,
+            seeds=asked.seeds,
+            like=like,
+        )
     finally:
         pool.end()
     name = torch.cuda.get_device_name() if asked.device.startswith("cuda") else platform.processor()

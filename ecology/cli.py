@@ -325,6 +325,10 @@ def _registry_commands(parser: Sub, common: Sub) -> None:
         ("--key", {**file, "help": "PEM public key of that home"}),
     ]
     alias: Argument = ("--alias", {"default": "champion", "metavar": "NAME"})
+    again: list[Argument] = [
+        ("--yes", {"action": "store_true", "help": "also where it has to be trained again, which takes its time"}),
+        ("--batch-size", {"type": int, "default": 64, "metavar": "N", "help": "backend.batch_size of its run"}),
+    ]
     _leaf(
         parser,
         common,
@@ -334,7 +338,7 @@ def _registry_commands(parser: Sub, common: Sub) -> None:
             ("lineage", "the family tree of an adapter, verified to its founders", _registry_lineage, [digest, policy]),
             ("promote", "move an alias to an admitted adapter", _registry_promote, [digest, alias]),
             ("rollback", "move an alias back to its previous adapter", _registry_rollback, [alias]),
-            ("replay", "breed a child again from its genome: the same bytes?", _registry_replay, [digest]),
+            ("replay", "make an adapter again from its genome: the same bytes?", _registry_replay, [digest, *again]),
             ("revoke", "quarantine an adapter and all its descendants", _registry_revoke, [digest, reason]),
             ("revocations", "export or import a signed list of revocations", _registry_revocations, lists),
             ("approve", "sign that an adapter may breed on", _registry_approve, [digest, reason, *approving]),
@@ -686,14 +690,20 @@ def _registry_resume(options: argparse.Namespace) -> int:
 
 
 def _registry_replay(options: argparse.Namespace) -> int:
-    from ecology.pipeline.breeding import replay_child  # noqa: PLC0415
+    from ecology.pipeline.replaying import replayed  # noqa: PLC0415
 
-    again = replay_child(options.digest, _doors(options))
-    print(f"bred again: {again.bred.artifact.digest}")
-    print("the same bytes" if again.same_bytes else "OTHER BYTES")
+    again = replayed(options.digest, _doors(options), agreed=options.yes, batch_size=options.batch_size)
+    print(f"made again: {again.bred.artifact.digest}")
+    differing = ", ".join(again.differing)
+    if again.same_bytes:
+        print("the same bytes")
+    elif differing:
+        print(f"other bytes, which proves nothing: the environment differs in {differing}")
+    else:
+        print("OTHER BYTES in the same environment")
     print("the same genome" if again.same_genome else "another genome")
-    if again.differing:
-        print(f"the environment differs in {', '.join(again.differing)}")
+    if again.same_bytes and differing:
+        print(f"although the environment differs in {differing}")
     return EXIT_OK if again.same_bytes else EXIT_REFUSED
 
 

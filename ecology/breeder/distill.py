@@ -21,18 +21,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ecology.breeder.breed import Bred, Parent
-from ecology.breeder.finetune import LoraTraining, Row, born, learn
+from ecology.breeder.curricula import LoraTraining
+from ecology.breeder.finetune import learn
 from ecology.breeder.lessons import Choice, ensemble, hardest, made_corpus
 from ecology.breeder.options import check_range
+from ecology.breeder.session import Row, Session
 from ecology.contracts.artifact import Corpus
-from ecology.contracts.genome import Genome, Lineage
+from ecology.contracts.genome import Genome
 from ecology.contracts.ports import Progress
 from ecology.errors import ConfigError, IncompatibleParents
-from ecology.kernel.canonical import plain
 from ecology.kernel.merging import inherited, objections
 from ecology.verifier.reference import agrees, gist
 
@@ -115,35 +115,16 @@ class Lessons:
 
 
 def distill(
-    student: TransformersEngine,
-    teachers: Sequence[Teacher],
-    corpus: Corpus,
-    rows: Sequence[Row],
-    options: DistillOptions,
-    *,
-    seed: int,
-    out: Path,
-    work: Path,
-    environment: Mapping[str, str],
-    progress: Progress,
-    name: str = "child",
-    keep: Path | None = None,
+    session: Session, teachers: Sequence[Teacher], corpus: Corpus, rows: Sequence[Row], options: DistillOptions
 ) -> tuple[Bred, bytes]:
     """Teaches one adapter on the student's base.
 
     Args:
-        student: The chosen base, with no adapter attached.
+        session: The student's base, seed and folders.
         teachers: At least one, in the order of the parents; each engine with no adapter attached.
         corpus: Whose prompts are asked.
         rows: Its rows: prompt and reference.
         options: The recipe.
-        seed: Of lots, initial factors and order of rows.
-        out: New folder of the child.
-        work: Folder of checkpoints; emptied at the end.
-        environment: For the lineage.
-        progress: Told about answers and steps.
-        name: For people.
-        keep: Folder of cached decompositions.
 
     Returns:
         The child, and the file of the corpus that was made for it: whoever judges the child needs its rows.
@@ -154,37 +135,21 @@ def distill(
         IntegrityError: A base is not the base afterwards.
     """
     genomes = meet(teachers)
-    lessons = prepare(teachers, rows, options, seed, progress)
+    lessons = prepare(teachers, rows, options, session.seed, session.progress)
     sources = (corpus, *inherited(genomes))
     made, data = made_corpus(f"distilled-{corpus.id}", lessons.rows, sources)
     if options.method == "on_policy":
         from ecology.breeder.distill_on_policy import learn_on_policy  # noqa: PLC0415  (torch and TRL)
 
-        learned = learn_on_policy(
-            student, teachers[0], lessons.rows, options, seed=seed, work=work, environment=environment,
-            progress=progress, name=name,
-        )  # fmt: skip
+        learned = learn_on_policy(session, teachers[0], lessons.rows, options)
     else:
-        learned = learn(
-            student,
-            lessons.rows,
-            options,
-            what=made.id,
-            seed=seed,
-            work=work,
-            environment=environment,
-            progress=progress,
-            name=name,
-            keep=keep,
-        )
-    lineage = Lineage(
+        learned = learn(session, lessons.rows, options, what=made.id)
+    lineage = session.lineage(
+        "distill",
+        options,
+        inherited(genomes, (corpus, made)),
         parents=tuple(teacher.parent.artifact.digest for teacher in teachers),
-        operator="distill",
-        parameters=plain(options),
-        seed=seed,
-        corpora=inherited(genomes, (corpus, made)),
         generation=1 + max(genome.lineage.generation for genome in genomes),
-        environment=dict(sorted(environment.items())),
         learned={
             **learned.told,
             "hard_rows": lessons.hard,
@@ -193,7 +158,7 @@ def distill(
         },
     )
     capabilities = sorted({capability for genome in genomes for capability in genome.capabilities})
-    return born(student, learned, lineage, out, capabilities), data
+    return session.born(learned.factors, lineage, capabilities), data
 
 
 def meet(teachers: Sequence[Teacher]) -> tuple[Genome, ...]:

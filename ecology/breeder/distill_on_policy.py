@@ -6,8 +6,7 @@ lacks for us:
 
 - The order of prompts, the learning rate and the random numbers of a step follow from the seed and the step's number
   alone, so that a resumed run ends at the bytes of one that was never killed.
-- Checkpoints are our own: numbers and moments in safetensors, named by a note with their digest. TRL's would be
-  pickles.
+- Checkpoints are our own (``checkpoints``): numbers and moments in safetensors. TRL's would be pickles.
 - Student and teacher are copies of their bases, so the resident ones are not touched.
 
 Source: Agarwal et al., arXiv:2306.13649; trl 1.16.0, ``trainer/distillation_trainer.py``.
@@ -15,62 +14,43 @@ Source: Agarwal et al., arXiv:2306.13649; trl 1.16.0, ``trainer/distillation_tra
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import load, save
 
 from ecology.backend.quiet import quiet
+from ecology.breeder.checkpoints import Checkpoints
 from ecology.breeder.distill import DistillOptions, Teacher
-from ecology.breeder.finetune import Learned, Row, ends, order
+from ecology.breeder.finetune import ends, order
+from ecology.breeder.moments import inner, restore, state_of
 from ecology.breeder.parametrisation import adapt
+from ecology.breeder.session import Learned, Row, Session
 from ecology.breeder.training import share
-from ecology.contracts.identity import Digest, Json
-from ecology.contracts.ports import Progress
+from ecology.contracts.identity import Json
+from ecology.contracts.ports import Step
 from ecology.errors import BackendError, ConfigError, IncompatibleParents
-from ecology.kernel.canonical import canonical, digest, digest_bytes
+from ecology.kernel.canonical import plain
 from ecology.runtime.attachment import read_deltas
-from ecology.store.files import write_atomic
 
 if TYPE_CHECKING:
     from ecology.breeder.adapted import Adapted
     from ecology.runtime.engine import TransformersEngine
 
-CHECKPOINT_FILE = "on-policy.json"
-STATE_FILE = "on-policy-{step:06d}.safetensors"
 
-
-def learn_on_policy(
-    student: TransformersEngine,
-    teacher: Teacher,
-    rows: Sequence[Row],
-    options: DistillOptions,
-    *,
-    seed: int,
-    work: Path,
-    environment: Mapping[str, str],
-    progress: Progress,
-    name: str,
-) -> Learned:
+def learn_on_policy(session: Session, teacher: Teacher, rows: Sequence[Row], options: DistillOptions) -> Learned:
     """Steps on what the student writes itself.
 
     Args:
-        student: The base that learns; not touched.
+        session: The student's base, which is not touched, seed and folders.
         teacher: One adapter on a base with the student's vocabulary.
         rows: Whose prompts are asked; their completions are not looked at.
         options: The recipe.
-        seed: Of initial factors, order and sampling.
-        work: Folder of checkpoints; emptied at the end.
-        environment: A checkpoint of another one is not gone on from.
-        progress: Told about steps.
-        name: For people.
 
     Raises:
         ConfigError: No rows.
@@ -78,35 +58,36 @@ def learn_on_policy(
         BackendError: TRL is not installed.
     """
     if not rows:
-        raise ConfigError("there is nothing to train on", where=name)
+        raise ConfigError("there is nothing to train on", where=session.name)
+    student = session.engine
     _one_vocabulary(student, teacher)
-    batches = order([len(row[0]) for row in rows], options, seed)
+    batches = order([len(row[0]) for row in rows], options, session.seed)
     flat = [i for batch in batches for i in batch]
     total = math.ceil(len(flat) / options.batch_size)
     frame = student.frame
     prompts = [f"{frame.head}{rows[i][0]}{frame.tail}" for i in flat]
-    recipe = digest(
-        {
-            "identity": student.identity,
-            "teacher": [teacher.parent.artifact.digest, teacher.engine.identity],
-            "prompts": prompts,
-            "options": options,
-            "seed": seed,
-            "environment": environment,
-        }
+    kept = Checkpoints(
+        session.work,
+        plain(
+            {
+                "identity": student.identity,
+                "teacher": [teacher.parent.artifact.digest, teacher.engine.identity],
+                "prompts": prompts,
+                "options": options,
+                "seed": session.seed,
+                "environment": session.environment,
+            }
+        ),
     )
-    work.mkdir(parents=True, exist_ok=True)
     kind, chosen = options.parametrisation
     with quiet():
         guide, own = _wise(teacher), _copy(student)
-    with adapt(own, kind, chosen, base_weights=student.identity.base_weights, seed=seed) as adapted:
-        book = _Book(adapted, work, recipe, options, seed, total)
-        book.resume()
-        with progress.track(f"train {name}", total, "steps") as bar:
+    with adapt(own, kind, chosen, base_weights=student.identity.base_weights, seed=session.seed) as adapted:
+        book = _Book(adapted, kept, options, session.seed, total)
+        with session.progress.track(f"train {session.name}", total, "steps") as bar:
             bar.advance(book.done, "resumed" if book.done else "")
-            book.told = lambda note: bar.advance(1, note)
             if book.done < total:
-                _train(adapted, guide, student, prompts[book.done * options.batch_size :], book)
+                _train(book, bar, guide, student, prompts[book.done * options.batch_size :], session.work)
         factors = adapted.factors()
         told: dict[str, Json] = {
             "adapter": kind,
@@ -116,21 +97,21 @@ def learn_on_policy(
             "rows": len(rows),
             **ends(book.losses),
         }
-    book.clear()
+    kept.clear()
     return Learned(factors, told)
 
 
 class _Book:
     """What a run has behind it, in memory and on disk."""
 
-    def __init__(
-        self, adapted: Adapted, work: Path, recipe: Digest, options: DistillOptions, seed: int, total: int
-    ) -> None:
-        self.adapted, self.work, self.recipe, self.options = adapted, work, recipe, options
-        self.seed, self.total = seed, total
+    def __init__(self, adapted: Adapted, kept: Checkpoints, options: DistillOptions, seed: int, total: int) -> None:
+        """Goes on from a sound checkpoint of this very recipe, if there is one."""
+        self.adapted, self.kept, self.options, self.seed, self.total = adapted, kept, options, seed, total
         self.losses: list[float] = []
-        self.moments: Mapping[str, torch.Tensor] = {}
-        self.told: Any = None
+        self._state: bytes | None = None
+        if (last := kept.last()) is not None:
+            self._state, self.losses = last[0], [float(loss) for loss in last[1]]
+            restore(adapted, None, self._state)
 
     @property
     def done(self) -> int:
@@ -138,54 +119,16 @@ class _Book:
         return len(self.losses)
 
     def save(self, optimiser: Any) -> None:
-        """State first, then the note that names it."""
-        tensors = {}
-        for name, parameter in self.adapted.trained.items():
-            moments = optimiser.state[parameter]
-            tensors[f"{name}.value"] = parameter.detach()
-            tensors[f"{name}.first"], tensors[f"{name}.second"] = moments["exp_avg"], moments["exp_avg_sq"]
-        data = bytes(save({name: tensor.contiguous() for name, tensor in tensors.items()}))
-        file = STATE_FILE.format(step=self.done)
-        write_atomic(self.work / file, data)
-        note = {"recipe": self.recipe, "file": file, "digest": digest_bytes(data), "losses": self.losses}
-        write_atomic(self.work / CHECKPOINT_FILE, canonical(note))
-        for old in self.work.glob(STATE_FILE.format(step=0).replace("000000", "*")):
-            if old.name != file:
-                old.unlink()
-
-    def resume(self) -> None:
-        """Goes on from a sound checkpoint of this very recipe, if there is one."""
-        try:
-            note = json.loads((self.work / CHECKPOINT_FILE).read_bytes())
-            data = (self.work / Path(note["file"]).name).read_bytes()
-            if note["recipe"] != self.recipe or digest_bytes(data) != note["digest"]:
-                return
-            losses = [float(loss) for loss in note["losses"]]
-        except (OSError, ValueError, KeyError, TypeError):
-            return  # damaged or absent: training from the start gives the same bytes
-        tensors = load(data)
-        self.adapted.load({name: tensors[f"{name}.value"] for name in self.adapted.trained})
-        self.moments, self.losses = tensors, losses
+        """Keeps where the run is."""
+        self.kept.save(state_of(self.adapted, optimiser), self.losses)
 
     def restore(self, optimiser: Any) -> None:
         """The moments of a resumed run."""
-        for name, parameter in self.adapted.trained.items():
-            if f"{name}.first" in self.moments:
-                optimiser.state[parameter] = {
-                    "step": torch.tensor(float(self.done)),
-                    "exp_avg": self.moments[f"{name}.first"],
-                    "exp_avg_sq": self.moments[f"{name}.second"],
-                }
-
-    def clear(self) -> None:
-        """Leaves nothing behind."""
-        for file in [*self.work.glob("on-policy-*.safetensors"), self.work / CHECKPOINT_FILE]:
-            file.unlink(missing_ok=True)
-        if not any(self.work.iterdir()):
-            self.work.rmdir()
+        if self._state is not None:
+            restore(self.adapted, optimiser, self._state)
 
 
-def _train(adapted: Adapted, guide: Any, student: TransformersEngine, prompts: Sequence[str], book: _Book) -> None:
+def _train(book: _Book, bar: Step, guide: Any, student: TransformersEngine, prompts: Sequence[str], work: Path) -> None:
     """TRL's loop over the prompts that are left."""
     try:
         from datasets import Dataset  # noqa: PLC0415  (of the extra `learn`)
@@ -210,20 +153,20 @@ def _train(adapted: Adapted, guide: Any, student: TransformersEngine, prompts: S
         """Makes a step a function of its number, and keeps what it leaves."""
 
         def on_train_begin(self, *_: Any, optimizer: Any = None, **__: Any) -> None:
-            book.restore(_inner(optimizer))
+            book.restore(inner(optimizer))
 
         def on_step_begin(self, *_: Any, optimizer: Any = None, **__: Any) -> None:
             torch.manual_seed((book.seed + 1_000_003 * book.done) % 2**63)
-            for group in _inner(optimizer).param_groups:
+            for group in inner(optimizer).param_groups:
                 group["lr"] = options.learning_rate * share(book.done, book.total, options)
 
         def on_step_end(self, *_: Any, optimizer: Any = None, **__: Any) -> None:
-            adapted.settle()
+            book.adapted.settle()
             if book.done % options.checkpoint_steps == 0 or book.done == book.total:
-                book.save(_inner(optimizer))
-            book.told(f"divergence {sum(book.losses[-10:]) / len(book.losses[-10:]):.4f}")
+                book.save(inner(optimizer))
+            bar.advance(1, f"divergence {sum(book.losses[-10:]) / len(book.losses[-10:]):.4f}")
 
-    scratch = tempfile.mkdtemp(prefix="trl-", dir=book.work)
+    scratch = tempfile.mkdtemp(prefix="trl-", dir=work)
     try:
         with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
             warnings.simplefilter("ignore")
@@ -251,7 +194,7 @@ def _train(adapted: Adapted, guide: Any, student: TransformersEngine, prompts: S
                 dataloader_pin_memory=False,
             )
             trainer = Noting(
-                model=adapted.peft,
+                model=book.adapted.peft,
                 teacher_model=guide,
                 args=settings,
                 train_dataset=Dataset.from_dict({"prompt": list(prompts)}),
@@ -262,11 +205,6 @@ def _train(adapted: Adapted, guide: Any, student: TransformersEngine, prompts: S
             trainer.train()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _inner(optimizer: Any) -> Any:
-    """The optimiser inside what Accelerate wraps around it."""
-    return getattr(optimizer, "optimizer", optimizer)
 
 
 def _one_vocabulary(student: TransformersEngine, teacher: Teacher) -> None:

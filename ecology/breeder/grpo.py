@@ -23,26 +23,22 @@ Source: arXiv:2602.04118; arXiv:2402.03300; trl 1.16.0 for names and semantics o
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ecology.breeder.breed import Bred, profile
-from ecology.breeder.finetune import Row
+from ecology.breeder.breed import Bred
+from ecology.breeder.checkpoints import Checkpoints
 from ecology.breeder.options import check_range
 from ecology.breeder.parametrisation import Parametrisation, adapt, parametrisation
 from ecology.breeder.rewards import check_columns, reward
+from ecology.breeder.session import Row, Session
 from ecology.contracts.artifact import Corpus
-from ecology.contracts.genome import INTERFACE_VERSION, Genome, Lineage
-from ecology.contracts.identity import Digest, Json
-from ecology.contracts.ports import Progress
+from ecology.contracts.identity import Json
 from ecology.errors import ConfigError, LearningRefused
-from ecology.kernel.canonical import canonical, digest, digest_bytes, plain
-from ecology.lowrank.lowrank import LowRank
-from ecology.store.adapters import write_adapter
+from ecology.kernel.canonical import canonical, plain
 from ecology.store.files import write_atomic
 from ecology.store.writer import write_tinylora
 
@@ -51,8 +47,6 @@ if TYPE_CHECKING:  # torch and PEFT are imported when there is something to trai
     from ecology.breeder.grpo_steps import Steps
     from ecology.runtime.engine import TransformersEngine
 
-CHECKPOINT_FORMAT = 1
-CHECKPOINT_FILE = "checkpoint.json"
 WINDOW = 10
 """Steps over which a reward is averaged, at both ends, for the record."""
 
@@ -90,7 +84,7 @@ class GrpoOptions:
     beta: float = 0.0
     """Weight of the divergence from the base."""
     trainer: Literal["fast", "trl"] = "fast"
-    """``trl`` runs ``trl.GRPOTrainer``: slower, without resuming, and what ``fast`` is held to."""
+    """``trl`` runs ``trl.GRPOTrainer``: slower, and what ``fast`` is held to."""
     vllm: bool = False
     """Draw replies with vLLM, corrected token by token; needs ``trainer: trl``, an accelerator and vLLM."""
     patience: int = 10
@@ -157,19 +151,7 @@ class Told:
 
 
 def tinylora_grpo(
-    engine: TransformersEngine,
-    corpus: Corpus,
-    rows: Sequence[Row],
-    options: GrpoOptions,
-    *,
-    seed: int,
-    out: Path,
-    work: Path,
-    environment: Mapping[str, str],
-    capabilities: Sequence[str],
-    progress: Progress,
-    name: str = "founder",
-    keep: Path | None = None,
+    session: Session, corpus: Corpus, rows: Sequence[Row], options: GrpoOptions, capabilities: Sequence[str]
 ) -> Bred:
     """Trains one adapter by reward, as ``learners.Learn`` says.
 
@@ -185,53 +167,41 @@ def tinylora_grpo(
     check_columns(options.reward, columns, corpus.id)
     kind, row, chosen = options.parametrisation()
     if not row.exact_lora:
-        raise ConfigError(f"what {kind} trains cannot be stored as a LoRA", where=f"{name}: adapter.kind")
-    from ecology.breeder.grpo_steps import steps_on  # noqa: PLC0415  (torch and PEFT)
-
-    recipe = digest(
-        {
-            "format": CHECKPOINT_FORMAT,
-            "identity": engine.identity,
-            "columns": columns,
-            "options": options,
-            "seed": seed,
-            "environment": environment,
-            "threads": engine.threads,
-        }
+        raise ConfigError(f"what {kind} trains cannot be stored as a LoRA", where=f"{session.name}: adapter.kind")
+    engine, seed = session.engine, session.seed
+    kept = Checkpoints(
+        session.work,
+        plain(
+            {
+                "identity": engine.identity,
+                "columns": columns,
+                "options": options,
+                "seed": seed,
+                "environment": session.environment,
+                "threads": engine.threads,
+            }
+        ),
     )
-    work.mkdir(parents=True, exist_ok=True)
-    cache = None if keep is None else keep / "svd"
-    with adapt(
-        engine.model, kind, chosen, base_weights=engine.identity.base_weights, cache=cache, seed=seed % 2**32
-    ) as adapted:
+    base, cache = engine.identity.base_weights, session.decompositions
+    with adapt(engine.model, kind, chosen, base_weights=base, cache=cache, seed=seed % 2**32) as adapted:
         if options.trainer == "trl":
-            from ecology.breeder.reference import train_with_trl  # noqa: PLC0415
+            from ecology.breeder.grpo_by_trl import train_with_trl  # noqa: PLC0415
 
-            history, ended = train_with_trl(engine, adapted, columns, options, seed, work, progress, name), "all steps"
+            history, ended = train_with_trl(session, adapted, columns, options, kept)
         else:
+            from ecology.breeder.grpo_steps import steps_on  # noqa: PLC0415  (torch and PEFT)
+
             with steps_on(engine, adapted, columns, options, seed) as steps:
-                history, ended = _train(steps, options, work, recipe, progress, name)
+                history, ended = _train(session, steps, options, kept)
         factors = adapted.factors()
-        beside = None if keep is None else keep / "learned" / recipe[7:23]
+        beside = None if session.keep is None else session.keep / "learned" / kept.recipe[7:23]
         if beside is not None:
             _lay_beside(beside, adapted, engine, history)
         record = _record(adapted, history, ended, beside)
     engine.prove_base()
-    artifact = write_adapter(out, factors, engine.base.name, engine.identity.base_weights)
-    lineage = Lineage(
-        parents=(),
-        operator="tinylora_grpo",
-        parameters=plain(options),
-        seed=seed,
-        corpora=(corpus,),
-        generation=0,
-        environment=dict(sorted(environment.items())),
-        learned=record,
-    )
-    resources = profile(LowRank.of(factors), artifact)
-    genome = Genome(engine.identity, INTERFACE_VERSION, tuple(sorted(capabilities)), lineage, resources)
-    _clear(work)
-    return Bred(artifact, genome, out)
+    bred = session.born(factors, session.lineage("tinylora_grpo", options, (corpus,), learned=record), capabilities)
+    kept.clear()
+    return bred
 
 
 def order(count: int, options: GrpoOptions, seed: int) -> tuple[tuple[int, ...], ...]:
@@ -302,13 +272,18 @@ def verdict(history: Sequence[Told], options: GrpoOptions, name: str) -> str:
     return ""
 
 
-def _train(
-    steps: Steps, options: GrpoOptions, work: Path, recipe: Digest, progress: Progress, name: str
-) -> tuple[list[Told], str]:
+def told_before(state: tuple[bytes, Sequence[Json]] | None) -> list[Told]:
+    """The history of a checkpoint; empty where there is none."""
+    return [] if state is None else [Told(**step) for step in state[1]]
+
+
+def _train(session: Session, steps: Steps, options: GrpoOptions, kept: Checkpoints) -> tuple[list[Told], str]:
     """History of all steps, and why the last was the last."""
-    history = _resume(steps, work, recipe)
-    ended = verdict(history, options, name) if history else ""
-    with progress.track(f"train {name}", options.steps, "steps") as bar:
+    history = told_before(last := kept.last())
+    if last is not None:
+        steps.load(last[0])
+    ended = verdict(history, options, session.name) if history else ""
+    with session.progress.track(f"train {session.name}", options.steps, "steps") as bar:
         bar.advance(len(history), "resumed" if history else "")
         while len(history) < options.steps and not ended:
             history.append(steps.step(len(history)))
@@ -316,9 +291,9 @@ def _train(
             bar.advance(
                 1, f"reward {np.mean([s.reward for s in recent]):.2f}, length {np.mean([s.length for s in recent]):.1f}"
             )
-            ended = verdict(history, options, name)
+            ended = verdict(history, options, session.name)
             if len(history) % options.checkpoint_steps == 0 or len(history) == options.steps or ended:
-                _save(steps, work, recipe, history)
+                kept.save(steps.state(), [plain(step) for step in history])
     return history, ended or "all steps"
 
 
@@ -352,38 +327,3 @@ def _lay_beside(folder: Path, adapted: Adapted, engine: TransformersEngine, hist
         tiny = adapted.tiny()
         write_atomic(folder / "basis.digest", tiny.basis.encode())
         write_tinylora(folder / "peft", tiny, engine.base.name, base)
-
-
-def _save(steps: Steps, work: Path, recipe: Digest, history: Sequence[Told]) -> None:
-    """State first, then the note that names it, so that a note always has its state."""
-    data = steps.state()
-    file = f"step-{len(history):06d}.safetensors"
-    write_atomic(work / file, data)
-    note = {"recipe": recipe, "file": file, "digest": digest_bytes(data), "history": [plain(s) for s in history]}
-    write_atomic(work / CHECKPOINT_FILE, canonical({**note, "whole": digest(note)}))
-    for old in work.glob("step-*.safetensors"):
-        if old.name != file:
-            old.unlink()
-
-
-def _resume(steps: Steps, work: Path, recipe: Digest) -> list[Told]:
-    """What a checkpoint of this very recipe has behind it; nothing where there is no sound one."""
-    try:
-        note: dict[str, Json] = json.loads((work / CHECKPOINT_FILE).read_bytes())
-        if note["recipe"] != recipe or note.pop("whole") != digest(note):
-            return []
-        data = (work / Path(note["file"]).name).read_bytes()
-        if digest_bytes(data) != note["digest"]:
-            return []
-        history = [Told(**step) for step in note["history"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []  # damaged or absent: training from the start gives the same bytes
-    steps.load(data)
-    return history
-
-
-def _clear(work: Path) -> None:
-    for file in [*work.glob("step-*.safetensors"), work / CHECKPOINT_FILE]:
-        file.unlink(missing_ok=True)
-    if not any(work.iterdir()):
-        work.rmdir()

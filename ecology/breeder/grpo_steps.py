@@ -16,18 +16,15 @@ from types import TracebackType
 
 import numpy as np
 import torch
-from safetensors.torch import load, save
 
 from ecology.breeder.adapted import Adapted
 from ecology.breeder.grpo import GrpoOptions, Told, order
+from ecology.breeder.moments import restore, state_of
 from ecology.breeder.policy_gradient import Normaliser, advantages, log_probabilities, loss_of
-from ecology.breeder.rewards import score
+from ecology.breeder.rewards import dealt, score
 from ecology.breeder.rollout import Policy, Rollouts, sample, stop_tokens, uniforms
 from ecology.errors import BackendError
 from ecology.runtime.engine import TransformersEngine
-
-SHUFFLE = 1
-"""Stream of the control's draws, beside those of the replies."""
 
 
 def steps_on(
@@ -115,7 +112,7 @@ class Steps:
         replies = [reply for part in parts for reply in part.replies]
         texts = [self.policy.decode([t for t in reply if t not in self.policy.ends]) for reply in replies]
         rewards = score(options.reward, texts, [self._rows[row] for row in rows for _ in range(options.group)])
-        used = rewards if options.control == "none" else self._dealt(rewards, number)
+        used = rewards if options.control == "none" else dealt(rewards, self._seed, number)
         advantage = advantages(used, options.group, scale=options.scale_rewards)
         loss, gradient, divergence = self._descend(parts, advantage, number)
         groups = np.asarray(rewards).reshape(-1, options.group)
@@ -144,10 +141,6 @@ class Steps:
         # a CPU computes with weights that were laid out before; there the adapter stays beside them
         with self.adapted.merged() if self.policy.device.type != "cpu" else contextlib.nullcontext():
             return list(self._pool.map(one, spans))
-
-    def _dealt(self, rewards: Sequence[float], number: int) -> list[float]:
-        random = np.random.Generator(np.random.PCG64([self._seed, number, SHUFFLE]))
-        return [float(r) for r in random.permutation(np.asarray(rewards))]
 
     def _descend(
         self, parts: Sequence[Rollouts], advantage: Sequence[float], number: int
@@ -210,22 +203,8 @@ class Steps:
 
     def state(self) -> bytes:
         """Numbers and moments as safetensors."""
-        tensors = {}
-        for name, parameter in self.adapted.trained.items():
-            tensors[f"{name}.value"] = parameter.detach().cpu()
-            if moments := self._optimiser.state.get(parameter):
-                tensors[f"{name}.first"], tensors[f"{name}.second"] = moments["exp_avg"], moments["exp_avg_sq"]
-                tensors[f"{name}.steps"] = moments["step"].reshape(1)
-        return bytes(save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}))
+        return state_of(self.adapted, self._optimiser)
 
-    def load(self, data: bytes) -> None:
+    def load(self, state: bytes) -> None:
         """Goes on from ``state``."""
-        tensors = load(data)
-        self.adapted.load({name: tensors[f"{name}.value"] for name in self.adapted.trained})
-        for name, parameter in self.adapted.trained.items():
-            if f"{name}.first" in tensors:
-                self._optimiser.state[parameter] = {
-                    "step": tensors[f"{name}.steps"].reshape(()),
-                    "exp_avg": tensors[f"{name}.first"].to(parameter.device),
-                    "exp_avg_sq": tensors[f"{name}.second"].to(parameter.device),
-                }
+        restore(self.adapted, self._optimiser, state)

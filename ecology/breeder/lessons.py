@@ -16,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from ecology.breeder.finetune import Row
+from ecology.breeder.session import Row
 from ecology.contracts.artifact import Corpus
 from ecology.contracts.identity import Digest
 from ecology.errors import ConfigError

@@ -13,22 +13,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ecology.breeder.breed import Bred, Parent
-from ecology.breeder.finetune import Row, TrainOptions, born, learn
+from ecology.breeder.curricula import TrainOptions
+from ecology.breeder.finetune import learn
 from ecology.breeder.lessons import hardest, mixture
 from ecology.breeder.mutate import MutateOptions, mutate
 from ecology.breeder.options import check_range, check_rank
 from ecology.breeder.parametrisation import LoraOptions
-from ecology.contracts.genome import Genome, Lineage
+from ecology.breeder.session import Row, Session
+from ecology.contracts.genome import Genome
 from ecology.contracts.identity import Digest
-from ecology.contracts.ports import Progress
 from ecology.errors import ConfigError, IncompatibleParents, IntegrityError
-from ecology.kernel.canonical import plain
 from ecology.kernel.merging import inherited, objections
 from ecology.lowrank.lowrank import LowRank, Stored
 from ecology.store.adapters import describe, read_adapter
@@ -89,39 +88,21 @@ class _Going(TrainOptions):
         return "lora", LoraOptions(r=self.rank, alpha=float(self.rank), targets=self.targets, layers=self.layers)
 
 
-def recover(
-    engine: TransformersEngine,
-    parent: Parent,
-    corpora: Mapping[Digest, Sequence[Row]],
-    options: RecoverOptions,
-    *,
-    seed: int,
-    out: Path,
-    work: Path,
-    environment: Mapping[str, str],
-    progress: Progress,
-    name: str = "child",
-) -> Bred:
+def recover(session: Session, parent: Parent, corpora: Mapping[Digest, Sequence[Row]], options: RecoverOptions) -> Bred:
     """Lets one adapter recover on its own base.
 
     Args:
-        engine: The base, with no adapter attached.
+        session: Base, seed and folders.
         parent: The merged or pruned adapter.
         corpora: Rows by digest, of at least one corpus of its lineage.
         options: The recipe.
-        seed: Of noise, lots and order.
-        out: New folder of the child.
-        work: Folder of checkpoints; emptied at the end.
-        environment: For the lineage.
-        progress: Told about answers and steps.
-        name: For people.
 
     Raises:
         ConfigError: No corpus of the lineage is at hand and may be trained on, or a rank too small.
         IncompatibleParents: It has no genome, or was made for another base.
         IntegrityError: Its folder does not hold its bytes, or the base is not the base afterwards.
     """
-    genome = _genome(parent, engine)
+    genome = _genome(parent, session.engine)
     taught = [corpus for corpus in genome.lineage.corpora if corpus.digest in corpora and not corpus.no_train]
     if not taught:
         raise ConfigError(
@@ -131,37 +112,24 @@ def recover(
         )
     adapter = read_adapter(parent.folder)
     before = LowRank.of({n: Stored(f.B, f.A, f.scale) for n, f in adapter.modules.items()})
-    noisy = mutate([before], MutateOptions(spectrum=options.spectrum, noise=options.noise), seed)
+    noisy = mutate([before], MutateOptions(spectrum=options.spectrum, noise=options.noise), session.seed)
     start: dict[str, Pair] = {
         n: (np.ascontiguousarray(f.B, np.float32), np.ascontiguousarray(f.A, np.float32))
         for n, f in noisy.modules.items()
         if f.rank
     }
-    going = _going(options, start, engine)
-    rows, hard = _lesson(engine, parent, [corpora[corpus.digest] for corpus in taught], options, seed, progress)
-    learned = learn(
-        engine,
-        rows,
-        going,
-        what=f"recovery of {parent.name}",
-        seed=seed,
-        work=work,
-        environment=environment,
-        progress=progress,
-        name=name,
-        start=start,
-    )
-    lineage = Lineage(
+    going = _going(options, start, session.engine)
+    rows, hard = _lesson(session, parent, [corpora[corpus.digest] for corpus in taught], options)
+    learned = learn(session, rows, going, what=f"recovery of {parent.name}", start=start)
+    lineage = session.lineage(
+        "recover",
+        options,
+        inherited([genome]),
         parents=(parent.artifact.digest,),
-        operator="recover",
-        parameters=plain(options),
-        seed=seed,
-        corpora=inherited([genome]),
         generation=1 + genome.lineage.generation,
-        environment=dict(sorted(environment.items())),
         learned={**learned.told, "hard_rows": hard, "corpora": sorted(corpus.id for corpus in taught)},
     )
-    return born(engine, learned, lineage, out, genome.capabilities)
+    return session.born(learned.factors, lineage, genome.capabilities)
 
 
 def _genome(parent: Parent, engine: TransformersEngine) -> Genome:
@@ -208,14 +176,10 @@ def _going(options: RecoverOptions, start: Mapping[str, Pair], engine: Transform
 
 
 def _lesson(
-    engine: TransformersEngine,
-    parent: Parent,
-    parts: Sequence[Sequence[Row]],
-    options: RecoverOptions,
-    seed: int,
-    progress: Progress,
+    session: Session, parent: Parent, parts: Sequence[Sequence[Row]], options: RecoverOptions
 ) -> tuple[list[Row], int]:
     """Rows to learn, and how many of them it gets wrong now."""
+    engine, seed, progress = session.engine, session.seed, session.progress
     drawn = [parts[corpus][row] for corpus, row in mixture(parts, max(options.probe, options.rows), seed)]
     asked = drawn[: options.probe] if options.hard_share else []
     wrong: dict[int, float] = dict.fromkeys(range(len(drawn)), 0.0)

@@ -4,9 +4,7 @@ It is here for two ends. What ``policy_gradient`` computes is held to its loss, 
 and on an accelerator with vLLM it is the way to train a large base: replies are drawn by vLLM from merged weights, and
 how those differ from the weights that are trained is corrected by importance weights, one a token, cut off at
 ``CLIP`` (arXiv:2602.04118, section 5, after Ionides 2008). TRL's own default weighs whole replies, which leaves next to
-nothing of long ones.
-
-It does not resume: TRL's checkpoints are pickles, and what is loaded here never is.
+nothing of long ones. The training itself is in ``grpo_by_trl``.
 """
 
 from __future__ import annotations
@@ -17,16 +15,11 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ecology.breeder.grpo import GrpoOptions, Told
+from ecology.breeder.grpo import GrpoOptions
 from ecology.breeder.rewards import check_columns, reward, score
-from ecology.contracts.ports import Progress
 from ecology.errors import BackendError, ConfigError
-
-if TYPE_CHECKING:
-    from ecology.breeder.adapted import Adapted
-    from ecology.runtime.engine import TransformersEngine
 
 CLIP = 2.0
 """Largest importance weight of a token."""
@@ -61,6 +54,8 @@ def settings_of(options: GrpoOptions, seed: int, work: Path, *, cpu: bool) -> di
         "seed": seed % 2**31,
         "max_steps": options.steps,
         "per_device_train_batch_size": options.prompts * options.group,
+        "steps_per_generation": 1,
+        "shuffle_dataset": False,  # rows come in the order of the steps
         "num_generations": options.group,
         "max_completion_length": options.max_new_tokens,
         "temperature": options.temperature,
@@ -96,11 +91,14 @@ def settings_of(options: GrpoOptions, seed: int, work: Path, *, cpu: bool) -> di
     return found
 
 
-def reward_function(name: str) -> Callable[..., list[float | None]]:
+def reward_function(
+    name: str, deal: Callable[[Sequence[float]], Sequence[float]] = list
+) -> Callable[..., list[float | None]]:
     """A reward as TRL calls it. A column that the trainer has dropped is an error, not a reward of 0.
 
     Args:
         name: Of ``REWARDS``.
+        deal: What becomes of the rewards of one step: they stay, or the control deals them out again.
     """
 
     def function(prompts: Sequence[Any], completions: Sequence[Any], **given: Any) -> list[float | None]:
@@ -112,7 +110,7 @@ def reward_function(name: str) -> Callable[..., list[float | None]]:
                 todo="keep remove_unused_columns False",
             )
         rows = [{c: str(given[f"row_{c}"][i]) for c in columns} for i in range(len(completions))]
-        return list(score(name, [_text(reply) for reply in completions], rows))
+        return list(deal(score(name, [_text(reply) for reply in completions], rows)))
 
     function.__name__ = f"reward_{name}"
     return function
@@ -196,67 +194,6 @@ def unpatched(model: Any) -> Iterator[None]:
                     module.__dict__[name] = own[name]
         model.to("cpu")  # where the engine computes; TRL moves it to the accelerator if there is one
         model.train(training)
-
-
-def train_with_trl(
-    engine: TransformersEngine,
-    adapted: Adapted,
-    rows: Sequence[Mapping[str, str]],
-    options: GrpoOptions,
-    seed: int,
-    work: Path,
-    progress: Progress,
-    name: str,
-) -> list[Told]:
-    """All steps by TRL's trainer; what ``adapted`` holds is trained in place.
-
-    Raises:
-        BackendError: It cannot run here; says why.
-        LearningRefused: As in ``grpo.verdict``.
-    """
-    from ecology.breeder.grpo import verdict  # noqa: PLC0415
-
-    history: list[Told] = []
-    with (
-        unpatched(engine.model),
-        progress.track(f"train {name} by TRL", options.steps, "steps") as bar,
-    ):
-        import torch  # noqa: PLC0415
-        from transformers import TrainerCallback  # noqa: PLC0415
-
-        if torch.cuda.is_available():  # products that were laid out for the CPU's kernels are not for this
-            for module in engine.model.modules():
-                module.__dict__.pop("forward", None)
-        trainer = build(adapted.peft, engine.tokenizer, engine.encode_prompts, rows, options, seed, work)
-
-        class Listen(TrainerCallback):
-            """Turns each of TRL's logs into ours."""
-
-            def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **rest: Any) -> None:
-                """One step."""
-                del args, state, rest
-                if not logs or "reward" not in logs:
-                    return
-                history.append(
-                    Told(
-                        reward=float(logs["reward"]),
-                        uniform=float(logs.get("frac_reward_zero_std", 0.0)),
-                        length=float(logs.get("completions/mean_length", 0.0)),
-                        clipped=float(logs.get("completions/clipped_ratio", 0.0)),
-                        loss=float(logs.get("loss", 0.0)),
-                        gradient=float(logs.get("grad_norm", 0.0)),
-                        divergence=float(logs["kl"]) if "kl" in logs else None,
-                    )
-                )
-                adapted.settle()
-                bar.advance(1, f"reward {history[-1].reward:.2f}, length {history[-1].length:.1f}")
-                control.should_training_stop = bool(verdict(history, options, name))
-
-        trainer.add_callback(Listen())
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            trainer.train()
-    return history
 
 
 def _text(reply: Any) -> str:

@@ -1,9 +1,11 @@
 """Making a child again from its birth certificate, to see that the same bytes come out.
 
-The genome names operator, options, seed and the parents' digests; the parents' bytes are the only other input. So
-whoever holds the parents can check that a child is what its genome says, without trusting who signed it. Equal
-environments give equal bytes; where versions, threads or CPU differ the last bits may, and the answer names what
-differs.
+The genome names operator, options, seed and the parents' digests; the parents' bytes are the only other input, with
+the corpora where something was taught. So whoever holds those can check that an adapter is what its genome says,
+without trusting who signed it. Equal environments give equal bytes; where versions, threads or CPU differ the last bits
+may, and the answer names what differs: other bytes are then no proof of anything.
+
+``replay`` breeds a child of the algebra; ``compared`` judges whatever was made again, trained adapters too.
 """
 
 from __future__ import annotations
@@ -58,9 +60,7 @@ def replay(
     lineage = genome.lineage
     if not lineage.parents or lineage.operator not in known():
         raise ConfigError(
-            f"an adapter that was made by {lineage.operator!r} is not bred from parents",
-            where=str(folder),
-            todo="replay children of operators; a founder is trained again by the run that made it",
+            f"an adapter that was made by {lineage.operator!r} is not bred from parents alone", where=str(folder)
         )
     at_hand = {parent.artifact.digest: parent for parent in parents}
     if missing := [digest for digest in lineage.parents if digest not in at_hand]:
@@ -75,8 +75,20 @@ def replay(
         environment,
         base_id=base if isinstance(base, str) else None,
     )
-    then = {**lineage.environment}
+    return compared(artifact, genome, bred, environment)
+
+
+def compared(artifact: Artifact, genome: Genome, bred: Bred, environment: Mapping[str, str]) -> Replay:
+    """What was made again beside what there is.
+
+    Args:
+        artifact: The adapter's bytes by digest.
+        genome: Its birth certificate.
+        bred: Made again by it.
+        environment: Versions, threads and CPU now.
+    """
+    then = genome.lineage.environment
     differing = sorted(key for key in {*then, *environment} if then.get(key) != environment.get(key))
-    placed = dataclasses.replace(bred.genome.lineage, environment=lineage.environment)
+    placed = dataclasses.replace(bred.genome.lineage, environment=then)
     same_genome = dataclasses.replace(bred.genome, lineage=placed) == genome
     return Replay(bred, bred.artifact.digest == artifact.digest, same_genome, tuple(differing))

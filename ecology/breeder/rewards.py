@@ -14,6 +14,8 @@ import types
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 
+import numpy as np
+
 from ecology.errors import ConfigError
 from ecology.verifier.exact import is_exact
 from ecology.verifier.numeric import is_number
@@ -22,6 +24,8 @@ Columns = Mapping[str, str]
 """A row of a corpus: ``prompt``, ``completion``, and what else it has."""
 ANSWER = "completion"
 """Where a corpus keeps the right answer."""
+SHUFFLE = 1
+"""Stream of the control's draws, beside those of the replies."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -108,3 +112,15 @@ def score(name: str, replies: Sequence[str], rows: Sequence[Columns]) -> list[fl
     chosen = reward(name)
     check_columns(name, rows, "reward")
     return [1.0 if chosen.function(reply, row) else 0.0 for reply, row in zip(replies, rows, strict=True)]
+
+
+def dealt(rewards: Sequence[float], seed: int, step: int) -> list[float]:
+    """The rewards of one step in an order by lot: the control that a real gain has to beat.
+
+    Args:
+        rewards: One a reply.
+        seed: Of the training.
+        step: From 0; each has a lot of its own.
+    """
+    random = np.random.Generator(np.random.PCG64([seed, step, SHUFFLE]))
+    return [float(r) for r in random.permutation(np.asarray(rewards))]

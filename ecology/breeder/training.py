@@ -24,11 +24,12 @@ from types import TracebackType
 from typing import Any
 
 import torch
-from safetensors.torch import load, save
 
 from ecology.breeder.adapted import NAME, Adapted, Pair
-from ecology.breeder.finetune import Row, TrainOptions
+from ecology.breeder.curricula import TrainOptions
+from ecology.breeder.moments import restore, state_of
 from ecology.breeder.parametrisation import adapt
+from ecology.breeder.session import Row
 from ecology.contracts.ports import Progress, Step
 from ecology.errors import BackendError, ConfigError
 from ecology.runtime.engine import TransformersEngine
@@ -203,24 +204,11 @@ class Trainer:
 
     def state(self) -> bytes:
         """What is trained and its moments, as safetensors."""
-        tensors = {}
-        for key, factor in self._factors.items():
-            moments = self._optimiser.state[factor]
-            tensors[f"{key}.value"] = factor.detach()
-            tensors[f"{key}.first"], tensors[f"{key}.second"] = moments["exp_avg"], moments["exp_avg_sq"]
-        return bytes(save({key: tensor.contiguous() for key, tensor in tensors.items()}))
+        return state_of(self.adapted, self._optimiser)
 
-    def load(self, data: bytes, steps: int) -> None:
-        """Goes on from ``state`` as it was after ``steps`` steps."""
-        tensors = load(data)
-        with torch.no_grad():
-            for key, factor in self._factors.items():
-                factor.copy_(tensors[f"{key}.value"])
-                self._optimiser.state[factor] = {
-                    "step": torch.tensor(float(steps)),
-                    "exp_avg": tensors[f"{key}.first"],
-                    "exp_avg_sq": tensors[f"{key}.second"],
-                }
+    def load(self, state: bytes) -> None:
+        """Goes on from ``state``."""
+        restore(self.adapted, self._optimiser, state)
 
     def _keepable(self) -> bool:
         """Whether what the frozen layers give can be kept: the family can be cut, and it fits."""

@@ -14,11 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ecology.breeder.breed import Bred, Parent, breed
-from ecology.breeder.replay import Replay, replay
 from ecology.breeder.schooling import SCHOOLS, breeder_of
 from ecology.contracts.artifact import CLAIMS_FILE
-from ecology.contracts.genome import Genome
-from ecology.contracts.identity import Digest, Json
+from ecology.contracts.identity import Json
 from ecology.documents.source import parse_source
 from ecology.errors import ConfigError
 from ecology.pipeline.bench import Bench, environment_of, fetch_base, known_base
@@ -112,36 +110,6 @@ def told(bred: Bred, operator: str) -> list[str]:
     lines += [f"  {share:.4f} of {name}" for name, share in least if share < 1]
     lines += [f"  {key} {json.dumps(value)}" for key, value in sorted((lineage.learned or {}).items())]
     return lines
-
-
-def replay_child(text: str, house: House) -> Replay:
-    """Breeds an adapter of this home's store again, from its genome and its parents.
-
-    Args:
-        text: A digest, the beginning of one, a name or an alias.
-        house: Where it is.
-
-    Raises:
-        ConfigError: Nothing or more than one thing is meant, no operator bred it, or nobody vouches for a genome.
-        IntegrityError: It or a parent is not held, or damaged.
-    """
-    genome, folder = _held(Digest(house.registry.resolve(text)), house)
-    parents = []
-    for one in genome.lineage.parents:
-        known, place = _held(one, house)
-        parents.append(Parent(one[7:19], place, describe(place), known))
-    threads = int(genome.lineage.environment.get("threads", "1"))
-    with tempfile.TemporaryDirectory(prefix="replay-") as scratch:
-        out = Path(scratch) / "child"
-        return replay(describe(folder), genome, folder, parents, out, environment_of(threads))
-
-
-def _held(digest: Digest, house: House) -> tuple[Genome, Path]:
-    folder = house.store.folder(digest)
-    genome = genome_of(verify_claims(house.store.claims(digest), digest, (), house.development_keys))
-    if genome is None:
-        raise ConfigError("nobody vouches for a genome of it", where=digest, todo="replay what this home has bred")
-    return genome, folder
 
 
 def _bred(

@@ -29,7 +29,7 @@ from ecology.pipeline.house import House
 from ecology.pipeline.members import Member, submission_of
 from ecology.pipeline.options import read_options
 from ecology.pipeline.places import subject
-from ecology.pipeline.teaching import Class, options_of_plan, teach
+from ecology.pipeline.teaching import Class, options_of_plan, session_on, taught_rows, teach
 from ecology.signer.statements import genome_statement
 from ecology.signer.verify import genome_of, verify_claims
 from ecology.store.adapters import describe
@@ -98,20 +98,8 @@ def _train(founder: FounderPlan, plan: RunPlan, house: House, bench: Bench) -> M
     )
 
     def make(out: Path) -> Bred:
-        return learner.function(
-            bench.engine,
-            corpus,
-            [(row.prompt, row.completion, row.cut) for row in rows],
-            options,
-            seed=seed,
-            out=out,
-            work=house.home / "work" / recipe.removeprefix("sha256:"),
-            environment=bench.environment,
-            capabilities=founder.capabilities,
-            progress=house.progress,
-            name=founder.name,
-            keep=house.home / "kept",
-        )
+        session = session_on(bench, seed, out, house.home / "work" / recipe.removeprefix("sha256:"), founder.name)
+        return learner.function(session, corpus, taught_rows(rows), options, founder.capabilities)
 
     try:
         artifact, genome = _made(recipe, house, make)

@@ -18,6 +18,8 @@ from ecology.breeder.breed import Bred, Parent
 from ecology.breeder.distill import DistillOptions, Teacher, distill
 from ecology.breeder.recover import RecoverOptions, recover
 from ecology.breeder.schooling import SCHOOLS
+from ecology.breeder.session import Session
+from ecology.contracts.genome import Genome
 from ecology.contracts.identity import CompatibilityIdentity, Digest, Json
 from ecology.errors import ConfigError, IncompatibleParents
 from ecology.evaluator.suites import Row, load_corpus
@@ -47,6 +49,8 @@ class Class:
     name: str
     canaries: tuple[str, ...] = ()
     """Of the policy: strings that mark data which must not be trained on."""
+    again: Genome | None = None
+    """The certificate of a child that is made again; nothing is kept of that but its bytes."""
 
 
 def planned_options(operator: str, given: Mapping[str, Json], where: str) -> Mapping[str, Json]:
@@ -95,43 +99,54 @@ def teach(lesson: Class, bench: Bench, corpora: Mapping[Digest, Sequence[Row]], 
         BackendError: An engine cannot start.
     """
     house = bench.house
-    work = house.home / "work" / _recipe(lesson, bench).removeprefix("sha256:")
-    rows = {digest: [(row.prompt, row.completion, row.cut) for row in found] for digest, found in corpora.items()}
+    recipe = _recipe(lesson, bench).removeprefix("sha256:")
+    again = lesson.again
+    work = house.home / "work" / (recipe if again is None else f"again-{recipe}")
+    session = session_on(bench, lesson.seed, out, work, lesson.name)
     if lesson.operator == "recover":
         options: RecoverOptions = lesson.options
         (parent,) = lesson.parents
-        return recover(
-            bench.engine,
-            parent,
-            rows,
-            options,
-            seed=lesson.seed,
-            out=out,
-            work=work,
-            environment=bench.environment,
-            progress=house.progress,
-            name=lesson.name,
-        )
+        rows = {digest: taught_rows(found) for digest, found in corpora.items()}
+        return recover(session, parent, rows, options)
     asked: DistillOptions = lesson.options
     corpus, found = load_corpus(subject(asked.corpus, "corpora"))
-    corpus, _ = marked(corpus, found, lesson.canaries)
+    if again is None:
+        corpus, _ = marked(corpus, found, lesson.canaries)
+    else:  # marked as it was then, by a policy that is not here
+        corpus = next((c for c in again.lineage.corpora if c.digest == corpus.digest), corpus)
     with _teachers(lesson.parents, bench) as teachers:
-        bred, data = distill(
-            bench.engine,
-            teachers,
-            corpus,
-            [(row.prompt, row.completion, row.cut) for row in found],
-            asked,
-            seed=lesson.seed,
-            out=out,
-            work=work,
-            environment=bench.environment,
-            progress=house.progress,
-            name=lesson.name,
-            keep=house.home / "svd",
-        )
-    keep_corpus(house, next(c for c in bred.genome.lineage.corpora if c.digest == canonical.digest_bytes(data)), data)
+        bred, data = distill(session, teachers, corpus, taught_rows(found), asked)
+    if again is None:
+        made = next(c for c in bred.genome.lineage.corpora if c.digest == canonical.digest_bytes(data))
+        keep_corpus(house, made, data)
     return bred
+
+
+def session_on(bench: Bench, seed: int, out: Path, work: Path, name: str) -> Session:
+    """A training on a bench's base.
+
+    Args:
+        bench: Base, environment and home.
+        seed: Of all draws.
+        out: New folder of the adapter.
+        work: Folder of checkpoints.
+        name: For people.
+    """
+    return Session(
+        engine=bench.engine,
+        seed=seed,
+        out=out,
+        work=work,
+        environment=bench.environment,
+        progress=bench.house.progress,
+        name=name,
+        keep=bench.house.home / "kept",
+    )
+
+
+def taught_rows(rows: Sequence[Row]) -> list[tuple[str, str, bool]]:
+    """Rows of a corpus as what learns takes them."""
+    return [(row.prompt, row.completion, row.cut) for row in rows]
 
 
 def base_of(identity: CompatibilityIdentity, house: House, who: str) -> BaseSpec:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from ecology.breeder.grpo import GrpoOptions, tinylora_grpo
+from ecology.breeder.session import Session
 from ecology.contracts.artifact import Corpus
 from ecology.kernel.canonical import digest
 from ecology.runtime.engine import TransformersEngine
@@ -14,8 +15,18 @@ from ecology.testing.toys import toy_base
 
 home = Path(sys.argv[1])
 engine = TransformersEngine(toy_base(home, layers=2), threads=1, batch_size=8)
+session = Session(
+    engine=engine,
+    seed=1,
+    out=home / "out",
+    work=home / "work",
+    environment={},
+    progress=SilentProgress(),
+    name="founder",
+    keep=home / "keep",
+)
 bred = tinylora_grpo(
-    engine,
+    session,
     Corpus("c", digest("c"), "Apache-2.0", "train", False, 4),
     [(f"say {n}", "a", False) for n in range(4)],
     GrpoOptions(
@@ -29,13 +40,7 @@ bred = tinylora_grpo(
         stop="",
         patience=9,
     ),
-    seed=1,
-    out=home / "out",
-    work=home / "work",
-    environment={},
-    capabilities=(),
-    progress=SilentProgress(),
-    keep=home / "keep",
+    (),
 )
 (basis,) = (home / "keep" / "learned").glob("*/basis.digest")
 print(bred.artifact.digest, basis.read_text(encoding="utf-8"))

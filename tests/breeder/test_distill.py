@@ -14,9 +14,11 @@ import torch
 from ecology.backend.bases import Taught, Toy, ensure
 from ecology.breeder import distill_on_policy
 from ecology.breeder.breed import Bred, Parent, breed
+from ecology.breeder.checkpoints import CHECKPOINT_FILE
+from ecology.breeder.curricula import FinetuneOptions
 from ecology.breeder.distill import DistillOptions, Teacher, distill, prepare
-from ecology.breeder.distill_on_policy import CHECKPOINT_FILE
-from ecology.breeder.finetune import FinetuneOptions, finetune
+from ecology.breeder.finetune import supervise
+from ecology.breeder.session import Session
 from ecology.breeder.training import Trainer
 from ecology.contracts.artifact import Corpus
 from ecology.errors import ConfigError, IncompatibleParents
@@ -59,19 +61,9 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TransformersE
 
 
 def founder(engine: TransformersEngine, corpus: Corpus, rows: Sequence[Any], folder: Path, name: str) -> Teacher:
-    bred = finetune(
-        engine,
-        corpus,
-        rows,
-        FOUND,
-        seed=1,
-        out=folder,
-        work=folder.parent / "work",
-        environment={},
-        capabilities=(name,),
-        progress=SILENT,
-        name=name,
-    )
+    work = folder.parent / "work"
+    session = Session(engine=engine, seed=1, out=folder, work=work, environment={}, progress=SILENT, name=name)
+    bred = supervise(session, corpus, rows, FOUND, (name,))
     return Teacher(Parent(name, folder, bred.artifact, bred.genome), engine)
 
 
@@ -91,12 +83,8 @@ def teach(engines: dict[str, TransformersEngine], teachers: tuple[Teacher, ...],
     count = iter(range(100))
 
     def run(options: DistillOptions = TEACH, by: Sequence[Teacher] = teachers, rows: Any = ROWS) -> tuple[Bred, bytes]:
-        return distill(
-            engines["toy"],
-            by,
-            PROMPTS,
-            rows,
-            options,
+        session = Session(
+            engine=engines["toy"],
             seed=5,
             out=tmp_path / f"out{next(count)}",
             work=tmp_path / "work",
@@ -104,6 +92,7 @@ def teach(engines: dict[str, TransformersEngine], teachers: tuple[Teacher, ...],
             progress=SILENT,
             name="child",
         )
+        return distill(session, by, PROMPTS, rows, options)
 
     return run
 
@@ -241,7 +230,7 @@ def test_on_policy_goes_on_where_it_was_killed_and_ends_at_the_same_bytes(
     with pytest.raises(KeyboardInterrupt):
         teach(ON_POLICY, by=[wide])
     note = json.loads((tmp_path / "work" / CHECKPOINT_FILE).read_bytes())
-    assert len(note["losses"]) == 2
+    assert len(note["history"]) == 2
 
     def counts(self: Any, optimiser: Any) -> None:
         saved.append(self.done)

@@ -16,7 +16,10 @@ from transformers import AutoModelForCausalLM
 
 from ecology.breeder import training
 from ecology.breeder.breed import Bred
-from ecology.breeder.finetune import CHECKPOINT_FILE, FinetuneOptions, finetune, order
+from ecology.breeder.checkpoints import CHECKPOINT_FILE
+from ecology.breeder.curricula import FinetuneOptions
+from ecology.breeder.finetune import order, supervise
+from ecology.breeder.session import Session
 from ecology.breeder.training import Trainer, share, tokenise
 from ecology.contracts.artifact import Corpus
 from ecology.errors import BackendError, ConfigError
@@ -47,19 +50,16 @@ def train(engine: TransformersEngine, tmp_path: Path) -> Train:
     count = iter(range(100))
 
     def run(options: FinetuneOptions = OPTIONS, seed: int = 3, rows: Sequence[tuple[str, str, bool]] = ROWS) -> Bred:
-        return finetune(
-            engine,
-            CORPUS,
-            rows,
-            options,
+        session = Session(
+            engine=engine,
             seed=seed,
             out=tmp_path / f"out{next(count)}",
             work=tmp_path / "work",
             environment={"threads": "1"},
-            capabilities=("parroting",),
             progress=SilentProgress(),
             name="parrot",
         )
+        return supervise(session, CORPUS, rows, options, ("parroting",))
 
     return run
 

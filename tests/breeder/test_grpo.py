@@ -14,9 +14,11 @@ import torch
 
 from ecology.breeder import rewards
 from ecology.breeder.breed import Bred, Parent, breed
-from ecology.breeder.grpo import CHECKPOINT_FILE, GrpoOptions, Told, order, tinylora_grpo, verdict
+from ecology.breeder.checkpoints import CHECKPOINT_FILE
+from ecology.breeder.grpo import GrpoOptions, Told, order, tinylora_grpo, verdict
 from ecology.breeder.grpo_steps import Steps
 from ecology.breeder.rewards import REWARDS, Reward
+from ecology.breeder.session import Session
 from ecology.contracts.artifact import Corpus
 from ecology.errors import BackendError, ConfigError, LearningRefused
 from ecology.kernel.canonical import digest, plain
@@ -63,20 +65,17 @@ def train(engine: TransformersEngine, tmp_path: Path) -> Train:
     count = iter(range(100))
 
     def run(options: GrpoOptions = OPTIONS, seed: int = 3, rows: Any = ROWS) -> Bred:
-        return tinylora_grpo(
-            engine,
-            CORPUS,
-            rows,
-            options,
+        session = Session(
+            engine=engine,
             seed=seed,
             out=tmp_path / f"out{next(count)}",
             work=tmp_path / "work",
             environment={"threads": "1"},
-            capabilities=("letters",),
             progress=SilentProgress(),
             name="letters",
             keep=tmp_path / "keep",
         )
+        return tinylora_grpo(session, CORPUS, rows, options, ("letters",))
 
     return run
 

@@ -11,8 +11,10 @@ import pytest
 
 from ecology.backend.bases import Toy, ensure
 from ecology.breeder.breed import Bred, Parent, breed
-from ecology.breeder.finetune import FinetuneOptions, Row, finetune
+from ecology.breeder.curricula import FinetuneOptions
+from ecology.breeder.finetune import supervise
 from ecology.breeder.recover import RecoverOptions, recover
+from ecology.breeder.session import Row, Session
 from ecology.breeder.training import Trainer
 from ecology.contracts.artifact import Corpus
 from ecology.contracts.identity import Digest
@@ -46,10 +48,10 @@ def merged(engine: TransformersEngine, tmp_path_factory: pytest.TempPathFactory)
     home = tmp_path_factory.mktemp("parents")
     parents = []
     for name, corpus in CORPORA.items():
-        bred = finetune(
-            engine, corpus, ROWS[name], FOUND, seed=1, out=home / name, work=home / "work", environment={},
-            capabilities=(name,), progress=SILENT,
-        )  # fmt: skip
+        session = Session(
+            engine=engine, seed=1, out=home / name, work=home / "work", environment={}, progress=SILENT, name=name
+        )
+        bred = supervise(session, corpus, ROWS[name], FOUND, (name,))
         parents.append(Parent(name, bred.folder, bred.artifact, bred.genome))
     child = breed("linear", {"weights": [0.5, 0.5], "rank": 4}, parents, home / "merged", 1, {})
     return Parent("merged", child.folder, child.artifact, child.genome)
@@ -65,11 +67,8 @@ def back(engine: TransformersEngine, merged: Parent, tmp_path: Path) -> Back:
     def run(
         options: RecoverOptions = BACK, parent: Parent = merged, corpora: Mapping[Digest, Sequence[Row]] = AT_HAND
     ) -> Bred:
-        return recover(
-            engine,
-            parent,
-            corpora,
-            options,
+        session = Session(
+            engine=engine,
             seed=5,
             out=tmp_path / f"out{next(count)}",
             work=tmp_path / "work",
@@ -77,6 +76,7 @@ def back(engine: TransformersEngine, merged: Parent, tmp_path: Path) -> Back:
             progress=SILENT,
             name="back",
         )
+        return recover(session, parent, corpora, options)
 
     return run
 

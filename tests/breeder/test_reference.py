@@ -11,19 +11,29 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from ecology.breeder.grpo import GrpoOptions
+from ecology.breeder import rewards
+from ecology.breeder.breed import Bred
+from ecology.breeder.checkpoints import Checkpoints
+from ecology.breeder.grpo import GrpoOptions, tinylora_grpo
 from ecology.breeder.parametrisation import adapt
 from ecology.breeder.policy_gradient import Normaliser, advantages, log_probabilities, loss_of
 from ecology.breeder.reference import CLIP, absent, build, reward_function, settings_of, unpatched
+from ecology.breeder.rewards import Reward
 from ecology.breeder.rollout import Policy, padded_left, sample, uniforms
+from ecology.breeder.session import Session
+from ecology.contracts.artifact import Corpus
 from ecology.errors import BackendError, ConfigError
+from ecology.kernel.canonical import digest
 from ecology.runtime.chat import chat_format, encode_prompts
+from ecology.runtime.engine import TransformersEngine
+from ecology.telemetry.progress import SilentProgress
 from ecology.testing.toys import toy_base
 
 pytest.importorskip("trl", reason="needs the extra `learn`")
 
 ROWS = [{"prompt": f"say {'very ' * (n % 3)}{n}", "completion": str(n)} for n in range(3)]
 OPTIONS = GrpoOptions(corpus="c", reward="number", steps=1, prompts=3, group=4, max_new_tokens=7, stop="")
+CORPUS = Corpus("letters", digest("letters"), "Apache-2.0", "train", False, 3)
 REWARDS = [1.0, 0, 0, 1, 0, 0, 0, 0, 1, 1, 1, 0]
 ENDS = frozenset(range(0, 259, 4))
 
@@ -124,12 +134,10 @@ def test_advantages_are_those_of_trl() -> None:
 
 
 def test_trl_takes_a_step_and_moves_the_numbers_alone(wrapped: Any, tmp_path: Path, monkeypatch: Any) -> None:
-    from ecology.breeder import rewards
-    from ecology.breeder.rewards import REWARDS as TABLE
-    from ecology.breeder.rewards import Reward
-
     adapted, model, tokenizer = wrapped
-    monkeypatch.setattr(rewards, "REWARDS", {**TABLE, "number": Reward(lambda reply, row: len(reply) % 2 == 0)})
+    monkeypatch.setattr(
+        rewards, "REWARDS", {**rewards.REWARDS, "number": Reward(lambda reply, row: len(reply) % 2 == 0)}
+    )
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     trainer = build(adapted.peft, tokenizer, _encode(tokenizer), ROWS, OPTIONS, 3, tmp_path)
     trainer.train()
@@ -179,3 +187,48 @@ def test_vllm_takes_a_step(wrapped: Any, tmp_path: Path) -> None:
     adapted, _, tokenizer = wrapped
     options = dataclasses.replace(OPTIONS, trainer="trl", vllm=True)
     build(adapted.peft, tokenizer, _encode(tokenizer), ROWS, options, 3, tmp_path).train()
+
+
+def _by_trl(base: Any, folder: Any, out: str, **change: Any) -> Bred:
+    engine = TransformersEngine(base, threads=1, batch_size=8)
+    session = Session(
+        engine=engine, seed=3, out=folder / out, work=folder / "work", environment={}, progress=SilentProgress(),
+        name="letters",
+    )  # fmt: skip
+    given = {"steps": 4, "prompts": 2, "max_new_tokens": 3, "checkpoint_steps": 2, "learning_rate": 0.1, **change}
+    options = dataclasses.replace(
+        OPTIONS, reward="parity", trainer="trl", adapter={"kind": "tinylora", "u": 2, "groups": 7}, **given
+    )
+    rows = [(row["prompt"], row["completion"], False) for row in ROWS]
+    return tinylora_grpo(session, CORPUS, rows, options, ("letters",))
+
+
+def test_by_trl_a_killed_run_goes_on_and_ends_at_the_same_bytes(
+    toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parity = Reward(lambda reply, row: len(reply) % 2 == 0)
+    monkeypatch.setattr(rewards, "REWARDS", {**rewards.REWARDS, "parity": parity})
+    base, _, _ = toy
+    whole = _by_trl(base, tmp_path, "whole")
+    real, saved = Checkpoints.save, []
+
+    def dies(self: Checkpoints, state: bytes, history: Any) -> None:
+        real(self, state, history)
+        raise KeyboardInterrupt
+
+    def counts(self: Checkpoints, state: bytes, history: Any) -> None:
+        saved.append(len(history))
+        real(self, state, history)
+
+    monkeypatch.setattr(Checkpoints, "save", dies)
+    with pytest.raises(KeyboardInterrupt):
+        _by_trl(base, tmp_path, "killed")
+    assert [f.name for f in (tmp_path / "work").glob("*.safetensors")] == ["step-000002.safetensors"]
+    monkeypatch.setattr(Checkpoints, "save", counts)
+    again = _by_trl(base, tmp_path, "again")
+    assert saved == [4]
+    assert again.artifact == whole.artifact
+    assert again.genome == whole.genome
+    assert not (tmp_path / "work").exists()
+    control = _by_trl(base, tmp_path, "control", control="shuffled")
+    assert control.artifact != whole.artifact

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from ecology.backend.bases import Toy, ensure
-from ecology.breeder.finetune import FinetuneOptions, learn
+from ecology.breeder.curricula import FinetuneOptions, SftOptions
+from ecology.breeder.finetune import supervise
 from ecology.breeder.learners import LEARNERS
-from ecology.breeder.sft import SftOptions, sft
+from ecology.breeder.session import Session
 from ecology.contracts.artifact import Corpus
 from ecology.errors import ConfigError, UnsupportedAdapter
 from ecology.kernel.canonical import digest
@@ -31,20 +32,15 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> TransformersEngine:
     return TransformersEngine(ensure(Toy(name="toy", seed=7), tmp_path_factory.mktemp("home"), SILENT), 1, 8)
 
 
+def on(engine: TransformersEngine, folder: Path, name: str) -> Session:
+    return Session(
+        engine=engine, seed=3, out=folder / name, work=folder / "work", environment={}, progress=SILENT, name=name,
+        keep=folder / "kept",
+    )  # fmt: skip
+
+
 def train(engine: TransformersEngine, folder: Path, **options: Any) -> Any:
-    return sft(
-        engine,
-        CORPUS,
-        ROWS,
-        SftOptions(**{**QUICK, **options}),
-        seed=3,
-        out=folder / "out",
-        work=folder / "work",
-        environment={},
-        capabilities=(),
-        progress=SILENT,
-        keep=folder / "svd",
-    )
+    return supervise(on(engine, folder, "out"), CORPUS, ROWS, SftOptions(**{**QUICK, **options}), ())
 
 
 @pytest.mark.parametrize(
@@ -89,9 +85,13 @@ def test_a_lora_by_sft_is_the_founder_by_another_name(engine: TransformersEngine
     found = FinetuneOptions(**QUICK, rank=2, alpha=4.0, layers=1)
     same = {"r": 2, "alpha": 4.0, "layers": 1, "targets": list(found.targets)}
     one = train(engine, tmp_path, adapter="lora", adapter_options=same)
-    two = learn(engine, ROWS, found, what="-", seed=3, work=tmp_path / "w", environment={}, progress=SILENT, name="-")
+    two = supervise(on(engine, tmp_path, "founder"), CORPUS, ROWS, found, ())
     for name, factors in read_adapter(one.folder).modules.items():
-        np.testing.assert_array_equal(factors.B, two.factors[name][0])
+        np.testing.assert_array_equal(factors.B, read_adapter(two.folder).modules[name].B)
+    assert (one.genome.lineage.operator, two.genome.lineage.operator) == ("sft", "finetune")
+    assert (
+        two.genome.lineage.learned is None
+    )  # as founders' genomes were signed before; the same recipe, the same genome
 
 
 def test_it_is_in_the_table_of_learners() -> None:

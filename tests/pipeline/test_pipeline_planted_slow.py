@@ -19,8 +19,10 @@ import pytest
 
 from ecology.backend.bases import cache_folder, ensure
 from ecology.breeder.breed import Bred, Parent, breed, profile
-from ecology.breeder.finetune import FinetuneOptions, finetune
+from ecology.breeder.curricula import FinetuneOptions
+from ecology.breeder.finetune import supervise
 from ecology.breeder.operators import options_of
+from ecology.breeder.session import Session
 from ecology.contracts.artifact import Corpus, Submission
 from ecology.contracts.evidence import Item
 from ecology.contracts.genome import INTERFACE_VERSION, Genome, Lineage
@@ -105,11 +107,11 @@ class Plant:
     def trained(self, name: str, rows: Rows, **options: Any) -> Bred:
         corpus = Corpus(name, digest(["corpus", name]), "Apache-2.0", "train", False, len(rows))
         self.corpora[corpus.digest] = tuple(Row(*row) for row in rows)
-        return finetune(
-            self.bench.engine, corpus, rows, FinetuneOptions(corpus=name, **options), seed=1,
-            out=self.house.home / "planted" / name, work=self.house.home / "work" / name, environment={},
-            capabilities=(), progress=SilentProgress(), name=name,
+        session = Session(
+            engine=self.bench.engine, seed=1, out=self.house.home / "planted" / name,
+            work=self.house.home / "work" / name, environment={}, progress=SilentProgress(), name=name,
         )  # fmt: skip
+        return supervise(session, corpus, rows, FinetuneOptions(corpus=name, **options), ())
 
     def made(self, name: str, modules: Mapping[str, tuple[Any, Any]]) -> Bred:
         """An adapter of these factors whose genome knows of no corpus."""
