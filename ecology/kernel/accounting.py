@@ -27,6 +27,9 @@ from collections.abc import Mapping, Sequence
 from ecology.contracts.evidence import Statistic
 from ecology.contracts.policy import Policy, Rule
 from ecology.errors import ConfigError
+from ecology.kernel import statistics
+from ecology.kernel.binomial import binomial_cdf
+from ecology.kernel.decisions import decide
 
 
 def false_admission(policy: Policy) -> float:
@@ -48,7 +51,7 @@ def false_refusal(policy: Policy) -> float:
 
 
 def p_value(rule: Rule, statistic: Statistic) -> float:
-    """Least alpha at which the evidence refutes that the rule's demand is met: its bounds, turned round.
+    """Least alpha at which the evidence refutes that the rule's demand is met: its test, turned round.
 
     Args:
         rule: Any; of what is exact the p-value is 0 or 1.
@@ -60,13 +63,11 @@ def p_value(rule: Rule, statistic: Statistic) -> float:
     Raises:
         ConfigError: The statistic is not possible.
     """
-    from ecology.kernel.statistics import bounds, exact, misses  # noqa: PLC0415
 
     def refuted(confidence: float) -> bool:
-        at = dataclasses.replace(rule, confidence=confidence)
-        return misses(at, *bounds(at, statistic))
+        return decide(dataclasses.replace(rule, confidence=confidence), statistic) == "missed"
 
-    if exact(rule, statistic):
+    if statistics.exact(rule, statistic):
         return 0.0 if refuted(rule.confidence) else 1.0
     if not refuted(0.5):
         return 1.0
@@ -136,8 +137,6 @@ def best_of(candidates: int, rate: float, n: int) -> float:
     """
     if candidates < 1 or n < 1 or not 0 <= rate <= 1:
         raise ConfigError(f"found {candidates} candidates with rate {rate} on {n} items")
-    from ecology.kernel.statistics import binomial_cdf  # noqa: PLC0415
-
     # E[max] is the sum over k of P(max > k), and P(max <= k) is a power of the binomial distribution function.
     expected = math.fsum(1 - binomial_cdf(k, n, rate) ** candidates for k in range(n)) / n
     return max(0.0, expected - rate)

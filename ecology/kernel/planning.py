@@ -9,27 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from statistics import NormalDist
 from typing import Literal
 
 from ecology.contracts.evidence import Count, Paired, Proportion, Samples, Statistic
 from ecology.contracts.policy import Rule
 from ecology.errors import ConfigError
-from ecology.kernel.sequential import paired_log_e, rate_log_e
-from ecology.kernel.statistics import (
-    binomial_cdf,
-    bounds,
-    exact,
-    meets,
-    misses,
-    observed,
-    paired_interval,
-    quantile_interval,
-    rate_interval,
-    sample_size,
-    shrinkage,
-    tango_score,
-)
+from ecology.kernel.binomial import binomial_cdf
+from ecology.kernel.decisions import Decision, decide_bounds, decide_pairs, decide_rate
+from ecology.kernel.sequential import rate_log_e
+from ecology.kernel.statistics import bounds, exact, observed, quantile_interval, sample_size, shrinkage
 
 MOST_SAMPLES = 10_000_000
 """Where the search for a deciding n gives up."""
@@ -110,11 +98,9 @@ def _projection(rule: Rule, statistic: Proportion | Paired | Samples) -> Callabl
         worth = shrinkage(rule, statistic)  # more items of the same families are worth as little
         grown, n = n * worth / statistic.n, n * worth
         if isinstance(statistic, Proportion):
-            edges = rate_interval(rule, min(statistic.k * grown, n), n)
-        else:
-            won = statistic.n10 * grown
-            edges = paired_interval(rule, won, min(statistic.n01 * grown, n - won), n)
-        return meets(rule, *edges) or misses(rule, *edges)
+            return decide_rate(rule, min(statistic.k * grown, n), n) != "open"
+        won = statistic.n10 * grown
+        return decide_pairs(rule, won, min(statistic.n01 * grown, n - won), n) != "open"
 
     return decides
 
@@ -124,7 +110,7 @@ def _samples_decide(rule: Rule, statistic: Samples, n: float) -> bool:
         middle, edges = observed(rule, statistic), bounds(rule, statistic)
         shrunk = math.sqrt(len(statistic.values) / n)
         lower, upper = (None if edge is None else middle + (edge - middle) * shrunk for edge in edges)
-        return meets(rule, lower, upper) or misses(rule, lower, upper)
+        return decide_bounds(rule, lower, upper) != "open"
     # The k-th smallest is a bound of the quantile, and it is on the threshold's side if at least k samples are.
     values = statistic.values
     at_most = sum(value <= rule.threshold for value in values) / len(values) * n
@@ -140,14 +126,14 @@ def _samples_decide(rule: Rule, statistic: Samples, n: float) -> bool:
     return {"<=": not_above or above, ">=": not_below or under, "==": above or under}[rule.comparator]
 
 
-def _decided(rule: Rule, lower: float | None, upper: float | None, outcome: str) -> bool:
+def _decided(rule: Rule, decision: Decision, outcome: str) -> bool:
     if outcome == "deny":
-        return misses(rule, lower, upper)
-    return meets(rule, lower, upper) if rule.decide == "proven" else not misses(rule, lower, upper)
+        return decision == "missed"
+    return decision == "met" if rule.decide == "proven" else decision != "missed"
 
 
 def _rate_power(rule: Rule, n: int, truth: float, outcome: str) -> float:
-    passing = [k for k in range(n + 1) if _decided(rule, *rate_interval(rule, k, n), outcome)]
+    passing = [k for k in range(n + 1) if _decided(rule, decide_rate(rule, k, n), outcome)]
     return _mass(passing, n, truth)
 
 
@@ -159,27 +145,26 @@ def _samples_power(rule: Rule, n: int, truth: float, outcome: str) -> float:
     passing = []
     for good in range(n + 1):
         values = [rule.threshold] * good + [wrong] * (n - good)
-        if _decided(rule, *quantile_interval(rule, values), outcome):
+        if _decided(rule, decide_bounds(rule, *quantile_interval(rule, values)), outcome):
             passing.append(good)
     return _mass(passing, n, truth)
 
 
 def _paired_power(rule: Rule, n: int, truth: float, discordance: float, outcome: str) -> float:
-    z = NormalDist().inv_cdf(rule.confidence)
     won_share = (discordance + truth) / 2 / discordance if discordance else 0.0
     total = 0.0
     for discordant in range(n + 1):
         weight = _mass([discordant], n, discordance)
         if weight > NEGLIGIBLE:
-            total += weight * _mass(_wins(rule, discordant, n, z, outcome), discordant, won_share)
+            total += weight * _mass(_wins(rule, discordant, n, outcome), discordant, won_share)
     return min(1.0, total)
 
 
-def _wins(rule: Rule, discordant: int, n: int, z: float, outcome: str) -> list[int]:
+def _wins(rule: Rule, discordant: int, n: int, outcome: str) -> list[int]:
     """First and last number of won pairs with this outcome; the score rises with it, so one end is found by halving."""
 
     def decided(k: int) -> bool:
-        return _pair_decided(rule, k, discordant - k, n, z, outcome)
+        return _decided(rule, decide_pairs(rule, k, discordant - k, n), outcome)
 
     if rule.comparator == "==":
         return [k for k in range(discordant + 1) if decided(k)]
@@ -191,28 +176,6 @@ def _wins(rule: Rule, discordant: int, n: int, z: float, outcome: str) -> list[i
         middle = (low + high) // 2
         low, high = (middle, high) if decided(middle) == first else (low, middle)
     return [0, low] if first else [high, discordant]
-
-
-def _pair_decided(rule: Rule, n10: int, n01: int, n: int, z: float, outcome: str) -> bool:
-    # lower >= t exactly when the score at t is at least z: no root has to be found.
-    if rule.anytime:
-        score, z = _anytime_score(rule, n10, n01, n), 1.0
-    else:
-        score = tango_score(n10, n01, n, rule.threshold)
-    if outcome == "pass" and rule.decide == "proven":
-        return {">=": score >= z, "<=": score <= -z, "==": False}[rule.comparator]
-    missed = {">=": score < -z, "<=": score > z, "==": abs(score) > z}[rule.comparator]
-    if rule.anytime:
-        missed = {">=": score <= -z, "<=": score >= z, "==": abs(score) >= z}[rule.comparator]
-    return missed == (outcome == "deny")
-
-
-def _anytime_score(rule: Rule, n10: int, n01: int, n: int) -> float:
-    """1 where the lower anytime bound meets the threshold, -1 where the upper one does, else 0."""
-    bar = -math.log(1 - rule.confidence)
-    if paired_log_e(n10, n01, n, rule.threshold, "at_most") >= bar:
-        return 1.0
-    return -1.0 if paired_log_e(n10, n01, n, rule.threshold, "at_least") >= bar else 0.0
 
 
 def _mass(passing: list[int], n: int, p: float) -> float:

@@ -30,6 +30,7 @@ from ecology.contracts.policy import Finding, Outcome, Rule
 from ecology.kernel import sequential, statistics
 from ecology.kernel.accounting import mean_e
 from ecology.kernel.canonical import digest
+from ecology.kernel.decisions import decide
 
 PREFIX = "RACE-"
 """How the id of a finding begins that a race made; the rest is the rule's id."""
@@ -68,7 +69,7 @@ def standing(rule: Rule, statistic: Statistic, alpha: float) -> Standing:
         return Standing("hopeless", e_value)
     if rule.anytime and isinstance(statistic, (Proportion, Paired)):
         n = statistics.sample_size(statistic)
-        if n >= rule.min_samples and statistics.meets(rule, *statistics.bounds(rule, statistic)):
+        if n >= rule.min_samples and decide(rule, statistic) == "met":
             return Standing("settled", e_value)
     return Standing("open", e_value)
 

@@ -56,6 +56,8 @@ def log_e(seen: Weighted, mean: float) -> float:
     gains = [(value / mean - 1, count) for value, count in seen if count]
     wealth = [math.fsum(count * math.log1p(share * gain) for gain, count in gains) for share in SHARES]
     top = max(wealth)
+    if math.isinf(top):  # a mean so small that no double holds the gain
+        return top
     return top + math.log(math.fsum(math.exp(one - top) for one in wealth) / len(SHARES))
 
 

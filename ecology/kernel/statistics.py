@@ -1,4 +1,4 @@
-"""How sure we may be: one-sided bounds, and whether they meet a rule.
+"""How sure we may be: one-sided bounds of what evidence says.
 
 Every bound here is one-sided at ``confidence``: "the truth is at least ``lower``" is wrong in at most ``1 -
 confidence`` of all experiments, and the same for ``upper``; both together make a two-sided interval at ``2 * confidence
@@ -12,8 +12,9 @@ confidence`` of all experiments, and the same for ``upper``; both together make 
 - a rule that says ``anytime`` takes its bounds from ``sequential`` instead: wider, and valid whenever one stops.
 - a rule that says ``clustered`` takes the same bounds on as many items as the families are worth (``clusters``).
 
-SciPy is imported here and nowhere else in the kernel, inside the functions that need it, so that the static gate never
-pays for it. What follows from the bounds for planning is in ``planning``.
+SciPy is imported by ``clopper_pearson``, ``mean_bounds`` and ``clusters`` alone, when a number of theirs is asked for:
+neither the static gate nor ``policy lint`` pays for it. Whether a rule's demand is met needs no bound (``decisions``);
+what follows for planning is in ``planning``.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from ecology.contracts.evidence import Count, Paired, Proportion, Samples, Stati
 from ecology.contracts.policy import Rule
 from ecology.errors import ConfigError
 from ecology.kernel import clusters, sequential
+from ecology.kernel.binomial import binomial_cdf
 
 
 @functools.lru_cache(maxsize=65_536)
@@ -50,7 +52,7 @@ def clopper_pearson(k: float, n: float, confidence: float) -> tuple[float, float
     """
     from scipy.special import betaincinv  # noqa: PLC0415  (SciPy only where it is needed)
 
-    _check_rate(k, n, confidence)
+    check_rate(k, n, confidence)
     lower = float(betaincinv(k, n - k + 1, 1 - confidence)) if k > 0 else 0.0
     upper = float(betaincinv(k + 1, n - k, confidence)) if k < n else 1.0
     return lower, upper
@@ -72,7 +74,7 @@ def wilson(k: float, n: float, confidence: float) -> tuple[float, float]:
 
     Source: Wilson, Journal of the American Statistical Association 22, 1927.
     """
-    _check_rate(k, n, confidence)
+    check_rate(k, n, confidence)
     z = NormalDist().inv_cdf(confidence)
     rate = k / n
     middle = (rate + z * z / (2 * n)) / (1 + z * z / n)
@@ -102,7 +104,7 @@ def tango(n10: float, n01: float, n: float, confidence: float) -> tuple[float, f
     Source: Tango, Statistics in Medicine 17(8), 1998: equations for the score statistic and the constrained estimate of
     p21.
     """
-    _check_pairs(n10, n01, n, confidence)
+    check_pairs(n10, n01, n, confidence)
     z = NormalDist().inv_cdf(confidence)
     if n10 == n01 == 0:
         return -z * z / (n + z * z), z * z / (n + z * z)
@@ -156,7 +158,7 @@ def tango_score(n10: float, n01: float, n: float, difference: float) -> float:
     p21 = max(0.0, (root - linear) / (4 * n), -difference)
     variance = n * (2 * p21 + difference * (1 - difference))
     excess = n10 - n01 - n * difference
-    if variance <= 1e-300:
+    if variance <= 0:
         return math.copysign(math.inf, excess) if excess else 0.0
     return excess / math.sqrt(variance)
 
@@ -176,7 +178,7 @@ def mcnemar(n10: int, n01: int) -> float:
 
     Source: McNemar, Psychometrika 12, 1947, in its exact (binomial) form.
     """
-    _check_pairs(n10, n01, n10 + n01 or 1, 0.5)
+    check_pairs(n10, n01, n10 + n01 or 1, 0.5)
     return min(1.0, 2 * binomial_cdf(min(n10, n01), n10 + n01, 0.5)) if n10 != n01 else 1.0
 
 
@@ -219,23 +221,6 @@ def _order_statistics(n: int, quantile: float, confidence: float) -> tuple[int |
     return below, above
 
 
-def binomial_cdf(k: float, n: float, p: float) -> float:
-    """P(Binomial(n, p) <= k), carried over to real k and n by the incomplete beta function.
-
-    Args:
-        k: Any number.
-        n: Trials, at least 0.
-        p: Probability of a success, 0 to 1.
-
-    Source: Abramowitz and Stegun, 26.5.24.
-    """
-    from scipy.special import betainc  # noqa: PLC0415
-
-    if k < 0:
-        return 0.0
-    return 1.0 if k >= n else float(betainc(n - k, k + 1, 1 - p))
-
-
 def bounds(rule: Rule, statistic: Statistic) -> tuple[float | None, float | None]:
     """The one-sided bounds that a rule looks at; None for a side that the evidence cannot bound.
 
@@ -250,7 +235,7 @@ def bounds(rule: Rule, statistic: Statistic) -> tuple[float | None, float | None
         worth = shrinkage(rule, statistic)
         return rate_interval(rule, statistic.k * worth, statistic.n * worth)
     if isinstance(statistic, Paired):
-        _check_pairs(statistic.n10, statistic.n01, statistic.n, rule.confidence)
+        check_pairs(statistic.n10, statistic.n01, statistic.n, rule.confidence)
         worth = shrinkage(rule, statistic)
         won, n = statistic.n10 * worth, statistic.n * worth
         return paired_interval(rule, won, min(statistic.n01 * worth, n - won), n)
@@ -290,7 +275,7 @@ def rate_interval(rule: Rule, k: float, n: float) -> tuple[float, float]:
     Raises:
         ConfigError: Not k of n.
     """
-    _check_rate(k, n, rule.confidence)
+    check_rate(k, n, rule.confidence)
     return (sequential.rate_bounds if rule.anytime else clopper_pearson)(k, n, rule.confidence)
 
 
@@ -300,7 +285,7 @@ def paired_interval(rule: Rule, n10: float, n01: float, n: float) -> tuple[float
     Raises:
         ConfigError: More discordant pairs than pairs.
     """
-    _check_pairs(n10, n01, n, rule.confidence)
+    check_pairs(n10, n01, n, rule.confidence)
     return (sequential.paired_bounds if rule.anytime else tango)(n10, n01, n, rule.confidence)
 
 
@@ -320,22 +305,6 @@ def exact(rule: Rule, statistic: Statistic) -> bool:
     return isinstance(statistic, Count) or (
         isinstance(statistic, Samples) and len(statistic.values) == 1 and rule.min_samples == 1
     )
-
-
-def meets(rule: Rule, lower: float | None, upper: float | None) -> bool:
-    """Whether the bounds prove that the rule's demand is met."""
-    if rule.comparator == ">=":
-        return lower is not None and lower >= rule.threshold
-    if rule.comparator == "<=":
-        return upper is not None and upper <= rule.threshold
-    return lower is not None and upper is not None and lower >= rule.threshold >= upper
-
-
-def misses(rule: Rule, lower: float | None, upper: float | None) -> bool:
-    """Whether the bounds prove that the rule's demand is missed."""
-    too_low = upper is not None and upper < rule.threshold
-    too_high = lower is not None and lower > rule.threshold
-    return {">=": too_low, "<=": too_high, "==": too_low or too_high}[rule.comparator]
 
 
 def sample_size(statistic: Statistic) -> int:
@@ -395,13 +364,23 @@ def _check_confidence(confidence: float) -> None:
         raise ConfigError(f"a confidence is between 0.5 and 1 (not included), found {confidence}")
 
 
-def _check_rate(k: float, n: float, confidence: float) -> None:
+def check_rate(k: float, n: float, confidence: float) -> None:
+    """Nothing, if these are k of n and a confidence.
+
+    Raises:
+        ConfigError: They are not.
+    """
     _check_confidence(confidence)
     if not (n > 0 and 0 <= k <= n):
         raise ConfigError(f"a rate is k of n with 0 <= k <= n and n > 0, found {k} of {n}")
 
 
-def _check_pairs(n10: float, n01: float, n: float, confidence: float) -> None:
+def check_pairs(n10: float, n01: float, n: float, confidence: float) -> None:
+    """Nothing, if there are at most as many discordant pairs as pairs.
+
+    Raises:
+        ConfigError: There are more, or the confidence is none.
+    """
     _check_confidence(confidence)
     if not (n > 0 and n10 >= 0 and n01 >= 0 and n10 + n01 <= n):
         raise ConfigError(f"discordant pairs are at most all pairs, found {n10} and {n01} of {n}")

@@ -35,6 +35,7 @@ from ecology.contracts.identity import Digest
 from ecology.contracts.policy import Finding, GateVerdict, Outcome, Policy, Rule, Scope, Waiver
 from ecology.errors import EcologyError, PolicyError
 from ecology.kernel import accounting, planning, statistics
+from ecology.kernel.decisions import decide
 
 NOT_ASKED = "not asked"
 """How the reason of a finding begins whose rule was left out of the question on purpose."""
@@ -42,18 +43,20 @@ NEVER_WAIVED = "static.signature"
 """The one metric that no waiver stands for: without a signature nobody vouches for what is waived."""
 
 
-def judge(rule: Rule, evidence: Evidence, subject: Digest) -> Finding:
+def judge(rule: Rule, evidence: Evidence, subject: Digest, *, words: bool = True) -> Finding:
     """What one rule sees in the evidence, waivers not yet applied.
 
     Args:
         rule: The demand.
         evidence: Everything measured, of whatever subject.
         subject: Digest of the candidate.
+        words: Whether the finding says what it saw. Without, it has no bounds, and a reason only where it was not
+            asked or cannot be read: enough for whoever wants the outcome.
     """
     distinct = _distinct(rule, evidence, subject)
     if not distinct:
         return _severity(rule, _finding(rule, None, Outcome.INCONCLUSIVE, _absence(rule, evidence, subject)))
-    found = [_judge_one(rule, statistic, caveat) for _, statistic, caveat in distinct]
+    found = [_judge_one(rule, statistic, caveat, words) for _, statistic, caveat in distinct]
     worst = max(found, key=lambda finding: finding.outcome.rank)
     if _contradict(distinct):
         reason = f"{len(distinct)} measurements contradict one another; the worst: {worst.reason}"
@@ -79,6 +82,7 @@ def verdict(
     *,
     rules_asked: Collection[str] | None = None,
     extra: Sequence[Finding] = (),
+    words: bool = True,
 ) -> GateVerdict:
     """The worst of what the policy's rules find, waivers applied.
 
@@ -92,6 +96,7 @@ def verdict(
         rules_asked: Ids of the rules whose measurements were asked for; None for all. In full scope the others are
             INCONCLUSIVE.
         extra: Findings of no rule, such as an engine that failed; they take part in the worst-of.
+        words: Whether findings say what they saw, as ``judge`` has it.
 
     Raises:
         PolicyError: No rule in scope has severity ``deny``.
@@ -104,7 +109,8 @@ def verdict(
             todo="add a rule with severity: deny",
         )
     put = [rule for rule in judged if rules_asked is None or rule.id in rules_asked]
-    answered = _corrected(policy, {rule.id: judge(rule, evidence, subject) for rule in put}, evidence, subject)
+    judgements = {rule.id: judge(rule, evidence, subject, words=words) for rule in put}
+    answered = _corrected(policy, judgements, evidence, subject)
     findings: list[Finding] = []
     worst = [finding.outcome for finding in extra]
     for rule in policy.rules:
@@ -256,7 +262,6 @@ class _Conclusion:
 
     outcome: Outcome
     ground: _Ground
-    edges: tuple[float | None, float | None] = (None, None)
     problem: str = ""
 
 
@@ -264,26 +269,29 @@ def _conclude(rule: Rule, statistic: Statistic, caveat: str) -> _Conclusion:
     """Steps 2 and 3 of the law."""
     if problem := _problem(rule, statistic):
         return _Conclusion(Outcome.INCONCLUSIVE, "problem", problem=problem)
-    edges = statistics.bounds(rule, statistic)
     outcome = Outcome.INCONCLUSIVE
     ground: _Ground = "open"
+    decision = decide(rule, statistic)
     if statistics.sample_size(statistic) < rule.min_samples:
         ground = "few"
-    elif statistics.misses(rule, *edges):
+    elif decision == "missed":
         outcome, ground = Outcome.DENY, "missed"
     elif caveat:
         ground = "caveat"
-    elif statistics.meets(rule, *edges):
+    elif decision == "met":
         outcome, ground = Outcome.PASS, "met"
     elif rule.decide == "not_refuted":
         outcome, ground = Outcome.PASS, "possible"
-    return _Conclusion(outcome, ground, edges)
+    return _Conclusion(outcome, ground)
 
 
-def _judge_one(rule: Rule, statistic: Statistic, caveat: str = "") -> Finding:
+def _judge_one(rule: Rule, statistic: Statistic, caveat: str, words: bool) -> Finding:
     found = _conclude(rule, statistic, caveat)
     if found.ground == "problem":
         return _finding(rule, None, found.outcome, found.problem)
+    if not words:
+        return _finding(rule, statistic, found.outcome, "")
+    edges = statistics.bounds(rule, statistic)
     wanted = demand(rule)
     said = {
         "few": f"at least {rule.min_samples} samples are required",
@@ -293,9 +301,7 @@ def _judge_one(rule: Rule, statistic: Statistic, caveat: str = "") -> Finding:
         "possible": f"{wanted} is still possible",
     }
     conclusion = said.get(found.ground) or _undecided(rule, statistic)
-    return _finding(
-        rule, statistic, found.outcome, f"{_seen(rule, statistic, *found.edges)}: {conclusion}", found.edges
-    )
+    return _finding(rule, statistic, found.outcome, f"{_seen(rule, statistic, *edges)}: {conclusion}", edges)
 
 
 def _undecided(rule: Rule, statistic: Statistic) -> str:
@@ -322,7 +328,7 @@ def _problem(rule: Rule, statistic: Statistic) -> str:
         problem = "a sample is not a finite number"
     else:
         try:
-            statistics.bounds(rule, statistic)
+            decide(rule, statistic)
         except EcologyError as error:
             problem = error.what
     return problem

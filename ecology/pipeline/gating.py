@@ -380,7 +380,7 @@ def _render(gated: Sequence[Gated], governed: Governed, form: Form) -> str:
     if form == "junit":
         from ecology.report.junit import junit  # noqa: PLC0415
 
-        return junit([(one.name, one.verdict) for one in gated], policy.id).decode()
+        return junit([(one.name, one.verdict) for one in gated], policy.id, policy).decode()
     if form == "sarif":
         from ecology.report.sarif import sarif  # noqa: PLC0415
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 
 from ecology.contracts.evidence import Paired, Proportion, Samples, Statistic
 from ecology.contracts.policy import Finding, GateVerdict, Policy, Rule
-from ecology.kernel import statistics
+from ecology.kernel.decisions import decide
 from ecology.kernel.verdicts import asked, demand
 from ecology.policy.metrics import Metric, known_metrics
 
@@ -143,10 +143,8 @@ def _measured(rule: Rule, kind: str, about: str) -> str:
 
 
 def _passes(rule: Rule, statistic: Statistic) -> bool:
-    edges = statistics.bounds(rule, statistic)
-    if statistics.meets(rule, *edges):
-        return True
-    return rule.decide == "not_refuted" and not statistics.misses(rule, *edges)
+    decision = decide(rule, statistic)
+    return decision == "met" if rule.decide == "proven" else decision != "missed"
 
 
 def _most(n: int, holds: Callable[[int], bool]) -> int | None:

@@ -14,7 +14,8 @@ from typing import Literal
 
 from ecology.contracts.evidence import Paired, Proportion, Samples, Statistic
 from ecology.contracts.policy import Outcome, Policy, Rule
-from ecology.kernel import planning, statistics
+from ecology.kernel import planning
+from ecology.kernel.decisions import decide
 from ecology.kernel.verdicts import demand, is_static
 from ecology.policy.controls import unknown_controls
 from ecology.policy.metrics import Metric, known_metrics
@@ -123,14 +124,14 @@ def _undecidable(rule: Rule, metrics: Mapping[str, Metric]) -> Iterator[Remark]:
         best = Proportion(n if up else 0, n)
     else:
         best = Samples((rule.threshold,) * n, "")
-    if not statistics.meets(rule, *statistics.bounds(rule, best)):
+    if decide(rule, best) != "met":
         enough = _enough(rule, best)
         todo = f"ask for at least {enough} samples" if enough else "no number of samples proves it"
         what = f"{n} perfect samples do not prove {demand(rule)} with {rule.confidence:.0%} confidence; {todo}"
         yield Remark("error", rule.id, what)
     elif isinstance(best, Paired) and (rule.threshold < 0 if up else rule.threshold > 0):
         same = Paired(n, 0, 0)
-        if not statistics.meets(rule, *statistics.bounds(rule, same)):
+        if decide(rule, same) != "met":
             what = f"an adapter that answers exactly like its comparator does not pass {demand(rule)} on {n} pairs"
             enough = _enough(rule, same)
             yield Remark("warning", rule.id, f"{what}; {enough} would do" if enough else what)

@@ -152,8 +152,8 @@ def replay(policy: Policy, past: Iterable[Stored], at: str = "") -> Replay:
     return Replay(policy.digest, judged, tuple(flips), moved)
 
 
-def verdict_under(policy: Policy, one: Stored, at: str = "") -> GateVerdict:
-    """The verdict that the policy gives on the stored evidence."""
+def verdict_under(policy: Policy, one: Stored, at: str = "", *, words: bool = True) -> GateVerdict:
+    """The verdict that the policy gives on the stored evidence; without words, its outcomes alone."""
     return verdict(
         policy,
         one.evidence,
@@ -162,6 +162,7 @@ def verdict_under(policy: Policy, one: Stored, at: str = "") -> GateVerdict:
         at or one.decided_at,
         rules_asked=asked_under(policy, one),
         extra=one.trouble,
+        words=words,
     )
 
 
@@ -260,7 +261,7 @@ class _Bench:
 
     def outcome(self, one: Stored, at: str) -> Outcome:
         if one.subject in self._waived or self._shares_alpha:  # then a rule does not decide by itself
-            return verdict_under(self.policy, one, at).outcome
+            return verdict_under(self.policy, one, at, words=False).outcome
         worst = max((finding.outcome for finding in one.trouble), key=_rank, default=Outcome.PASS)
         rank, denies = worst.rank, False
         for rule, name, static, unasked in self._topics:

@@ -27,7 +27,7 @@ from ecology.contracts.identity import Digest, Json
 from ecology.contracts.policy import Outcome, Policy, Rule
 from ecology.documents.source import Mistake, Place, Source, read_source, refuse
 from ecology.errors import EcologyError, PolicyError
-from ecology.kernel.verdicts import headline, judge, verdict
+from ecology.kernel.verdicts import headline, judge, outcome_of, verdict
 from ecology.policy.reader import load_policy
 from ecology.policy.shape import shape_mistakes, understood
 
@@ -94,7 +94,7 @@ class CaseResult:
     found: Outcome
     passed: bool
     reason: str
-    """Of the finding, or of the verdict's headline."""
+    """Of the finding, or of the verdict's headline; empty where the case holds."""
 
     def __str__(self) -> str:
         if self.passed:
@@ -121,11 +121,11 @@ def run_tests(path: Path, policy: Policy | None = None) -> tuple[CaseResult, ...
     results = []
     for name, cases in source.data.get("rules", {}).items():
         for case in cases:
-            finding = judge(rules[name], evidence_of({rules[name]: case["given"]}), SUBJECT)
-            expected = Outcome(case["expect"])
-            same = finding.outcome is expected
+            expected, evidence = Outcome(case["expect"]), evidence_of({rules[name]: case["given"]})
+            found = outcome_of(rules[name], evidence, SUBJECT)
+            reason = "" if found is expected else judge(rules[name], evidence, SUBJECT).reason
             title = f"{name}: {case['given']}"
-            results.append(CaseResult(title, (name,), expected, finding.outcome, same, finding.reason))
+            results.append(CaseResult(title, (name,), expected, found, found is expected, reason))
     for case in source.data.get("verdicts", ()):
         results.append(_verdict_case(case, source.data.get("typical", {}), policy))
     return tuple(results)
@@ -213,9 +213,13 @@ def _given(data: Mapping[str, Json]) -> Iterator[tuple[Place, str, str]]:
 def _verdict_case(case: Mapping[str, Json], typical: Mapping[str, str], policy: Policy) -> CaseResult:
     texts = {**typical, **case["given"]}
     evidence = evidence_of({rule: texts[rule.id] for rule in policy.rules if rule.id in texts})
-    judged = verdict(policy, evidence, SUBJECT, case.get("scope", "full"), case.get("at", NOW))
+    scope, at = case.get("scope", "full"), case.get("at", NOW)
+    judged = verdict(policy, evidence, SUBJECT, scope, at, words=False)
     head = headline(judged)
     expected, wanted = Outcome(case["expect"]), case.get("headline")
     same = judged.outcome is expected and (wanted is None or (head is not None and head.rule == wanted))
-    reason = f"{head.rule}: {head.reason}" if head else "everything passed"
+    reason = "" if same else "everything passed"
+    if head and not same:  # the words are worth their time only here
+        head = headline(verdict(policy, evidence, SUBJECT, scope, at)) or head
+        reason = f"{head.rule}: {head.reason}"
     return CaseResult(case["name"], (), expected, judged.outcome, same, reason)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import statistics as plain_statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from ecology.contracts.evidence import Count, Measurement, Paired, Proportion
 from ecology.contracts.policy import Policy, Rule
 from ecology.kernel import statistics
+from ecology.kernel.decisions import Decision, decide_bounds
 from ecology.report.words import between, quantity
 
 CONFIDENCE = 0.95
@@ -140,9 +141,10 @@ def estimate(measurement: Measurement) -> tuple[float, float | None, float | Non
 def _tone(rule: Rule | None, lower: float | None, upper: float | None) -> Tone:
     if rule is None:
         return "plain"
-    if statistics.meets(rule, lower, upper):
-        return "good"
-    return "bad" if statistics.misses(rule, lower, upper) else "open"
+    return _TONES[decide_bounds(rule, lower, upper)]
+
+
+_TONES: Mapping[Decision, Tone] = {"met": "good", "missed": "bad", "open": "open"}
 
 
 def unit_of(metric: str, against: str = "absolute") -> str:

@@ -1,12 +1,15 @@
 """GitHub Actions: one annotation a refusal, a warning or a waiver, and a summary of the step in Markdown.
 
+An annotation says what the rule saw, on how many samples, how sure that is and what would decide; the summary has the
+same of every rule that was asked as a table.
+
 An annotation is a workflow command on a line of its own:
 
     ::error file=adapters/a/adapter_config.json,title=STA-006 A trusted key ...::there are no claims
 
 Everything comes from outside, a folder's name above all, so data are escaped as the runner unescapes them: ``%``,
-carriage
-return and line feed everywhere, ``:`` and ``,`` in properties as well. A name can then never begin another command.
+carriage return and line feed everywhere, ``:`` and ``,`` in properties as well. A name can then never begin another
+command.
 
 Source: actions/toolkit, packages/core/src/command.ts (``escapeData``, ``escapeProperty``); GitHub documentation,
 "Workflow commands for GitHub Actions", "Adding a job summary".
@@ -20,6 +23,7 @@ from collections.abc import Sequence
 from ecology.contracts.policy import Finding, Outcome, Policy
 from ecology.kernel.verdicts import asked, headline
 from ecology.report.gated import Judged
+from ecology.report.measured import measured
 from ecology.report.words import visible
 
 COMMANDS = {
@@ -59,17 +63,11 @@ def step_summary(judged: Sequence[Judged], policy: Policy, standing: str, seen: 
         mark = "✅" if one.verdict.outcome.admits else "❌"
         lines.append(f"| {_cell(one.name)} | {mark} {one.verdict.outcome.value} | {one.verdict.scope} | {_cell(why)} |")
     for one in judged:
-        told = [f for f in one.verdict.findings if asked(f) and f.outcome is not Outcome.PASS]
-        if not told:
-            continue
-        lines += [
-            "",
-            f"<details><summary>{html.escape(visible(one.name))}</summary>",
-            "",
-            f"`{one.verdict.subject}`",
-            "",
-        ]
-        for finding in told:
+        lines += ["", f"<details><summary>{html.escape(visible(one.name))}</summary>", "", f"`{one.verdict.subject}`"]
+        lines += ["", *_saw(one, policy)]
+        for finding in one.verdict.findings:
+            if not asked(finding) or finding.outcome is Outcome.PASS:
+                continue
             lines.append(
                 f"- **{finding.outcome.value}** {_cell(finding.rule)} {_cell(finding.title)}: {_cell(finding.reason)}"
             )
@@ -79,6 +77,20 @@ def step_summary(judged: Sequence[Judged], policy: Policy, standing: str, seen: 
         lines += ["", "<details><summary>What the rules could see</summary>", ""]
         lines += [*(f"- {_cell(sentence)}" for sentence in seen), "", "</details>"]
     return "\n".join(lines) + "\n"
+
+
+def _saw(one: Judged, policy: Policy) -> list[str]:
+    """A table of what every rule saw that was asked."""
+    asked_of = [finding for finding in one.verdict.findings if asked(finding)]
+    if not asked_of:
+        return []
+    lines = ["| rule | outcome | observed | interval | n | demanded |", "|---|---|---|---|---|---|"]
+    for finding in asked_of:
+        saw = measured(finding, policy)
+        cells = (f"{finding.rule} {finding.title}", finding.outcome.value, saw.observed, saw.within)
+        n = f"{saw.n} {saw.split}".strip() if saw.n else ""
+        lines.append(f"| {' | '.join(map(_cell, (*cells, n, saw.demand)))} |")
+    return [*lines, ""]
 
 
 def _annotation(one: Judged, finding: Finding) -> str:

@@ -26,14 +26,15 @@ from ecology.kernel.verdicts import asked
 from ecology.report import texts
 from ecology.report.claims import told
 from ecology.report.draw import Scale, tag
-from ecology.report.figures import Cell, Tone, demand_text, unit_of
+from ecology.report.figures import Cell, Tone
 from ecology.report.lineage import lineage
+from ecology.report.measured import measured
 from ecology.report.objectives import objectives, ranked
 from ecology.report.plane import plane
 from ecology.report.sight import confirmation, contamination, races, sights
 from ecology.report.story import Row, Story, outcomes, tell
 from ecology.report.timeline import timeline
-from ecology.report.words import between, fixed, number, quantity, short, visible
+from ecology.report.words import fixed, number, short, visible
 
 FOLDER = Path(__file__).parent / "templates"
 TONES: Mapping[Outcome, Tone] = {
@@ -202,19 +203,17 @@ def _findings(row: Row) -> tuple[Finding, ...]:
 
 
 def _line(finding: Finding, policy: Policy) -> Line:
-    rule = next((rule for rule in policy.rules if rule.id == finding.rule), None)
-    unit = unit_of(finding.metric, rule.against if rule else "absolute")
-    skipped = not asked(finding)
+    skipped, seen = not asked(finding), measured(finding, policy)
     return Line(
         rule=finding.rule,
         title=finding.title,
         outcome="not asked" if skipped else finding.outcome.value,
         tone="plain" if skipped else TONES[finding.outcome],
-        observed="" if finding.observed is None else quantity(finding.observed, unit),
-        within=between(finding.lower, finding.upper, unit),
-        n=0 if unit == "count" else finding.n,
-        split="" if finding.split == "none" else finding.split,
-        demand=demand_text(rule) if rule else finding.demand,
+        observed=seen.observed,
+        within=seen.within,
+        n=seen.n,
+        split=seen.split,
+        demand=seen.demand,
         severity=finding.severity,
         reason=finding.reason,
         details=finding.details,

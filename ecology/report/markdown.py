@@ -9,11 +9,12 @@ from ecology.contracts.run import RunReport
 from ecology.kernel.verdicts import asked
 from ecology.report import texts
 from ecology.report.claims import told
-from ecology.report.figures import Cell, demand_text, unit_of
+from ecology.report.figures import Cell
+from ecology.report.measured import measured
 from ecology.report.objectives import ranked
 from ecology.report.sight import confirmation, contamination, races, sights
 from ecology.report.story import Row, Story, outcomes, tell
-from ecology.report.words import between, number, quantity, short, visible
+from ecology.report.words import number, short, visible
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|~#&!$@])")
 
@@ -121,19 +122,15 @@ def _canary(story: Story) -> str:
 
 def _rules(row: Row, report: RunReport) -> str:
     findings = row.candidate.verdict.findings if row.candidate else ()
-    rules = {rule.id: rule for rule in report.policy.rules}
     lines = []
     for finding in findings:
-        rule = rules.get(finding.rule)
-        unit = unit_of(finding.metric, rule.against if rule else "absolute")
-        seen = "" if finding.observed is None else quantity(finding.observed, unit)
-        within = between(finding.lower, finding.upper, unit)
+        seen = measured(finding, report.policy)
         lines.append(
             [
                 f"{escape(finding.rule)} {escape(finding.title)}",
                 finding.outcome.value if asked(finding) else "not asked",
-                f"{seen}{f' ({within})' if within else ''}",
-                demand_text(rule) if rule else escape(finding.demand),
+                f"{seen.observed}{f' ({seen.within})' if seen.within else ''}",
+                escape(seen.demand),
                 str(finding.n or ""),
                 escape("; ".join((finding.reason, *finding.details))),
             ]

@@ -4,6 +4,9 @@ DENY and INCONCLUSIVE are errors, WARN a warning; what passed is a result of kin
 kind ``notApplicable``, both of level ``none`` as the standard demands. A waived violation stays a failure and carries a
 suppression with who waived it, so that it can be seen and counted.
 
+A result's properties hold what its rule saw as numbers (value, bounds, samples, confidence); its message says the same
+in words and, where nothing is decided, how many samples would decide. What a rule could see at all is its help.
+
 Source: OASIS, Static Analysis Results Interchange Format (SARIF) Version 2.1.0 plus Errata 01, sections 3.27.9,
 3.27.10, 3.27.23 and 3.35.
 """
@@ -20,6 +23,7 @@ from ecology.contracts.policy import Finding, Outcome, Policy
 from ecology.kernel.canonical import digest
 from ecology.kernel.verdicts import asked
 from ecology.report.gated import Judged
+from ecology.report.sight import sights_by_rule
 from ecology.report.words import visible
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
@@ -37,12 +41,14 @@ def sarif(judged: Sequence[Judged], policy: Policy) -> bytes:
     titles = {rule.id: rule.title for rule in policy.rules}
     extra = {f.rule: f for one in judged for f in one.verdict.findings if f.rule not in titles}
     index = {name: i for i, name in enumerate([*titles, *extra])}
+    sees = sights_by_rule(policy, [one.verdict for one in judged])
     rules: list[Json] = [
         {
             "id": rule.id,
             "name": rule.metric,
             "shortDescription": {"text": visible(rule.title)},
             "fullDescription": {"text": visible(rule.rationale or rule.title)},
+            **({"help": {"text": sees[rule.id]}} if rule.id in sees else {}),
             "defaultConfiguration": {"level": DEFAULTS[rule.severity]},
             "properties": {
                 "tags": [visible(control) for control in dict.fromkeys(rule.controls)],
@@ -52,7 +58,7 @@ def sarif(judged: Sequence[Judged], policy: Policy) -> bytes:
         for rule in policy.rules
     ]
     rules += [{"id": name, "shortDescription": {"text": visible(f.title)}} for name, f in extra.items()]
-    results = [_result(one, finding, index[finding.rule]) for one in judged for finding in one.verdict.findings]
+    results = [_result(one, f, index[f.rule], policy) for one in judged for f in one.verdict.findings]
     log: Json = {
         "$schema": SCHEMA,
         "version": "2.1.0",
@@ -74,7 +80,7 @@ def sarif(judged: Sequence[Judged], policy: Policy) -> bytes:
     return (json.dumps(log, indent=2, ensure_ascii=False, sort_keys=True) + "\n").encode("utf-8")
 
 
-def _result(one: Judged, finding: Finding, index: int) -> Json:
+def _result(one: Judged, finding: Finding, index: int, policy: Policy) -> Json:
     kind, level = "fail", LEVELS.get(finding.outcome, "none")
     if not asked(finding):
         kind, level = "notApplicable", "none"
@@ -89,11 +95,26 @@ def _result(one: Judged, finding: Finding, index: int) -> Json:
         "message": {"text": f"{visible(one.name)}: {visible(finding.title)}: {visible(finding.reason)}{details}"},
         "locations": [{"physicalLocation": {"artifactLocation": {"uri": location(one.path)}}}],
         "partialFingerprints": {"ruleAndAdapter/v1": digest([finding.rule, one.path])[7:39]},
-        "properties": {"subject": one.verdict.subject, "outcome": finding.outcome.value, "demand": finding.demand},
+        "properties": {"subject": one.verdict.subject, "outcome": finding.outcome.value, **_seen(finding, policy)},
     }
     if finding.outcome is Outcome.WAIVED:
         result["suppressions"] = [{"kind": "external", "status": "accepted", "justification": visible(finding.reason)}]
     return result
+
+
+def _seen(finding: Finding, policy: Policy) -> dict[str, Json]:
+    """What the rule saw, as numbers; a member is missing where there is none."""
+    rule = next((rule for rule in policy.rules if rule.id == finding.rule), None)
+    bounded = finding.lower is not None or finding.upper is not None
+    numbers: dict[str, Json] = {
+        "observed": finding.observed,
+        "lower": finding.lower,
+        "upper": finding.upper,
+        "samples": finding.n or None,
+        "confidence": rule.confidence if rule and bounded else None,
+    }
+    about: dict[str, Json] = {"demand": finding.demand, "metric": finding.metric, "split": finding.split}
+    return {**about, **{name: value for name, value in numbers.items() if value is not None}}
 
 
 def location(path: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ecology.contracts.evidence import Proportion
 from ecology.contracts.policy import GateVerdict, Policy, Rule
@@ -37,13 +37,18 @@ def sights(report: RunReport) -> tuple[str, ...]:
 
 def rule_sights(policy: Policy, verdicts: Sequence[GateVerdict]) -> tuple[str, ...]:
     """What each rule that judges a sample sees, at the greatest n that any of these verdicts rests on."""
+    return tuple(sights_by_rule(policy, verdicts).values())
+
+
+def sights_by_rule(policy: Policy, verdicts: Sequence[GateVerdict]) -> Mapping[str, str]:
+    """The same by rule's id; a rule that was not asked, or judges no sample, is not in it."""
     seen = {rule.id: _n(verdicts, rule) for rule in policy.rules if _samples(rule)}
     wanted = policy.decidable or USUAL
-    return tuple(
-        visible(str(sight(rule, seen[rule.id], wanted)))
+    return {
+        rule.id: visible(str(sight(rule, seen[rule.id], wanted)))
         for rule in policy.rules
         if seen.get(rule.id, 0) >= max(2, rule.min_samples)
-    )
+    }
 
 
 def contamination(report: RunReport) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from ecology.contracts.evidence import Count, Paired, Proportion, Samples
 from ecology.contracts.policy import Rule
 from ecology.errors import ConfigError
 from ecology.kernel import planning, statistics
+from ecology.kernel.decisions import decide, decide_bounds
 
 RATE = Rule("r", "t", "orders.exact", ">=", 0.9, split="hidden", min_samples=10)
 PAIR = Rule("p", "t", "orders.exact", ">=", -0.05, split="hidden", against="incumbent", min_samples=10)
@@ -29,7 +30,7 @@ def test_needed_n_is_where_the_rate_begins_to_decide(
 
     def decides(size: int) -> bool:
         edges = statistics.clopper_pearson(k / n * size, size, rule.confidence)
-        return statistics.meets(rule, *edges) or statistics.misses(rule, *edges)
+        return decide_bounds(rule, *edges) != "open"
 
     if needed is None:
         assert not decides(5000)
@@ -62,7 +63,7 @@ def test_needed_n_of_samples_decides(slow: float, n: int) -> None:
         tardy = round(late / n * more)
         grown = Samples((1.0,) * (more - tardy) + (9.0,) * tardy, "s")
         edges = statistics.bounds(rule, grown)
-        assert statistics.meets(rule, *edges) or statistics.misses(rule, *edges)
+        assert decide_bounds(rule, *edges) != "open"
 
 
 @pytest.mark.parametrize("truth", [0.85, 0.9, 0.95, 1.0])
@@ -98,7 +99,7 @@ def test_power_of_samples_equals_simulation() -> None:
     passes = 0
     for _ in range(300):
         values = np.where(rng.random(n) < share, 1.0, 9.0)
-        passes += statistics.meets(SLOW, *statistics.bounds(SLOW, Samples(tuple(values), "s")))
+        passes += decide(SLOW, Samples(tuple(values), "s")) == "met"
     assert planning.power(SLOW, n, share) == pytest.approx(passes / 300, abs=0.06)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -138,17 +137,6 @@ def test_quantile_bounds_cover_at_least_as_stated() -> None:
     found = [statistics.quantile_bounds(list(row), 0.9, 0.95) for row in samples]
     assert np.mean([upper >= truth for _, upper in found if upper is not None]) >= 0.93
     assert np.mean([lower <= truth for lower, _ in found if lower is not None]) >= 0.93
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.integers(0, 200), st.integers(-3, 210), st.floats(0, 1))
-def test_binomial_cdf_equals_scipys(n: int, k: int, p: float) -> None:
-    assert statistics.binomial_cdf(k, n, p) == pytest.approx(stats.binom.cdf(k, n, p), abs=1e-12)
-
-
-def test_binomial_cdf_is_smooth_in_between() -> None:
-    values = [statistics.binomial_cdf(k / 10, 20, 0.3) for k in range(200)]
-    assert all(a <= b for a, b in pairwise(values))
 
 
 @pytest.mark.parametrize(

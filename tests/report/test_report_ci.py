@@ -12,13 +12,15 @@ import jsonschema
 import pytest
 from lxml import etree
 
-from ecology.contracts.policy import Outcome, Waiver
+from ecology.contracts.policy import Finding, Outcome, Waiver
 from ecology.contracts.run import RunReport
 from ecology.kernel.verdicts import verdict
 from ecology.report.gated import Judged
 from ecology.report.github import step_summary, workflow_commands
 from ecology.report.junit import junit, render_junit
+from ecology.report.measured import measured
 from ecology.report.sarif import sarif
+from ecology.report.sight import sights_by_rule
 
 SCHEMAS = Path(__file__).parents[1] / "schemas"
 HOSTILE = "a,b:c\n::error::%0Aowned <script>|`x`\u202egpj"
@@ -67,7 +69,7 @@ def test_a_waived_violation_stays_a_result_and_is_suppressed(report: RunReport) 
 
 def test_junit_is_valid_by_the_schema_of_jenkins(judged: list[Judged], report: RunReport) -> None:
     schema = etree.XMLSchema(etree.parse(SCHEMAS / "jenkins-junit.xsd"))
-    for data in (render_junit(report), junit([(one.name, one.verdict) for one in judged], "all")):
+    for data in (render_junit(report), junit([(one.name, one.verdict) for one in judged], "all", report.policy)):
         schema.assertValid(etree.fromstring(data))
 
 
@@ -94,7 +96,46 @@ def undone(text: str) -> str:
 def test_the_step_summary_shows_names_and_executes_nothing(judged: list[Judged], report: RunReport) -> None:
     text = step_summary(judged, report.policy, "UNAPPROVED: nobody")
     rows = [line for line in text.splitlines() if line.startswith("| ")]
-    assert len(rows) == len(judged) + 1
-    assert all(len(re.findall(r"(?<!\\)\|", row)) == 5 for row in rows), "a name cannot add a column"
+    adapters = rows[: len(judged) + 1]
+    assert all(len(re.findall(r"(?<!\\)\|", row)) == 5 for row in adapters), "a name cannot add a column"
+    put = sum("not asked" not in f.reason for one in judged for f in one.verdict.findings)
+    assert len(rows) == len(adapters) + len(judged) + put, "of each adapter a head, and a row for each rule asked"
+    assert all(len(re.findall(r"(?<!\\)\|", row)) == 7 for row in rows[len(adapters) :])
     assert "<script" not in text
     assert "UNAPPROVED: nobody" in text
+
+
+def test_every_format_for_ci_says_what_each_rule_saw(report: RunReport) -> None:
+    refused = next(c for c in report.candidates if c.verdict.outcome is Outcome.DENY)
+    put = [f for f in refused.verdict.findings if f.n and "not asked" not in f.reason]
+    sampled = [f for f in put if f.lower is not None]
+    assert sampled
+    rules = {rule.id: rule for rule in report.policy.rules}
+    one = Judged(refused.name, "x", refused.verdict)
+    log = json.loads(sarif([one], report.policy))["runs"][0]
+    results = {result["ruleId"]: result for result in log["results"]}
+    cases = {
+        case.get("name", "").split()[0]: case.findtext("system-out") or ""
+        for case in etree.fromstring(junit([(one.name, one.verdict)], "all", report.policy)).iter("testcase")
+    }
+    summary = step_summary([one], report.policy, "UNAPPROVED: nobody").replace("\\", "")
+    for finding in put:
+        saw = measured(finding, report.policy)
+        assert str(saw) in cases[finding.rule]
+        assert finding.reason in results[finding.rule]["message"]["text"]
+        assert f"| {saw.observed} | {saw.within} |" in summary
+        numbers = results[finding.rule]["properties"]
+        assert (numbers["observed"], numbers["samples"]) == (finding.observed, finding.n)
+        assert (numbers.get("lower"), numbers.get("upper")) == (finding.lower, finding.upper)
+    for finding in sampled:
+        assert f"n = {finding.n}" in cases[finding.rule]
+        assert results[finding.rule]["properties"]["confidence"] == rules[finding.rule].confidence
+    helped = {rule["id"] for rule in log["tool"]["driver"]["rules"] if "help" in rule}
+    assert helped == set(sights_by_rule(report.policy, [refused.verdict]))
+
+
+def test_what_was_not_observed_or_has_no_interval_says_so(report: RunReport) -> None:
+    finding = Finding("r", "t", "m.x", "none", "deny", Outcome.INCONCLUSIVE, ">= 0.9", None, None, None, 0, "no", ())
+    assert str(measured(finding, report.policy)) == "nothing observed; demanded: >= 0.9"
+    seen = dataclasses.replace(finding, observed=0.25, lower=0.1, upper=0.4, n=8, split="hidden")
+    assert str(measured(seen, report.policy)) == "25.0 % (10.0 to 40.0 %), n = 8 hidden; demanded: >= 0.9"
