@@ -44,6 +44,12 @@ ROOT = Path(__file__).parent.parent
 BEGIN, END = "<!-- table: python benchmarks/gate.py --table -->", "<!-- end of table -->"
 PATIENCE_S = 20
 SCANNERS = ("modelscan==0.8.8", "picklescan==1.0.5")
+IMPORTS = {
+    "the interpreter": "pass",
+    "it and NumPy": "import numpy",
+    "these and cryptography with OpenSSL": "import numpy, hashlib, cryptography.hazmat.primitives.serialization",
+    "all that the gate imports": "import numpy, ecology.cli, ecology.pipeline.gating, ecology.pipeline.boundaries",
+}
 LAUNCH = """
 import os, resource, sys, time
 null = os.open(os.devnull, os.O_WRONLY)
@@ -133,31 +139,44 @@ def times(samples: int, scanners: str | None) -> list[dict[str, Any]]:
             folders[f"20 MB adapter, {name}"] = spoiled(good, Path(place) / name.replace(" ", "-"), name)
         ours = [sys.executable, "-m", "ecology", "gate", "--static", "--home"]
         peers = {name: [str(Path(scanners).parent / name), "-p"] for name in ("modelscan", "picklescan") if scanners}
-        bare = [wall([sys.executable, "-c", "import numpy, ecology.pipeline.gating"], {0})[1] for _ in range(samples)]
-        rows = []
-        for what, folder in folders.items():
-            took: dict[str, list[float]] = {}
-            peak = 0
-            right = {0} if folder == good else {1}
-            for number in range(samples):
+        imports = {name: _imported(what, samples) for name, what in IMPORTS.items()}
+        bare = imports[next(reversed(IMPORTS))]
+        rows: list[dict[str, Any]] = [
+            {
+                "what": f"peak resident memory of {name}",
+                "ours": value,
+                "unit": "bytes",
+                "peer": None,
+                "samples": samples,
+            }
+            for name, value in imports.items()
+        ]
+        took: dict[str, dict[str, list[float]]] = {what: {} for what in folders}
+        peaks = dict.fromkeys(folders, 0)
+        for number in range(samples):
+            for what, folder in folders.items():  # interleaved, so that a busy machine slows all alike
                 calls = {"measured": [*ours, str(home), "--fresh", str(folder)]}
                 if folder == good:
                     calls["new home"] = [*ours, str(Path(place) / f"new-{number}"), str(folder)]
                     calls["unchanged"] = [*ours, str(home), str(folder)]
                 calls |= {name: [*command, str(folder)] for name, command in peers.items()}
-                for name, command in calls.items():  # interleaved, so that a busy machine slows all alike
-                    ends = {1} if name == "new home" else {0, 1, 2, 3} if name in peers else right
-                    seconds, memory = wall(command, ends)
-                    took.setdefault(name, []).append(seconds)
-                    peak = max(peak, memory) if name == "measured" else peak
-            middle = {name: sorted(values)[len(values) // 2] for name, values in took.items()}
-            for name in (name for name in took if name not in peers):
-                row = {"what": f"{what}, {name}", "ours": middle[name], "unit": "s", "samples": took[name]}
-                for peer in [peer for peer in peers if name == "measured"] or [None]:
-                    theirs = middle[peer] if peer else None
+                for name, command in calls.items():
+                    right = {0} if folder == good and name != "new home" else {1}
+                    seconds, memory = wall(command, {0, 1, 2, 3} if name in peers else right)
+                    took[what].setdefault(name, []).append(seconds)
+                    peaks[what] = max(peaks[what], memory) if name == "measured" else peaks[what]
+        usual = sorted(took["20 MB adapter"]["measured"])[samples // 2]
+        for what, calls_of in took.items():
+            middle = {name: sorted(values)[len(values) // 2] for name, values in calls_of.items()}
+            for name in (name for name in calls_of if name not in peers):
+                row = {"what": f"{what}, {name}", "ours": middle[name], "unit": "s", "samples": calls_of[name]}
+                compared = {peer: middle[peer] for peer in peers if name == "measured"}
+                if folders[what] != good:
+                    compared["the good adapter"] = usual
+                for peer, theirs in compared.items() or [(None, None)]:
                     ratio = middle[name] / theirs if theirs else None
                     rows.append({**row, "peer": theirs, "peer_name": peer, "ratio": ratio})
-            more = peak - sorted(bare)[len(bare) // 2]
+            peak, more = peaks[what], peaks[what] - bare
             for words, value in (("peak resident memory", peak), ("memory beyond what importing it takes", more)):
                 rows.append(
                     {
@@ -166,6 +185,12 @@ def times(samples: int, scanners: str | None) -> list[dict[str, Any]]:
                     }
                 )  # fmt: skip
         return rows
+
+
+def _imported(what: str, samples: int) -> int:
+    """Peak resident memory in bytes of an interpreter that imports something and ends; the median."""
+    peaks = sorted(wall([sys.executable, "-c", what], {0})[1] for _ in range(samples))
+    return peaks[len(peaks) // 2]
 
 
 def scanners_of(named: str) -> str:

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import errno
 import re
-import sqlite3
+import sys
 
 EXIT_OK = 0
 EXIT_REFUSED = 1
@@ -201,7 +201,8 @@ def from_system(error: BaseException, where: str = "") -> EcologyError | None:
     """
     if isinstance(error, MemoryError):
         return BackendError("out of memory", where=where, todo=f"lower backend.batch_size or free some, {_RESUMES}")
-    if isinstance(error, sqlite3.Error):
+    sqlite3 = sys.modules.get("sqlite3")  # who has not imported it has no error of it
+    if sqlite3 is not None and isinstance(error, sqlite3.Error):
         name = str(getattr(error, "sqlite_errorname", ""))
         for names, kind, what, todo in _SQLITE:
             if name.startswith(names):

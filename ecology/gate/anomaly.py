@@ -22,6 +22,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from importlib import resources
+from statistics import median  # np.median loads all of numpy.ma
 
 import numpy as np
 
@@ -62,9 +63,9 @@ def statistics(found: Sequence[Change], weight_norms: Mapping[str, float]) -> di
     energies = [one.spectrum[0] ** 2 / sum(value**2 for value in one.spectrum) for one in live]
     return {
         "largest_share": max(shares),
-        "median_share": float(np.median(shares)),
+        "median_share": median(shares),
         "spread": float(np.std(np.log10([one.norm for one in live]))),
-        "concentration": float(np.median(energies)),
+        "concentration": median(energies),
     }
 
 

@@ -7,7 +7,6 @@ as ``registry.view.quarantined``; a test holds the two together.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
@@ -30,6 +29,8 @@ def quarantined(database: Path) -> Mapping[str, str]:
     """
     if not database.exists():
         return {}
+    import sqlite3  # noqa: PLC0415  (1 MB that a home without a registry has no use for)
+
     try:
         address = f"file:{quote(str(database))}?mode=ro"
         with closing(sqlite3.connect(address, uri=True, timeout=BUSY_TIMEOUT_S)) as connection:
