@@ -298,6 +298,12 @@ class Policy:
     """How many mistakes are allowed over rules and candidates; None leaves each rule its own confidence."""
 
 
+RUNG_RULE = "RUNG-"
+"""How the id of a finding begins that is of no rule but of a rung that could not be climbed: an engine that failed."""
+APPROVAL_RULE = "POLICY-APPROVAL"
+"""Id of the finding about the policy's own approvals; it says nothing of the candidate."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Finding:
     """What one rule saw."""

@@ -25,14 +25,12 @@ from typing import NamedTuple
 
 from ecology.contracts.artifact import Submission
 from ecology.contracts.evidence import Evidence
-from ecology.contracts.policy import Finding, GateVerdict, Outcome, Policy, Rule, Scope
+from ecology.contracts.policy import RUNG_RULE, Finding, GateVerdict, Outcome, Policy, Rule, Scope
 from ecology.errors import EcologyError
 from ecology.kernel.verdicts import verdict
 
 RUNGS = ("static", "liveness", "screen", "hidden", "resources", "fresh")
 """From the cheapest to the dearest."""
-RUNG_RULE = "RUNG-"
-"""How the id of a finding begins that is of no rule: a rung could not be measured."""
 
 
 class Rung(NamedTuple):

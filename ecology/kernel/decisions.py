@@ -4,7 +4,8 @@ A bound meets a threshold exactly when the test of that threshold rejects: the l
 where k or more successes would have a probability of at most ``1 - confidence`` if the rate were t, Tango's where the
 score at t is at least z, and one that holds at any time where the e-value against "at most t" is at least ``1 / (1 -
 confidence)``. So a decision needs one evaluation of a function and no search for its root; a bound, which is that root,
-is for people to read (``statistics.bounds``). Samples are decided by their bounds, which are some of them.
+is for people to read (``statistics.bounds``). Samples are counted: an order statistic meets a threshold where enough
+of them do.
 
 Law, property-tested: ``decide`` says what the bounds say wherever they are further from the threshold than rounding.
 """
@@ -13,11 +14,13 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from statistics import NormalDist
 from typing import Literal
 
-from ecology.contracts.evidence import Paired, Proportion, Statistic
+from ecology.contracts.evidence import Count, Paired, Proportion, Statistic
 from ecology.contracts.policy import Rule
+from ecology.errors import ConfigError
 from ecology.kernel import sequential, statistics
 from ecology.kernel.binomial import binomial_cdf, binomial_tail
 
@@ -38,7 +41,9 @@ def decide(rule: Rule, statistic: Statistic) -> Decision:
         worth = statistics.shrinkage(rule, statistic)
         won, n = statistic.n10 * worth, statistic.n * worth
         return decide_pairs(rule, won, min(statistic.n01 * worth, n - won), n)
-    return decide_bounds(rule, *statistics.bounds(rule, statistic))
+    if isinstance(statistic, Count) or statistics.exact(rule, statistic) or (rule.clustered and statistic.families):
+        return decide_bounds(rule, *statistics.bounds(rule, statistic))
+    return _decided(rule, *_sample_sides(rule, statistic.values))
 
 
 def decide_rate(rule: Rule, k: float, n: float) -> Decision:
@@ -103,6 +108,25 @@ def _pair_sides(
         return _proven(low, confidence), -_proven(high, confidence)
     score, z = statistics.tango_score(n10, n01, n, threshold), _normal_quantile(confidence)
     return _sign(score - z), _sign(score + z)
+
+
+def _sample_sides(rule: Rule, values: Sequence[float]) -> tuple[int, int]:
+    """Signs for the bounds of a quantile, which are two of the samples: so many of them lie on their side of it."""
+    below, above = statistics.order_statistics(rule, len(values))
+    if any(map(math.isnan, values)):
+        raise ConfigError("a NaN among samples has no place in an order")
+    at = rule.threshold
+    less, more = sum(value < at for value in values), sum(value > at for value in values)
+    low = high = 0
+    if above is None or len(values) - less < above:
+        low = -1
+    elif more >= above:
+        low = 1
+    if below is None or len(values) - more < below:
+        high = 1
+    elif less >= below:
+        high = -1
+    return low, high
 
 
 def _proven(log_e: float, confidence: float) -> int:

@@ -22,6 +22,7 @@ inference", Statistical Science 38(4), 2023.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 
@@ -157,10 +158,26 @@ def quantile_bounds(values: Sequence[float], quantile: float, confidence: float)
     """
     if not 0 < quantile < 1 or any(math.isnan(value) for value in values):
         raise ConfigError(f"a quantile is between 0 and 1 and of numbers, found {quantile}")
-    n, ordered, bar = len(values), sorted(values), -math.log(1 - confidence)
-    below = _least(lambda k: rate_log_e(k, n, quantile, "at_most") >= bar, n)
-    above = _least(lambda k: rate_log_e(k, n, 1 - quantile, "at_most") >= bar, n)
+    n, ordered = len(values), sorted(values)
+    below, above = order_statistics(n, quantile, confidence)
     return (None if above is None else ordered[n - above], None if below is None else ordered[below - 1])
+
+
+@functools.lru_cache(maxsize=4096)
+def order_statistics(n: int, quantile: float, confidence: float) -> tuple[int | None, int | None]:
+    """Which order statistics bound the quantile: counted from the smallest for above, from the largest for below.
+
+    Args:
+        n: Samples.
+        quantile: 0 to 1 (both not included).
+        confidence: Of each bound, 0.5 to 1 (not included).
+
+    Returns:
+        Positions from 1 to n; None where there are too few samples for one.
+    """
+    bar = -math.log(1 - confidence)
+    below = _least(lambda k: rate_log_e(k, n, quantile, "at_most") >= bar, n)
+    return below, _least(lambda k: rate_log_e(k, n, 1 - quantile, "at_most") >= bar, n)
 
 
 def _lower(seen: Weighted, confidence: float) -> float:

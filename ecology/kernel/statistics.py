@@ -209,10 +209,6 @@ def quantile_bounds(values: Sequence[float], quantile: float, confidence: float)
     return (None if above is None else ordered[n - above], None if below is None else ordered[below - 1])
 
 
-_quantile_bounds = functools.lru_cache(maxsize=256)(quantile_bounds)
-"""A rule asks for the bounds of one set of samples twice: whether there are any, and what they say."""
-
-
 @functools.lru_cache(maxsize=4096)
 def _order_statistics(n: int, quantile: float, confidence: float) -> tuple[int | None, int | None]:
     """Which order statistics bound the quantile: counted from the smallest for above, from the largest for below."""
@@ -297,7 +293,20 @@ def quantile_interval(rule: Rule, values: Sequence[float]) -> tuple[float | None
     """
     if rule.anytime:
         return sequential.quantile_bounds(values, rule.quantile, rule.confidence)
-    return _quantile_bounds(tuple(values), rule.quantile, rule.confidence)
+    return quantile_bounds(values, rule.quantile, rule.confidence)
+
+
+def order_statistics(rule: Rule, n: int) -> tuple[int | None, int | None]:
+    """Which of n samples bound the rule's quantile: the k-th smallest from above, the k-th largest from below.
+
+    Returns:
+        Positions from 1 to n; None where there are too few samples for one.
+
+    Raises:
+        ConfigError: The rule's quantile or confidence is out of range.
+    """
+    _check_quantile(rule.quantile, rule.confidence)
+    return (sequential.order_statistics if rule.anytime else _order_statistics)(n, rule.quantile, rule.confidence)
 
 
 def exact(rule: Rule, statistic: Statistic) -> bool:

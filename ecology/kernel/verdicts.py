@@ -220,7 +220,8 @@ def _corrected(
     p_values = {}
     for rule in policy.rules if alpha < 1 else ():
         if rule.id in answered and accounting.judges_a_sample(rule):
-            seen = {m.statistic for m in evidence if _fits(rule, m, subject) and not _problem(rule, m.statistic)}
+            fitting = {m.statistic for m in evidence if _fits(rule, m, subject)}
+            seen = [one for one in fitting if _conclude(rule, one, "").ground != "problem"]
             smallest = min((accounting.p_value(rule, one) for one in seen), default=1.0)
             p_values[rule.id] = min(1.0, smallest * max(1, len(seen)))
     refuted = accounting.holm(p_values, alpha) if p_values else frozenset()
@@ -269,9 +270,12 @@ def _conclude(rule: Rule, statistic: Statistic, caveat: str) -> _Conclusion:
     """Steps 2 and 3 of the law."""
     if problem := _problem(rule, statistic):
         return _Conclusion(Outcome.INCONCLUSIVE, "problem", problem=problem)
+    try:
+        decision = decide(rule, statistic)
+    except EcologyError as error:
+        return _Conclusion(Outcome.INCONCLUSIVE, "problem", problem=error.what)
     outcome = Outcome.INCONCLUSIVE
     ground: _Ground = "open"
-    decision = decide(rule, statistic)
     if statistics.sample_size(statistic) < rule.min_samples:
         ground = "few"
     elif decision == "missed":
@@ -311,7 +315,7 @@ def _undecided(rule: Rule, statistic: Statistic) -> str:
 
 
 def _problem(rule: Rule, statistic: Statistic) -> str:
-    """Why the statistic cannot be read under the rule; empty when it can."""
+    """Why the statistic is of no kind that the rule can read; empty when it is."""
     paired, problem = rule.against != "absolute", ""
     # A rate read against a margin of -0.05 would always pass, so a kind that the rule is not about is no evidence.
     if isinstance(statistic, (Count, Proportion)) and paired:
@@ -326,11 +330,6 @@ def _problem(rule: Rule, statistic: Statistic) -> str:
         problem = "there are no samples"
     elif isinstance(statistic, Samples) and not all(map(math.isfinite, statistic.values)):
         problem = "a sample is not a finite number"
-    else:
-        try:
-            decide(rule, statistic)
-        except EcologyError as error:
-            problem = error.what
     return problem
 
 

@@ -28,10 +28,10 @@ from ecology.backend.bases import BaseModel
 from ecology.contracts.artifact import Submission
 from ecology.contracts.evidence import Evidence
 from ecology.contracts.identity import Digest, Json
-from ecology.contracts.policy import Finding, GateVerdict, Outcome, Policy
+from ecology.contracts.policy import RUNG_RULE, Finding, GateVerdict, Outcome, Policy
 from ecology.contracts.run import Budget
 from ecology.errors import EXIT_OK, EXIT_REFUSED, ConfigError, MalformedArtifact
-from ecology.gate.ladder import RUNG_RULE, Climb, Rung, climb, rung_of
+from ecology.gate.ladder import Climb, Rung, climb, rung_of
 from ecology.gate.static import context_for, static_evidence
 from ecology.kernel import canonical
 from ecology.kernel.codec import structure

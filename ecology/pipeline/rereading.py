@@ -25,12 +25,10 @@ from typing import Any
 from pydantic_core import from_json, to_json
 
 from ecology.contracts.identity import Digest, Json
-from ecology.contracts.policy import Outcome, TrustedKey
+from ecology.contracts.policy import APPROVAL_RULE, RUNG_RULE, Outcome, TrustedKey
 from ecology.errors import EcologyError, IntegrityError
-from ecology.gate.ladder import RUNG_RULE
 from ecology.kernel.verdicts import NOT_ASKED
 from ecology.policy.replay import topics_of
-from ecology.report.standing import APPROVAL_RULE
 from ecology.signer import dsse
 from ecology.signer.keys import PublicKey, key_id, load_public, signed_by
 from ecology.signer.statements import SUMMARY, VERDICT
@@ -65,7 +63,8 @@ def reread(tasks: Sequence[Task], keys: Sequence[TrustedKey]) -> Iterator[tuple[
     """
     workers = min(_cores(), len(tasks) // MANY + 1)
     if workers == 1:
-        found: Iterator[bytes | Trouble] = (_one(task, _anchors(keys)) for task in tasks)
+        anchors = _anchors(keys)
+        found: Iterator[bytes | Trouble] = (_one(task, anchors) for task in tasks)
         yield from zip(tasks, map(_unharmed, found), strict=True)
         return
     batches = [tasks[i : i + BATCH] for i in range(0, len(tasks), BATCH)]
@@ -129,8 +128,13 @@ def _row(payload: bytes, digest: Digest) -> Mapping[str, Json] | None:
         "outcomes": {rule: f["outcome"] for rule, f in rules.items()},
         "unasked": [rule for rule, f in rules.items() if f["reason"].startswith(NOT_ASKED)],
         "trouble": trouble,
-        "topics": topics_of(own["evidence"], digest),
+        "topics": topics_of(own["evidence"], digest, _text),
     }
+
+
+def _text(rows: Sequence[Json]) -> str:
+    """As ``policy.replay`` would write it: canonical JSON has its keys in order."""
+    return to_json(rows).decode()
 
 
 _RANKS = {outcome.value: outcome.rank for outcome in Outcome}

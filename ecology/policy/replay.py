@@ -15,7 +15,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from ecology.contracts.evidence import Against, Evidence, Measurement, Samples, Split, Statistic
@@ -194,12 +194,18 @@ def stored(given: GateVerdict, evidence: Evidence, rules: Collection[str], name:
     )
 
 
-def topics_of(measurements: Iterable[Mapping[str, Any]], subject: Digest) -> Mapping[str, str]:
+_text = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+
+
+def topics_of(
+    measurements: Iterable[Mapping[str, Any]], subject: Digest, text: Callable[[Sequence[Json]], str] = _text
+) -> Mapping[str, str]:
     """Evidence on a subject as text by topic; whose statistics are equal, their text is equal.
 
     Args:
         measurements: ``Measurement`` as plain data (``canonical.plain``), as a stored verdict holds it.
         subject: What is said of others is left out.
+        text: Writes JSON without white space and with keys in order.
 
     Raises:
         KeyError: One lacks a field that every measurement has.
@@ -211,10 +217,7 @@ def topics_of(measurements: Iterable[Mapping[str, Any]], subject: Digest) -> Map
             parent = m["comparator"] if against == "parents" else ""  # only there does it matter with whom
             row = [parent, m["statistic"], m.get("caveat", "")]
             found.setdefault(topic(m["metric"], m["split"], against), []).append(row)
-    return {name: _text(rows) for name, rows in found.items()}
-
-
-_text = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+    return {name: text(rows) for name, rows in found.items()}
 
 
 def _read(name: str, text: str, subject: Digest) -> Iterator[Measurement]:

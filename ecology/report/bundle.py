@@ -24,7 +24,7 @@ from pathlib import Path
 
 from ecology.audit import notes
 from ecology.contracts.identity import Digest, Json
-from ecology.contracts.policy import TrustedKey
+from ecology.contracts.policy import APPROVAL_RULE, TrustedKey
 from ecology.contracts.run import CandidateReport, RunReport
 from ecology.errors import ConfigError, EcologyError, IntegrityError
 from ecology.kernel.canonical import canonical, digest_bytes
@@ -36,7 +36,7 @@ from ecology.report.html import render_html
 from ecology.report.json_report import parse_report, render_json
 from ecology.report.junit import render_junit
 from ecology.report.markdown import render_markdown
-from ecology.report.standing import APPROVAL_RULE, approval_finding, approvals_of, waiver_problems
+from ecology.report.standing import approval_finding, approvals_of, waiver_problems
 from ecology.report.words import short, visible
 from ecology.signer.intoto import subjects
 from ecology.signer.statements import report_statement, run_of_report

@@ -11,15 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ecology.contracts.policy import Finding, Outcome, Policy, Waiver
+from ecology.contracts.policy import APPROVAL_RULE, Finding, Outcome, Policy, Waiver
 from ecology.errors import EcologyError
 from ecology.policy.layers import run_layer
 from ecology.policy.waivers import objections
 from ecology.signer.approval import Approvals, verify_approvals
 from ecology.signer.waivers import verify_waiver
-
-APPROVAL_RULE = "POLICY-APPROVAL"
-"""Id of the finding that says what the policy's own standing is."""
 
 
 def approvals_of(policy: Policy, envelopes: Sequence[str], now: str) -> Approvals | None:

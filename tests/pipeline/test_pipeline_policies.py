@@ -7,6 +7,8 @@ import dataclasses
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from ecology.contracts.artifact import Submission
 from ecology.contracts.evidence import Measurement
 from ecology.contracts.identity import Digest
-from ecology.contracts.policy import Outcome
+from ecology.contracts.policy import APPROVAL_RULE, Outcome
 from ecology.errors import IntegrityError, PolicyError
 from ecology.kernel.verdicts import verdict
 from ecology.pipeline import rereading
@@ -33,7 +35,6 @@ from ecology.pipeline.policies import (
 )
 from ecology.pipeline.reviews import review_file
 from ecology.policy.testing import statistic_of
-from ecology.report.standing import APPROVAL_RULE
 from ecology.signer.keys import LocalSigner
 from ecology.signer.statements import verdict_statement
 from ecology.store.adapters import describe
@@ -329,3 +330,16 @@ def test_the_gate_keeps_its_verdict_on_an_unsigned_folder_for_replay_and_says_th
     for who in (str(OUTSIDER), one.subject, one.name):
         assert explain_adapter(str(desk.policy), who, desk.clock.now(), desk.house)[0] == one
     assert not list((desk.house.home / "store").rglob("*.safetensors")), "none of its bytes are taken in"
+
+
+def test_what_a_reviewer_asks_most_often_loads_nothing_that_it_does_not_need() -> None:
+    code = """
+import sys
+from ecology.cli import main
+codes = [main(["policy", *words]) for words in (["lint", "release"], ["test", "release"], ["explain", "release"],
+                                                ["diff", "baseline", "release"])]
+heavy = {"scipy", "numpy", "sqlalchemy", "hydra", "omegaconf", "pydantic", "pydantic_core", "torch", "jsonschema"}
+print("loaded:", sorted({name.partition(".")[0] for name in sys.modules} & heavy), codes)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert ran.stdout.splitlines()[-1] == "loaded: [] [0, 0, 0, 0]"

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecology.contracts.evidence import Evidence, Measurement, Statistic
-from ecology.contracts.policy import Outcome, Policy, Rule, Waiver
+from ecology.contracts.policy import ErrorBudget, Outcome, Policy, Rule, Waiver
 from ecology.kernel.canonical import digest
-from ecology.kernel.verdicts import judge, outcome_of, verdict
+from ecology.kernel.verdicts import headline, judge, outcome_of, verdict
 from ecology.policy.diff import diff
 from ecology.policy.layers import TIGHTENABLE, compiled, tighten
 from ecology.policy.reader import load_policy
@@ -111,6 +111,65 @@ def test_the_quick_way_is_the_gate_itself(
     bench = _Bench(other)
     for _ in range(2):  # the second time from what was kept
         assert bench.outcome(one, "") is verdict_under(other, one).outcome
+
+
+@st.composite
+def budgeted(draw: st.DrawFn) -> Policy:
+    """The release policy, changed or not, with one budget for the wrong denials of all its rules."""
+    policy = draw(st.just(RELEASE) | changed())
+    return compiled(dataclasses.replace(policy, error_budget=ErrorBudget(denial=draw(st.sampled_from(BUDGETS)))))
+
+
+BUDGETS = [1e-12, 0.001, 0.05, 0.3, 1.0]
+
+
+@settings(max_examples=40, deadline=None)
+@given(evidences(), rules_asked(), budgeted(), st.sampled_from(["full", "static"]))
+def test_a_policy_with_an_error_budget_gives_the_verdict_that_was_given(
+    evidence: Evidence, asked: frozenset[str] | None, policy: Policy, scope: str
+) -> None:
+    given_ = verdict(policy, evidence, WHO, scope, AT, rules_asked=asked)  # type: ignore[arg-type]
+    one = stored(given_, evidence, [rule.id for rule in policy.rules])
+    again = verdict_under(policy, one)
+    assert again.outcome is given_.outcome
+    assert [(f.rule, f.outcome, f.reason) for f in again.findings] == [
+        (f.rule, f.outcome, f.reason) for f in given_.findings
+    ]
+    found = replay(policy, [one, one])
+    assert (found.flips, found.moved, found.judged) == ((), 0, 2)
+    without = replay(compiled(dataclasses.replace(policy, error_budget=None)), [one])
+    assert not without.flips, "a budget makes of a denial what is not decided; neither admits"
+
+
+@settings(max_examples=40, deadline=None)
+@given(evidences(), rules_asked(), budgeted(), budgeted(), st.sampled_from(["full", "static"]))
+def test_a_verdict_without_words_is_the_verdict(
+    evidence: Evidence, asked: frozenset[str] | None, judged: Policy, other: Policy, scope: str
+) -> None:
+    given_ = verdict(judged, evidence, WHO, scope, AT, rules_asked=asked)  # type: ignore[arg-type]
+    one = stored(given_, evidence, [rule.id for rule in judged.rules])
+    told, silent = verdict_under(other, one), verdict_under(other, one, words=False)
+    assert silent.outcome is told.outcome is _Bench(other).outcome(one, "")
+    assert [(f.rule, f.outcome, f.observed, f.n) for f in silent.findings] == [
+        (f.rule, f.outcome, f.observed, f.n) for f in told.findings
+    ]
+    tops = [top and top.rule for top in map(headline, (told, silent))]
+    assert tops[0] == tops[1]
+
+
+def test_holm_over_the_rules_is_replayed_and_not_each_rule_by_itself() -> None:
+    measured = {"SKILL-001": "169 of 200", "SAFE-001": "200 of 200"}  # p = 0.0095 against 0.9
+    evidence = tuple(m for r in RELEASE.rules if r.id in measured for m in seen(r, statistic_of(measured[r.id])))
+    asked = frozenset(measured)
+    alone = stored(
+        verdict(RELEASE, evidence, WHO, "full", AT, rules_asked=asked), evidence, [r.id for r in RELEASE.rules]
+    )
+    shared = compiled(dataclasses.replace(RELEASE, error_budget=ErrorBudget(denial=0.01)))
+    assert alone.outcomes["SKILL-001"] == "deny"
+    again = {f.rule: f for f in verdict_under(shared, alone).findings}
+    assert again["SKILL-001"].outcome is Outcome.INCONCLUSIVE
+    assert "not after Holm's correction over 2 rules" in again["SKILL-001"].reason
+    assert replay(shared, [alone]).moved == 1
 
 
 @settings(max_examples=60, deadline=None)
