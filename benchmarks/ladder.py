@@ -370,7 +370,7 @@ class Pool:
         ]
         for process in self._processes:
             process.start()
-        self.begun, self.slowest = 0, 0.0
+        self.last = 0.0
 
     def run(self, jobs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Runs what was not run before; returns all that is finished of these."""
@@ -393,7 +393,7 @@ class Pool:
             if "error" in found:
                 print(f"FAILED {job['name']}: {found['error'][-600:]}", flush=True)
             self.done.append(found)
-            self.slowest = max(self.slowest, found.get("seconds", 0.0))
+            self.last = found.get("seconds", self.last)  # one that stood still says nothing of the next for long
             self.out.write_text(json.dumps(self.done))
             print(_line(found), f"[{len(waiting)} wait, {self.until - time.monotonic():.0f} s left]", flush=True)
             if waiting and self._room():
@@ -409,7 +409,7 @@ class Pool:
             process.terminate()
 
     def _room(self) -> bool:
-        return time.monotonic() + self.slowest < self.until
+        return time.monotonic() + self.last < self.until
 
 
 def key_of(job: Mapping[str, Any]) -> tuple[Any, ...]:
