@@ -7,7 +7,8 @@ training and test by the grammar's own draws, so no test sum is a training sum t
 Each row's learning rate is the one of its grid with the highest training reward (SFT: lowest training loss) in the last
 ten steps of a run with a seed that is not reported. Then three seeds. Every run sees the same number of replies: 60
 steps of 8 prompts with 8 replies of at most 16 tokens, which is room for the whole sentence that the base likes to
-answer with (an evolution strategy: 16 members on 4 prompts; SFT: 64 right answers a step).
+answer with (an evolution strategy: 16 members on 4 prompts; SFT: 64 right answers a step). Fewer steps, prompts and
+seeds may be asked for; the file says how many there were.
 """
 
 from __future__ import annotations
