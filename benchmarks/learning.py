@@ -7,9 +7,9 @@
     python benchmarks/learning.py --table FILE.json
 
 ``--ladder`` trains on the task of ``ladder`` (experiments 1 and 2). It asks for hours of two CPU cores or minutes of an
-accelerator, so what one machine found is kept in ``benchmarks/results`` and drawn and tabled from there. With ``--like``
-range and learning rates are those of an earlier file and no pilot is run: what is left of it can be made elsewhere, with
-the row to compare it with made there too.
+accelerator, so what one machine found is kept in ``benchmarks/results`` and drawn and tabled from there. With
+``--like``, range and learning rates are those of an earlier file and no pilot is run: what is left of that can be made
+elsewhere, with the row to compare it with made there too.
 
 ``--speed`` (experiment 3) times one GRPO step, rollouts and gradient, of ours and of TRL's trainer with its defaults,
 in one process, in turns, on the same prompts, replies of the same length and equal loss.
