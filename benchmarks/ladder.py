@@ -7,7 +7,8 @@ training and test by the grammar's own draws, so no test sum is a training sum t
 Each row's learning rate is the one of its grid with the highest training reward (SFT: lowest training loss) in the last
 ten steps of a run with a seed that is not reported. Then three seeds. Every run sees the same number of replies: 60
 steps of 8 prompts with 8 replies of at most 16 tokens, which is room for the whole sentence that the base likes to
-answer with (an evolution strategy: 16 members on 4 prompts; SFT: 64 right answers a step).
+answer with (an evolution strategy: 16 members on 4 prompts; SFT: 64 right answers a step). Fewer steps, prompts and
+seeds may be asked for; the file says how many there were.
 """
 
 from __future__ import annotations
@@ -370,7 +371,7 @@ class Pool:
         ]
         for process in self._processes:
             process.start()
-        self.begun, self.slowest = 0, 0.0
+        self.last = 0.0
 
     def run(self, jobs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Runs what was not run before; returns all that is finished of these."""
@@ -393,7 +394,7 @@ class Pool:
             if "error" in found:
                 print(f"FAILED {job['name']}: {found['error'][-600:]}", flush=True)
             self.done.append(found)
-            self.slowest = max(self.slowest, found.get("seconds", 0.0))
+            self.last = found.get("seconds", self.last)  # one that stood still says nothing of the next for long
             self.out.write_text(json.dumps(self.done))
             print(_line(found), f"[{len(waiting)} wait, {self.until - time.monotonic():.0f} s left]", flush=True)
             if waiting and self._room():
@@ -409,7 +410,7 @@ class Pool:
             process.terminate()
 
     def _room(self) -> bool:
-        return time.monotonic() + self.slowest < self.until
+        return time.monotonic() + self.last < self.until
 
 
 def key_of(job: Mapping[str, Any]) -> tuple[Any, ...]:

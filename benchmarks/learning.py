@@ -1,12 +1,15 @@
 """Learning with a handful of numbers: what they buy, and what a step costs.
 
     python benchmarks/learning.py --ladder --base DIR [--device cuda] [--workers 12] [--seconds 540] --out FILE.json
+    python benchmarks/learning.py --ladder --like FILE.json [--only ROW ...] [--seeds 0] --base DIR --out FILE.json
     python benchmarks/learning.py --speed [--json] [--repeats 3] [--kept FILE] [--toy]
     python benchmarks/learning.py --plot FILE.json [docs/learning.svg]
     python benchmarks/learning.py --table FILE.json
 
 ``--ladder`` trains on the task of ``ladder`` (experiments 1 and 2). It asks for hours of two CPU cores or minutes of an
-accelerator, so what one machine found is kept in ``benchmarks/results`` and drawn and tabled from there.
+accelerator, so what one machine found is kept in ``benchmarks/results`` and drawn and tabled from there. With
+``--like``, range and learning rates are those of an earlier file and no pilot is run: what is left of that can be made
+elsewhere, with the row to compare it with made there too.
 
 ``--speed`` (experiment 3) times one GRPO step, rollouts and gradient, of ours and of TRL's trainer with its defaults,
 in one process, in turns, on the same prompts, replies of the same length and equal loss.
@@ -92,6 +95,8 @@ def climbed(asked: argparse.Namespace) -> int:
         "samples": asked.samples,
     }
     raw = asked.out.with_suffix(".runs.json")
+    if not raw.exists() and asked.out.exists():  # more rows or seeds of a ladder that is there
+        raw.write_text(json.dumps(json.loads(asked.out.read_text())["runs"]))
     pool = Pool(settings, asked.workers, raw, asked.seconds)
     try:
         runs = climb(
