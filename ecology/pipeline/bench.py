@@ -17,7 +17,7 @@ from ecology.backend.bases import KINDS, BaseModel, BaseSpec, ensure, known, pre
 from ecology.contracts.identity import CompatibilityIdentity, Digest
 from ecology.documents.source import read_source
 from ecology.errors import ConfigError
-from ecology.gate.static import TOKENIZER_FILES
+from ecology.gate.files import TOKENIZER_FILES
 from ecology.kernel.canonical import digest_bytes
 from ecology.kernel.codec import structure
 from ecology.pipeline.house import House

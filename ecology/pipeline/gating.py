@@ -31,8 +31,9 @@ from ecology.contracts.identity import Digest, Json
 from ecology.contracts.policy import RUNG_RULE, Finding, GateVerdict, Outcome, Policy
 from ecology.contracts.run import Budget
 from ecology.errors import EXIT_OK, EXIT_REFUSED, ConfigError, MalformedArtifact
+from ecology.gate.context import context_for
 from ecology.gate.ladder import Climb, Rung, climb, rung_of
-from ecology.gate.static import context_for, static_evidence
+from ecology.gate.static import static_evidence
 from ecology.kernel import canonical
 from ecology.kernel.codec import structure
 from ecology.kernel.sight import USUAL, sufficient

@@ -24,8 +24,9 @@ from ecology.evaluator.noise import noisy
 from ecology.evaluator.suites import Row, has_hidden, overlap
 from ecology.evaluator.suites import items as expand
 from ecology.gate import measured, serving
+from ecology.gate.context import StaticContext, context_for
 from ecology.gate.ladder import Climb, Rung, climb
-from ecology.gate.static import StaticContext, context_for, retained_evidence, static_evidence
+from ecology.gate.static import retained_evidence, static_evidence
 from ecology.kernel import canonical
 from ecology.kernel.codec import structure
 from ecology.kernel.racing import Race

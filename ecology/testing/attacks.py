@@ -31,7 +31,7 @@ import numpy as np
 
 from ecology.contracts.artifact import CONFIG_FILE, WEIGHTS_FILE, Artifact, Submission
 from ecology.contracts.genome import Genome
-from ecology.gate.static import StaticContext
+from ecology.gate.context import StaticContext
 from ecology.kernel.canonical import canonical, digest
 from ecology.signer.keys import LocalSigner
 from ecology.signer.statements import genome_statement

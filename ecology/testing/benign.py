@@ -12,7 +12,7 @@ from typing import Any
 
 from ecology.contracts.artifact import Submission
 from ecology.contracts.policy import AdapterLimits, DataPolicy
-from ecology.gate.static import StaticContext
+from ecology.gate.context import StaticContext
 from ecology.signer.keys import LocalSigner
 from ecology.signer.statements import genome_statement
 from ecology.store.folders import describe

@@ -21,7 +21,7 @@ from ecology.contracts.genome import INTERFACE_VERSION, Genome, Lineage, Resourc
 from ecology.contracts.identity import CompatibilityIdentity
 from ecology.contracts.policy import AdapterLimits, DataPolicy
 from ecology.errors import MalformedArtifact
-from ecology.gate.static import StaticContext
+from ecology.gate.context import StaticContext
 from ecology.kernel.canonical import digest
 from ecology.signer.keys import LocalSigner
 from ecology.signer.statements import genome_statement

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from ecology.contracts.artifact import CLAIMS_FILE, CONFIG_FILE, WEIGHTS_FILE, Submission
 from ecology.contracts.evidence import Count, Evidence, Samples
 from ecology.contracts.policy import AdapterLimits, DataPolicy, Outcome, Rule
-from ecology.gate import static
-from ecology.gate.static import MOST_DETAILS, SOURCE, StaticContext, context_for, retained_evidence, static_evidence
+from ecology.gate import look
+from ecology.gate.context import StaticContext, context_for
+from ecology.gate.static import MOST_DETAILS, SOURCE, retained_evidence, static_evidence
 from ecology.kernel.canonical import canonical
 from ecology.kernel.verdicts import headline, verdict
 from ecology.policy.metrics import STATIC
@@ -212,7 +213,7 @@ def test_an_unforeseen_exception_is_a_violation_with_its_type(
     def broken(*_: object) -> None:
         raise ZeroDivisionError("a\nb")
 
-    monkeypatch.setattr(static, "check_configuration", broken)
+    monkeypatch.setattr(look, "check_configuration", broken)
     evidence = static_evidence(submission, context)
     assert "ZeroDivisionError" in details(evidence, "static.config")[0]
     assert "\n" not in details(evidence, "static.config")[0]
@@ -343,7 +344,8 @@ def test_a_large_adapter_is_judged_without_torch(tmp_path: Path) -> None:
 import json, sys
 from pathlib import Path
 from ecology.contracts.artifact import Submission
-from ecology.gate.static import StaticContext, retained_evidence, static_evidence
+from ecology.gate.context import StaticContext
+from ecology.gate.static import retained_evidence, static_evidence
 from ecology.testing.gates import IDENTITY
 from ecology.contracts.policy import AdapterLimits, DataPolicy
 from ecology.store.adapters import describe
