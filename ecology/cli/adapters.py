@@ -68,7 +68,8 @@ def _signing(command: Command) -> None:
 
 
 def _gate(options: argparse.Namespace) -> int:
-    from ecology.pipeline.gating import Asked, gate  # noqa: PLC0415
+    from ecology.pipeline.desk import Asked  # noqa: PLC0415
+    from ecology.pipeline.gating import gate  # noqa: PLC0415
 
     want = Asked(
         policy=options.policy,

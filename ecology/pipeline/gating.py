@@ -166,9 +166,11 @@ def _forbidden() -> frozenset[tuple[str, ...]]:
 
 def _full(member: Member, desk: Desk) -> Climb:
     from ecology.pipeline.bench import open_bench  # noqa: PLC0415  (engines only where they are asked)
+    from ecology.pipeline.climbing import RUNGS, climb_all  # noqa: PLC0415
     from ecology.pipeline.compose import compose  # noqa: PLC0415
     from ecology.pipeline.corpora import held_corpora  # noqa: PLC0415
-    from ecology.pipeline.judging import RUNGS, Judge, climb_all, comparator  # noqa: PLC0415
+    from ecology.pipeline.judged import comparator  # noqa: PLC0415
+    from ecology.pipeline.judging import Judge  # noqa: PLC0415
     from ecology.pipeline.plan import budget_of, load_suites  # noqa: PLC0415
 
     governed, want, now, house = desk.governed, desk.want, desk.now, desk.house
