@@ -1,8 +1,7 @@
-"""Who may pass: every member climbs the ladder, cheapest rung first, and stops at its first refusal.
+"""What each rung of the ladder measures of a member, and of whom it is compared with.
 
-The screen is asked of everyone who is alive; the hidden items only of the few finalists that the screen leaves and
-fitness prefers. A candidate that the screen did not refute and that is no finalist lacks evidence, which is
-INCONCLUSIVE and admits to nothing.
+Who climbs which rung is in ``climbing``, which items play which split in ``draws``. What was measured is noted by the
+digest of everything it depends on, so a run that goes on asks nothing twice.
 """
 
 from __future__ import annotations
@@ -11,32 +10,30 @@ import dataclasses
 import functools
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ecology.contracts.evidence import Against, Evidence, Item, Measurement, Proportion, Samples, Split, Suite, Turn
 from ecology.contracts.identity import Digest
-from ecology.contracts.policy import Finding, GateVerdict, Policy
-from ecology.contracts.promotion import Admitted, Rejected
-from ecology.contracts.run import NOT_A_FINALIST, Budget, RaceReport
+from ecology.contracts.policy import Finding, Policy
+from ecology.contracts.run import Budget, RaceReport
 from ecology.errors import ConfigError
 from ecology.evaluator.noise import noisy
 from ecology.evaluator.suites import Row, has_hidden, overlap
-from ecology.evaluator.suites import items as expand
 from ecology.gate import measured, serving
 from ecology.gate.context import StaticContext, context_for
-from ecology.gate.ladder import Climb, Rung, climb
 from ecology.gate.static import retained_evidence, static_evidence
 from ecology.kernel import canonical
 from ecology.kernel.codec import structure
 from ecology.kernel.racing import Race
 from ecology.pipeline.bench import Bench, tokenizer_files
 from ecology.pipeline.corpora import forbidden
+from ecology.pipeline.draws import Draws
 from ecology.pipeline.house import House
+from ecology.pipeline.judged import Comparator, Judged
 from ecology.pipeline.members import Member
 from ecology.pipeline.race import Lap, Track
 from ecology.pipeline.thorough import contaminated, covered_and_calibrated, steady, told_by_lineage
-from ecology.promotion.fitness import FitnessSpec, TermSpec, rank
 from ecology.telemetry.memory import measure_serving_memory
 
 Scores = Mapping[str, Mapping[str, bool | float]]
@@ -49,16 +46,6 @@ PROBES = ("What is the capital of France?", "Name three colours.", "Write one se
 """Liveness looks at the logits of these."""
 CELL_MINIMUM = 5
 """A cell of the coverage matrix with fewer items counts as not measured."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Comparator:
-    """What candidates are compared with."""
-
-    name: str
-    digest: Digest
-    folder: Path | None
-    """None for the bare base."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,39 +116,13 @@ class Judge:
             forbidden=forbidden,
         )
 
+    @functools.cached_property
+    def _draws(self) -> Draws:
+        return Draws(self.budget, self.house, self.draw)
+
     def items(self, suite: Suite, split: str) -> tuple[Item, ...]:
         """A suite's items of one split; hidden and fresh ones follow from this home's secret seed."""
-        if suite.kind == "lm_eval" or (split != "public" and not has_hidden(suite)):
-            return ()  # lm-eval counts its own documents; what others published is public
-        if (suite.id, split) not in self._drawn:
-            self._drawn[suite.id, split] = self._draw(suite, split)
-        return self._drawn[suite.id, split]
-
-    @functools.cached_property
-    def _drawn(self) -> dict[tuple[str, str], tuple[Item, ...]]:
-        return {}
-
-    def _draw(self, suite: Suite, split: str) -> tuple[Item, ...]:
-        if split == "public":
-            return expand(suite, "public", None, self.budget.public_items)
-        if split == "fresh":
-            return self._unseen(suite, "fresh", self.budget.fresh_items)
-        if self.draw != "hidden":
-            return self._unseen(suite, self.draw, self.budget.hidden_items)
-        return self._secret(suite, "hidden", self.budget.hidden_items)
-
-    def _secret(self, suite: Suite, draw: str, count: int) -> tuple[Item, ...]:
-        return expand(suite, "hidden", self.house.split_seed(suite.digest, draw), count)
-
-    def _unseen(self, suite: Suite, draw: str, count: int) -> tuple[Item, ...]:
-        """The first items of a secret draw that are neither public nor in the hidden draw that everybody meets."""
-        known = (*self.items(suite, "public"), *self._secret(suite, "hidden", self.budget.hidden_items))
-        seen, wanted = {item.id for item in known}, count
-        while True:  # ends: the grammar gives enough that nobody has seen, or says that it cannot
-            fresh = tuple(item for item in self._secret(suite, draw, wanted) if item.id not in seen)
-            if len(fresh) >= count:
-                return fresh[:count]
-            wanted += count - len(fresh)
+        return self._draws.items(suite, split)
 
     def _with(self, split: str) -> list[Suite]:
         """Suites that have this split: what others published is public."""
@@ -380,145 +341,3 @@ class Judge:
 
 def _families(items: Sequence[Item]) -> Mapping[str, str]:
     return {item.id: item.family for item in items}
-
-
-@dataclasses.dataclass(frozen=True)
-class Judged:
-    """One member with its verdict."""
-
-    member: Member
-    climb: Climb
-
-    @property
-    def verdict(self) -> GateVerdict:
-        """The worst of all findings so far."""
-        return self.climb.verdict
-
-    @property
-    def evidence(self) -> Evidence:
-        """Everything measured before the verdict."""
-        return self.climb.evidence
-
-    @property
-    def rung(self) -> str:
-        """Where it was stopped: a rung that refused, ``not a finalist``, or empty for the admitted."""
-        return self.climb.rung or ("" if self.verdict.outcome.admits else NOT_A_FINALIST)
-
-    @property
-    def digest(self) -> Digest:
-        """Of the artifact."""
-        return self.member.digest
-
-    @property
-    def admitted(self) -> bool:
-        """Whether it passed the whole ladder, as something of ours that may be promoted."""
-        return self.verdict.outcome.admits and self.member.signed is not None
-
-    @property
-    def value(self) -> Admitted | Rejected:
-        """The stage's own type, for those who take only what may go on."""
-        if self.admitted and self.member.signed is not None:
-            return Admitted(self.member.signed, self.member.submission, self.verdict, self.evidence)
-        return Rejected(self.member.submission, self.verdict, self.evidence, self.rung)
-
-
-RUNGS = ("static", "liveness", "screen", "hidden", "resources")
-"""The whole ladder, cheapest first."""
-
-
-def comparator(bench: Bench, digest: str | None) -> Comparator:
-    """An incumbent by its digest; the bare base at genesis, when an alias names nobody.
-
-    Raises:
-        IntegrityError: The store does not hold it.
-    """
-    if digest in (None, bench.identity.base_weights):
-        return Comparator("base", bench.identity.base_weights, None)
-    return Comparator("champion", Digest(digest), bench.house.store.folder(Digest(digest)))
-
-
-def judge_all(judge: Judge, members: Sequence[Member], fitness: FitnessSpec) -> tuple[Judged, ...]:
-    """Verdicts on all members, in their order.
-
-    Raises:
-        IntegrityError: The resident base is no longer the base.
-    """
-    first: dict[str, Judged] = {}
-    with judge.house.progress.track("gates: static, liveness, screen", len(members), "candidate") as step:
-        for member in members:
-            first[member.name] = climb_all(judge, member, ("static", "liveness", "screen"))
-            step.advance(1, f"{member.name}: {first[member.name].climb.rung or 'goes on'}")
-    open_ones = [one for one in first.values() if not one.climb.rung]
-    finalists = [one.member.name for one in _preferred(judge, open_ones, fitness)[: judge.budget.finalists]]
-    judged = []
-    with judge.house.progress.track("gates: hidden items, resources", len(finalists), "finalist") as step:
-        for one in first.values():
-            if one.member.name in finalists:
-                judged.append(climb_all(judge, one.member, ("hidden", "resources"), one.climb))
-                step.advance(1, f"{one.member.name}: {judged[-1].rung or 'passed'}")
-            else:
-                judged.append(one)
-    return tuple(judged)
-
-
-def climb_all(judge: Judge, member: Member, names: Sequence[str], earlier: Climb | None = None) -> Judged:
-    """One member climbs the named rungs, on from an earlier climb if there was one.
-
-    Raises:
-        IntegrityError: The resident base is no longer the base.
-    """
-    measure: Mapping[str, Callable[[Member], Evidence]] = {
-        "static": judge.static,
-        "liveness": judge.liveness,
-        "screen": judge.screen,
-        "hidden": judge.hidden,
-        "resources": judge.resources,
-    }
-    dropped = functools.partial(judge.dropped, member)
-    rungs = [Rung(name, functools.partial(measure[name], member), dropped) for name in names]
-    climbed = climb(member.submission, judge.policy, rungs, judge.decided_at, earlier=earlier, standing=judge.standing)
-    if "liveness" in climbed.climbed:
-        judge.bench.engine.prove_base()  # a trace in the base would be everyone's, so it ends the run
-    return Judged(member, climbed)
-
-
-def _preferred(judge: Judge, open_ones: Sequence[Judged], fitness: FitnessSpec) -> list[Judged]:
-    """Those likeliest to pass the hidden rules first, by what the screen saw; equals by fitness on the public items.
-
-    Likeliest: the smallest distance of an observed rate from its threshold, in standard errors at the threshold.
-    """
-    public = {one.digest: one.evidence for one in open_ones}
-    places = {f.subject: place for place, f in enumerate(rank(public, screening(fitness)))}
-
-    def key(one: Judged) -> tuple[float, int]:
-        return -round(_slack(judge.policy, one.evidence), 6), places[one.digest]
-
-    return sorted(open_ones, key=key)
-
-
-def _slack(policy: Policy, evidence: Evidence) -> float:
-    distances = [math.inf]
-    for rule in policy.rules:
-        for m in evidence:
-            same = (m.metric, m.split, rule.split) == (rule.metric, "public", "public")
-            if same and isinstance(m.statistic, Proportion) and m.statistic.n and 0 < rule.threshold < 1:
-                error = math.sqrt(rule.threshold * (1 - rule.threshold) / m.statistic.n)
-                sign = -1.0 if rule.comparator == "<=" else 1.0
-                distances.append(sign * (m.statistic.k / m.statistic.n - rule.threshold) / error)
-    return min(distances)
-
-
-def screening(fitness: FitnessSpec) -> FitnessSpec:
-    """The fitness as far as public items can tell: hidden terms read the public split, the others weigh nothing."""
-    terms = {
-        name: dataclasses.replace(
-            term, split="public", weight=term.weight if "." in term.metric and screened(term) else 0.0
-        )
-        for name, term in fitness.terms.items()
-    }
-    return dataclasses.replace(fitness, terms=terms)
-
-
-def screened(term: TermSpec) -> bool:
-    """Whether the screen measures what a term reads."""
-    return term.split == "hidden" and not term.metric.startswith("robust.")

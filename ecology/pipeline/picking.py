@@ -23,9 +23,9 @@ from ecology.kernel import canonical
 from ecology.pipeline import compose
 from ecology.pipeline.attempt import begin
 from ecology.pipeline.bench import open_bench
+from ecology.pipeline.climbing import RUNGS, climb_all
 from ecology.pipeline.governing import govern
 from ecology.pipeline.house import House
-from ecology.pipeline.judging import RUNGS, climb_all
 from ecology.pipeline.members import Member
 from ecology.pipeline.pinned import planned_traffic, refuse_swapped
 from ecology.pipeline.plan import make_plan

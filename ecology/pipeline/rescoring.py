@@ -13,7 +13,8 @@ from ecology.contracts.policy import Finding
 from ecology.contracts.run import Confirmation
 from ecology.kernel import canonical
 from ecology.kernel.confirmation import confirmed
-from ecology.pipeline.judging import Judge, Judged
+from ecology.pipeline.judged import Judged
+from ecology.pipeline.judging import Judge
 
 
 def confirm(judge: Judge, one: Judged, among: int) -> Confirmation:

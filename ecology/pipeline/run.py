@@ -24,10 +24,12 @@ from ecology.pipeline.attempt import Attempt, begin
 from ecology.pipeline.bench import Bench, open_bench
 from ecology.pipeline.boundaries import admit_run
 from ecology.pipeline.claiming import evidence_of, make_claims
+from ecology.pipeline.climbing import judge_all
 from ecology.pipeline.corpora import corpora_of
 from ecology.pipeline.governing import Governed, govern
 from ecology.pipeline.house import ATTEMPT, House
-from ecology.pipeline.judging import Judge, Judged, comparator, judge_all
+from ecology.pipeline.judged import Judged, comparator
+from ecology.pipeline.judging import Judge
 from ecology.pipeline.pinned import planned_suites, planned_traffic, refuse_swapped
 from ecology.pipeline.plan import make_plan
 from ecology.pipeline.population import populate

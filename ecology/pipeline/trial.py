@@ -23,7 +23,7 @@ from ecology.kernel.codec import structure
 from ecology.pipeline.attempt import Attempt, intend
 from ecology.pipeline.bench import Bench
 from ecology.pipeline.house import ATTEMPT, House
-from ecology.pipeline.judging import Comparator
+from ecology.pipeline.judged import Comparator
 from ecology.pipeline.traffic import server
 from ecology.promotion.canary import Serve, Served
 from ecology.promotion.canary import run as run_canary

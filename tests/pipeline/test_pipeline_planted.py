@@ -29,8 +29,10 @@ from ecology.gate.ladder import Rung, climb
 from ecology.kernel.canonical import digest
 from ecology.kernel.verdicts import headline
 from ecology.pipeline.bench import Bench
+from ecology.pipeline.climbing import climb_all
 from ecology.pipeline.house import House
-from ecology.pipeline.judging import Comparator, Judge, Judged, climb_all
+from ecology.pipeline.judged import Comparator, Judged
+from ecology.pipeline.judging import Judge
 from ecology.pipeline.members import Member
 from ecology.pipeline.power import refuse_blind, samples_of
 from ecology.pipeline.rescoring import confirm, missed

@@ -34,8 +34,10 @@ from ecology.evaluator.suites import Row, items, load_corpus
 from ecology.kernel.canonical import digest
 from ecology.lowrank.lowrank import LowRank
 from ecology.pipeline.bench import Bench, preset
+from ecology.pipeline.climbing import climb_all
 from ecology.pipeline.house import House
-from ecology.pipeline.judging import Comparator, Judge, Judged, climb_all
+from ecology.pipeline.judged import Comparator, Judged
+from ecology.pipeline.judging import Judge
 from ecology.pipeline.members import Member
 from ecology.pipeline.population import sign
 from ecology.pipeline.settings import BackendSettings

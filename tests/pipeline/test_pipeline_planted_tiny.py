@@ -29,8 +29,10 @@ from ecology.evaluator.library import load_any_suite
 from ecology.evaluator.suites import Row, items
 from ecology.kernel.verdicts import headline
 from ecology.pipeline.bench import Bench
+from ecology.pipeline.climbing import climb_all
 from ecology.pipeline.house import House
-from ecology.pipeline.judging import Comparator, Judge, Judged, climb_all
+from ecology.pipeline.judged import Comparator, Judged
+from ecology.pipeline.judging import Judge
 from ecology.pipeline.members import Member, submission_of
 from ecology.pipeline.settings import BackendSettings
 from ecology.policy.reader import load_policy

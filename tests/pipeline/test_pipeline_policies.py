@@ -22,7 +22,8 @@ from ecology.contracts.policy import APPROVAL_RULE, Outcome
 from ecology.errors import IntegrityError, PolicyError
 from ecology.kernel.verdicts import verdict
 from ecology.pipeline import rereading
-from ecology.pipeline.gating import Asked, gate
+from ecology.pipeline.desk import Asked
+from ecology.pipeline.gating import gate
 from ecology.pipeline.house import House
 from ecology.pipeline.past import INDEX, past_of
 from ecology.pipeline.policies import (
@@ -245,7 +246,7 @@ def test_what_did_not_change_is_not_measured_again(
     shutil.copytree(ROOT / "suites", mine / "suites")
     shutil.copytree(ROOT / "corpora", mine / "corpora")
     with monkeypatch.context() as patch:
-        patch.setattr("ecology.pipeline.gating.shared", mine.joinpath)
+        patch.setattr("ecology.pipeline.unchanged.shared", mine.joinpath)
         gate([OUTSIDER], want, desk.house)
         assert "nothing was measured again" in capsys.readouterr().out, "the same suites elsewhere"
         suite = mine / "suites" / "orders" / "suite.yaml"
