@@ -20,8 +20,10 @@ from ecology.contracts.policy import Finding, GateVerdict, Policy
 from ecology.contracts.promotion import Admitted, Rejected
 from ecology.contracts.run import NOT_A_FINALIST, Budget, RaceReport
 from ecology.errors import ConfigError
+from ecology.evaluator.copying import overlap
+from ecology.evaluator.corpora import Row
 from ecology.evaluator.noise import noisy
-from ecology.evaluator.suites import Row, has_hidden, overlap
+from ecology.evaluator.suites import has_hidden
 from ecology.evaluator.suites import items as expand
 from ecology.gate import measured, serving
 from ecology.gate.ladder import Climb, Rung, climb
