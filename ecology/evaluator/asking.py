@@ -34,7 +34,7 @@ from ecology.contracts.ports import ModelEngine, Progress, Step
 from ecology.errors import ConfigError, IntegrityError, MalformedArtifact
 from ecology.evaluator.cache import ResultCache
 from ecology.evaluator.lmeval import TokenEngine, prove_task, run_suite
-from ecology.evaluator.suites import BY_LIKELIHOOD
+from ecology.evaluator.suite_rules import BY_LIKELIHOOD
 from ecology.kernel.canonical import digest
 from ecology.store.adapters import describe
 from ecology.verifier.choice import choose

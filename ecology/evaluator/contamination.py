@@ -19,7 +19,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from ecology.contracts.evidence import Item, Paired, Suite
 from ecology.contracts.identity import Digest
 from ecology.errors import ConfigError
-from ecology.evaluator.suites import SHINGLE, Row, frame_of, items, unframed, words
+from ecology.evaluator.copying import SHINGLE, frame_of, unframed, words
+from ecology.evaluator.corpora import Row
+from ecology.evaluator.suites import items
 from ecology.kernel.differences import independent
 from ecology.kernel.statistics import tango
 

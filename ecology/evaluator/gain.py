@@ -15,7 +15,7 @@ from ecology.contracts.gain import Drift, SeedEvidence
 from ecology.contracts.identity import Digest
 from ecology.errors import BackendError, ConfigError, MalformedArtifact
 from ecology.evaluator.asking import SCORERS, Evaluator
-from ecology.evaluator.suites import BY_LIKELIHOOD
+from ecology.evaluator.suite_rules import BY_LIKELIHOOD
 from ecology.verifier.refusal import refuses
 from ecology.verifier.strictness import WRITTEN, Reading, read
 

@@ -16,9 +16,10 @@ from ecology.contracts.evidence import Count, Evidence, Item, Measurement, Suite
 from ecology.contracts.gain import CLAIM_METRIC, GainClaim, GainEvidence, SeedEvidence
 from ecology.contracts.identity import Digest
 from ecology.errors import ConfigError
+from ecology.evaluator.copying import words
+from ecology.evaluator.corpora import Row
 from ecology.evaluator.gain import Questions, Subject, seed_evidence
 from ecology.evaluator.prose import PROSE, perplexity
-from ecology.evaluator.suites import Row, words
 from ecology.evaluator.suites import items as expand
 from ecology.kernel import canonical
 from ecology.kernel.gain import decide

@@ -13,7 +13,7 @@ from ecology.contracts.artifact import Corpus
 from ecology.contracts.identity import Digest
 from ecology.contracts.run import FounderPlan, RunPlan
 from ecology.errors import ConfigError
-from ecology.evaluator.suites import Row, load_corpus
+from ecology.evaluator.corpora import Row, load_corpus
 from ecology.kernel.leakage import forbidden_ngrams, leaks
 from ecology.pipeline.house import House
 from ecology.pipeline.places import shared, subject

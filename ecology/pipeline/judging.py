@@ -18,8 +18,10 @@ from ecology.contracts.identity import Digest
 from ecology.contracts.policy import Finding, Policy
 from ecology.contracts.run import Budget, RaceReport
 from ecology.errors import ConfigError
+from ecology.evaluator.copying import overlap
+from ecology.evaluator.corpora import Row
 from ecology.evaluator.noise import noisy
-from ecology.evaluator.suites import Row, has_hidden, overlap
+from ecology.evaluator.suites import has_hidden
 from ecology.gate import measured, serving
 from ecology.gate.context import StaticContext, context_for
 from ecology.gate.static import retained_evidence, static_evidence

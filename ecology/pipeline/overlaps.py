@@ -81,8 +81,9 @@ def files_below(folder: Path) -> list[list[str]]:
 
 
 def _computed(house: House) -> dict[Digest, float]:
+    from ecology.evaluator.copying import overlap  # noqa: PLC0415
     from ecology.evaluator.library import load_any_suite  # noqa: PLC0415  (only who asks waits for it)
-    from ecology.evaluator.suites import items, overlap  # noqa: PLC0415
+    from ecology.evaluator.suites import items  # noqa: PLC0415
 
     every: list[Item] = []
     for path in sorted(shared("suites").glob("*/suite.yaml")):

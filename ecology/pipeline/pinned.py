@@ -13,8 +13,8 @@ from ecology.contracts.evidence import Suite
 from ecology.contracts.identity import Digest
 from ecology.contracts.run import ChildPlan, FounderPlan, RunPlan
 from ecology.errors import ConfigError
+from ecology.evaluator.corpora import load_corpus
 from ecology.evaluator.library import load_any_suite
-from ecology.evaluator.suites import load_corpus
 from ecology.pipeline.places import subject
 from ecology.pipeline.plan import claim_suites, load_gate_policy, load_suites, stock_suites, trusted_functions
 from ecology.pipeline.settings import Settings

@@ -20,10 +20,10 @@ from ecology.contracts.identity import Digest, Json
 from ecology.contracts.policy import Policy
 from ecology.contracts.run import Budget, ChildPlan, FounderPlan, RunPlan
 from ecology.errors import ConfigError, EcologyError, from_system
+from ecology.evaluator.corpora import load_corpus
 from ecology.evaluator.library import load_any_suite
 from ecology.evaluator.perturb import KINDS
 from ecology.evaluator.stock import stock_suite
-from ecology.evaluator.suites import load_corpus
 from ecology.kernel import canonical
 from ecology.pipeline import compose
 from ecology.pipeline.bench import base_spec

@@ -28,7 +28,7 @@ from ecology.contracts.artifact import Corpus
 from ecology.contracts.genome import Genome, Lineage
 from ecology.contracts.identity import Digest
 from ecology.errors import ConfigError
-from ecology.evaluator.suites import Row, load_corpus
+from ecology.evaluator.corpora import Row, load_corpus
 from ecology.kernel.codec import structure
 from ecology.pipeline.bench import Bench, environment_of
 from ecology.pipeline.corpora import held_corpora

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ecology.evaluator.copying import overlap
 from ecology.evaluator.library import load_any_suite
-from ecology.evaluator.suites import items, overlap
+from ecology.evaluator.suites import items
 from ecology.pipeline.corpora import shipped_corpora
 from ecology.pipeline.house import House
 from ecology.pipeline.places import shared

@@ -22,7 +22,7 @@ from ecology.breeder.session import Session
 from ecology.contracts.genome import Genome
 from ecology.contracts.identity import CompatibilityIdentity, Digest, Json
 from ecology.errors import ConfigError, IncompatibleParents
-from ecology.evaluator.suites import Row, load_corpus
+from ecology.evaluator.corpora import Row, load_corpus
 from ecology.kernel import canonical
 from ecology.kernel.codec import structure
 from ecology.pipeline.bench import Bench, whole_presets

@@ -13,9 +13,9 @@ from ecology.contracts.evidence import Count, Evidence, Item, Measurement, Propo
 from ecology.contracts.identity import Digest
 from ecology.evaluator.calibration import upper_bound
 from ecology.evaluator.contamination import canaries, covered_problems, gap_problem, shuffle_problem, twins
+from ecology.evaluator.corpora import Row
 from ecology.evaluator.coverage import matrix
 from ecology.evaluator.perturb import perturbed, worst_of
-from ecology.evaluator.suites import Row
 from ecology.kernel.canonical import digest
 
 Scores = Mapping[str, Mapping[str, bool | float]]

@@ -13,11 +13,13 @@ from ecology.evaluator.asking import SCORERS
 from ecology.evaluator.attacks import ATTACKS, attacked
 from ecology.evaluator.calibration import brier, smooth_ece, upper_bound
 from ecology.evaluator.contamination import canaries, covered, gap_problem, shuffle_problem, twins
+from ecology.evaluator.copying import overlap
+from ecology.evaluator.corpora import Row, load_corpus
 from ecology.evaluator.coverage import matrix
 from ecology.evaluator.grammar import Cell, Formula, Span, expand, mistakes
 from ecology.evaluator.library import load_any_suite
 from ecology.evaluator.perturb import KINDS, perturbed, shuffled_options, worst_of
-from ecology.evaluator.suites import Row, items, load_corpus, overlap
+from ecology.evaluator.suites import items
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("arithmetic", "bias", "contacts", "formats", "intents", "jailbreak", "puzzles", "truths")

@@ -10,8 +10,10 @@ import pytest
 import yaml
 
 from ecology.contracts.evidence import Item, Suite
+from ecology.evaluator.copying import overlap
+from ecology.evaluator.corpora import grammar_rows, load_corpus
 from ecology.evaluator.library import load_any_suite
-from ecology.evaluator.suites import grammar_rows, items, load_corpus, load_suite, overlap
+from ecology.evaluator.suites import items, load_suite
 from ecology.verifier.refusal import refuses
 from ecology.verifier.schema import check_extraction
 

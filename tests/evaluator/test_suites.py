@@ -11,7 +11,9 @@ import yaml
 
 from ecology.contracts.evidence import Item
 from ecology.errors import ConfigError
-from ecology.evaluator.suites import Row, items, load_corpus, load_suite, overlap
+from ecology.evaluator.copying import overlap
+from ecology.evaluator.corpora import Row, load_corpus
+from ecology.evaluator.suites import items, load_suite
 
 
 def suite(**changes: Any) -> dict[str, Any]:

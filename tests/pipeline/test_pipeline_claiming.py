@@ -14,7 +14,7 @@ from ecology.contracts.evidence import Count, Item
 from ecology.contracts.genome import INTERFACE_VERSION, Genome, Lineage, ResourceProfile
 from ecology.contracts.identity import Digest
 from ecology.errors import ConfigError
-from ecology.evaluator.suites import Row
+from ecology.evaluator.corpora import Row
 from ecology.kernel.canonical import digest
 from ecology.pipeline.bench import Bench
 from ecology.pipeline.claiming import _draw, evidence_of, make_claims
@@ -110,7 +110,7 @@ def test_tests_of_two_seeds_have_no_item_in_common_and_none_was_trained_on(bench
 
 
 def _words(item: Item) -> list[str]:
-    from ecology.evaluator.suites import words
+    from ecology.evaluator.copying import words
 
     return words(item.prompt)
 

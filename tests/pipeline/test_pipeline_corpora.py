@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from ecology.evaluator.suites import load_corpus
+from ecology.evaluator.corpora import load_corpus
 from ecology.pipeline.corpora import marked
 from ecology.pipeline.places import shared
 

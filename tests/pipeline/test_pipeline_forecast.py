@@ -10,7 +10,8 @@ import pytest
 from ecology.breeder.cost import MACHINES, SHAPES, cost
 from ecology.breeder.grpo import GrpoOptions
 from ecology.errors import ConfigError
-from ecology.evaluator.suites import items, load_corpus, load_suite
+from ecology.evaluator.corpora import load_corpus
+from ecology.evaluator.suites import items, load_suite
 from ecology.pipeline.compose import compose
 from ecology.pipeline.forecast import dry_run, told
 from ecology.pipeline.places import shared

@@ -22,8 +22,9 @@ from ecology.contracts.identity import Digest
 from ecology.contracts.policy import Outcome, Policy, Rule
 from ecology.contracts.run import Budget
 from ecology.errors import PolicyError
+from ecology.evaluator.corpora import Row
 from ecology.evaluator.library import load_any_suite
-from ecology.evaluator.suites import Row, items
+from ecology.evaluator.suites import items
 from ecology.gate import measured
 from ecology.gate.ladder import Rung, climb
 from ecology.kernel.canonical import digest

@@ -29,8 +29,9 @@ from ecology.contracts.genome import INTERFACE_VERSION, Genome, Lineage
 from ecology.contracts.policy import Outcome, Policy, Rule
 from ecology.contracts.run import Budget
 from ecology.evaluator.attacks import ATTACKS, attacked
+from ecology.evaluator.corpora import Row, load_corpus
 from ecology.evaluator.library import load_any_suite
-from ecology.evaluator.suites import Row, items, load_corpus
+from ecology.evaluator.suites import items
 from ecology.kernel.canonical import digest
 from ecology.lowrank.lowrank import LowRank
 from ecology.pipeline.bench import Bench, preset

@@ -25,8 +25,9 @@ from ecology.contracts.genome import INTERFACE_VERSION, Genome, Lineage, Resourc
 from ecology.contracts.identity import Digest
 from ecology.contracts.policy import AdapterLimits, Outcome, Policy
 from ecology.contracts.run import Budget
+from ecology.evaluator.corpora import Row
 from ecology.evaluator.library import load_any_suite
-from ecology.evaluator.suites import Row, items
+from ecology.evaluator.suites import items
 from ecology.kernel.verdicts import headline
 from ecology.pipeline.bench import Bench
 from ecology.pipeline.climbing import climb_all

@@ -20,7 +20,7 @@ from ecology.breeder.training import Trainer
 from ecology.cli import main
 from ecology.contracts.artifact import Corpus
 from ecology.contracts.genome import Genome
-from ecology.evaluator.suites import load_corpus
+from ecology.evaluator.corpora import load_corpus
 from ecology.kernel.canonical import digest
 from ecology.pipeline.bench import Bench, environment_of, preset
 from ecology.pipeline.corpora import held_corpora
