@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 ISSUED_FOR = datetime.timedelta(minutes=10)
+YEARS = datetime.timedelta(days=3650)
 _ARC = "1.3.6.1.4.1.57264.1."
 _SCT_LIST = "1.3.6.1.4.1.11129.2.4.2"
 _GITHUB_TEXT = {"event_name": 2, "sha": 3, "workflow": 4, "repository": 5, "ref": 6}
@@ -119,12 +120,16 @@ class CertificateAuthority:
 
 
 class TimestampAuthority:
-    """Signs what time it is, together with a digest (RFC 3161)."""
+    """Signs what time it is, together with a digest (RFC 3161).
 
-    def __init__(self) -> None:
+    Args:
+        valid_for: After which its two certificates have expired.
+    """
+
+    def __init__(self, valid_for: datetime.timedelta = YEARS) -> None:
         """Makes the key and the two certificates."""
         root_key, self._key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-        self.root = certificate("loop-back-tsa-root", root_key, root_key)
+        self.root = certificate("loop-back-tsa-root", root_key, root_key, valid_for=valid_for)
         self.certificate = certificate(
             "loop-back-tsa",
             self._key,
@@ -132,6 +137,7 @@ class TimestampAuthority:
             issuer=self.root,
             leaf=True,
             usage=ExtendedKeyUsageOID.TIME_STAMPING,
+            valid_for=valid_for,
         )
 
     def stamp(self, request: bytes, *, later: datetime.timedelta = datetime.timedelta()) -> bytes:
@@ -203,8 +209,9 @@ def certificate(
     leaf: bool = False,
     path_length: int = 1,
     usage: x509.ObjectIdentifier | None = None,
+    valid_for: datetime.timedelta = YEARS,
 ) -> x509.Certificate:
-    """A certificate of ten years, self-signed without an issuer."""
+    """A certificate, self-signed without an issuer."""
     organisation = x509.NameAttribute(NameOID.ORGANIZATION_NAME, "loop-back.test")
     subject = x509.Name([organisation, x509.NameAttribute(NameOID.COMMON_NAME, name)])
     builder = (
@@ -214,7 +221,7 @@ def certificate(
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now() - datetime.timedelta(days=1))
-        .not_valid_after(now() + datetime.timedelta(days=3650))
+        .not_valid_after(now() + valid_for)
         .add_extension(x509.BasicConstraints(ca=not leaf, path_length=None if leaf else path_length), critical=True)
         .add_extension(_usage(digital_signature=leaf, signs_certificates=not leaf), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)

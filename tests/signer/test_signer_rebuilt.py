@@ -11,6 +11,7 @@ import copy
 import datetime
 import hashlib
 import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from ecology.cli import main
 from ecology.kernel.canonical import canonical, digest_bytes
 from ecology.signer import intoto
 from ecology.signer.keyless import keyless_signer
+from ecology.testing.authorities import TimestampAuthority
 from ecology.testing.sigstore import LoopbackSigstore
 
 DATA = b"the adapter"
@@ -221,6 +223,19 @@ def test_a_timestamp_outside_its_authority_s_certificate(tmp_path: Path, capsys:
         assert told(whole.messages[0], whole.root, sigstore.url, tmp_path, capsys).startswith("0 verified")
         found = told(late.messages[0], late.root, sigstore.url, tmp_path, capsys)
         assert found.startswith("1 refused    time: "), found
+
+
+@pytest.mark.slow  # it waits
+def test_a_timestamp_of_an_authority_that_has_expired_since(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """rekor2-timestamp-with-expired-cert-chain: what counts is when it was stamped."""
+    with LoopbackSigstore(rekor_version=2) as sigstore:
+        sigstore.clock = TimestampAuthority(datetime.timedelta(seconds=8))
+        whole = Instance(sigstore, tmp_path)
+        ends = sigstore.clock.certificate.not_valid_after_utc
+        assert sigstore.clock.root.not_valid_after_utc <= ends
+        while datetime.datetime.now(datetime.UTC) <= ends:
+            time.sleep(0.2)
+        assert told(whole.messages[0], whole.root, sigstore.url, tmp_path, capsys).startswith("0 verified")
 
 
 def test_certificate_timestamps_with_extensions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
