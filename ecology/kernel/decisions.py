@@ -12,6 +12,7 @@ Law, property-tested: ``decide`` says what the bounds say wherever they are furt
 
 from __future__ import annotations
 
+import bisect
 import functools
 import math
 from collections.abc import Sequence
@@ -115,14 +116,14 @@ def _sample_sides(rule: Rule, values: Sequence[float]) -> tuple[int, int]:
     below, above = statistics.order_statistics(rule, len(values))
     if any(map(math.isnan, values)):
         raise ConfigError("a NaN among samples has no place in an order")
-    at = rule.threshold
-    less, more = sum(value < at for value in values), sum(value > at for value in values)
+    ordered, n = sorted(values), len(values)
+    less, more = bisect.bisect_left(ordered, rule.threshold), n - bisect.bisect_right(ordered, rule.threshold)
     low = high = 0
-    if above is None or len(values) - less < above:
+    if above is None or n - less < above:
         low = -1
     elif more >= above:
         low = 1
-    if below is None or len(values) - more < below:
+    if below is None or n - more < below:
         high = 1
     elif less >= below:
         high = -1
