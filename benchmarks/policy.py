@@ -3,9 +3,10 @@
     python benchmarks/policy.py [--json] [--verdicts N]
 
 Every row is the command line as a person runs it, start of the interpreter included. Every stored verdict is of another
-adapter and rests on other evidence; log and registry know of all of them. The first replay finds no index: it reads
-every envelope from the store, verifies its signature, and judges. The next ones find the index that it left. There is
-no peer: no other tool was found that replays a policy on stored evidence.
+adapter and rests on other evidence; log and registry know of all of them. What a replay reads of a verdict is noted
+when the verdict is given, as a run does it; the row "all verified anew" has lost those notes, reads every envelope from
+the store, verifies its signature, and judges. There is no peer: no other tool was found that replays a policy on stored
+evidence.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from ecology.contracts.promotion import Event
 from ecology.kernel.canonical import canonical
 from ecology.kernel.verdicts import verdict
 from ecology.pipeline.house import House
-from ecology.pipeline.past import INDEX
+from ecology.pipeline.replay_index import INDEX, note
 from ecology.policy.reader import load_policy
 from ecology.signer import dsse
 from ecology.signer.statements import verdict_statement
@@ -89,6 +90,7 @@ def fill(house: House, policy: Policy, count: int) -> None:
         folder = house.home / "store" / "artifacts" / hexed
         folder.mkdir(parents=True)
         (folder / CLAIMS_FILE).write_text(signed + "\n", "ascii")
+        note(house, Digest(f"sha256:{hexed}"), folder / CLAIMS_FILE)
         body: dict[str, Json] = {
             "digest": f"sha256:{hexed}",
             "name": f"child-{i}",
@@ -153,8 +155,8 @@ def main() -> None:
 
         many = f"replay of {options.verdicts} verdicts"
         rows = [
-            row(f"{many}, the first", seconds(home, 3, "replay", strict, before=forget)),
-            row(f"{many}, again", seconds(home, 3, "replay", strict)),
+            row(many, seconds(home, 5, "replay", strict)),
+            row(f"{many}, all verified anew", seconds(home, 3, "replay", strict, before=forget)),
             row("lint", seconds(home, 7, "lint", "release")),
             row("test", seconds(home, 7, "test", "release")),
             row("diff", seconds(home, 7, "diff", "release", strict)),

@@ -65,6 +65,10 @@ def keep_verdict(
     if house.recall("verdict", known) is None or not path.exists():
         lines.append(path, [house.signer.sign(verdict_statement(artifact, verdict, policy, evidence))])
         house.remember("verdict", known, True)
+        if verdict.scope == "full":  # a static gate is to start on little, and one file more is read by a replay
+            from ecology.pipeline.replay_index import note  # noqa: PLC0415
+
+            note(house, artifact.digest, path)
 
 
 def drawers(house: House) -> tuple[Drawer, ...]:

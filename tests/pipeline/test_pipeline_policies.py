@@ -15,17 +15,17 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from ecology.contracts.artifact import Submission
-from ecology.contracts.evidence import Measurement
+from ecology.contracts.artifact import Artifact, Submission
+from ecology.contracts.evidence import Count, Measurement
 from ecology.contracts.identity import Digest
 from ecology.contracts.policy import APPROVAL_RULE, Outcome
 from ecology.errors import IntegrityError, PolicyError
 from ecology.kernel.verdicts import verdict
-from ecology.pipeline import rereading
+from ecology.pipeline import past, rereading
 from ecology.pipeline.desk import Asked
 from ecology.pipeline.gating import gate
 from ecology.pipeline.house import House
-from ecology.pipeline.past import INDEX, past_of
+from ecology.pipeline.past import past_of
 from ecology.pipeline.policies import (
     approve_file,
     explain_adapter,
@@ -34,7 +34,9 @@ from ecology.pipeline.policies import (
     replay_file,
     waive_file,
 )
+from ecology.pipeline.replay_index import INDEX
 from ecology.pipeline.reviews import review_file
+from ecology.pipeline.verdicts import keep_verdict
 from ecology.policy.testing import statistic_of
 from ecology.signer.keys import LocalSigner
 from ecology.signer.statements import verdict_statement
@@ -304,6 +306,28 @@ def test_the_index_is_made_anew_when_it_is_lost_or_forged_and_says_the_same(desk
     path.write_text(text.replace(payload, forged))
     assert past_of(desk.house).verdicts == (), "nobody signed these bytes"
     assert past_of(House(desk.house.home.with_name("elsewhere"), desk.clock, SilentProgress())).verdicts == ()
+
+
+def test_a_verdict_is_noted_when_it_is_given_so_that_a_replay_reads_nothing_again(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged_once(desk)
+    (one,) = past_of(desk.house).verdicts
+    index = desk.house.home / "notes" / INDEX
+    index.unlink()
+    evidence = (Measurement("static.files", one.subject, Count(0, ()), "", "absolute", "", "t"),)
+    artifact = Artifact(Digest("sha256:" + "5" * 64), ())
+    policy = govern(str(desk.policy), desk.clock.now()).policy
+    for scope, noted in (("static", 0), ("full", 1)):
+        given = verdict(policy, evidence, artifact.digest, scope, "2026-06-02T00:00:00Z")
+        keep_verdict(desk.house, artifact, given, policy, evidence)
+        assert (index.read_bytes().count(b"\n") if index.exists() else 0) == noted
+    seen: list[object] = []
+    monkeypatch.setattr(past, "reread", lambda tasks, keys: seen.extend(tasks) or rereading.reread(tasks, keys))
+    assert len(past_of(desk.house).verdicts) == 3
+    assert [digest for digest, _ in seen] == [one.subject], "whose note was thrown away"
+    assert len(past_of(desk.house).verdicts) == 3
+    assert len(seen) == 1
 
 
 def test_the_gate_keeps_its_verdict_on_an_unsigned_folder_for_replay_and_says_that_it_does_not_hold_it(
