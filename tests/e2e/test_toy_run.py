@@ -18,7 +18,7 @@ from ecology.signer.keys import read_trusted
 from ecology.signer.refusal import ClaimRefused
 from ecology.signer.verify import verify_claims, verify_envelope
 
-TIMEOUT_S = 300
+TIMEOUT_S = 900
 
 
 def ecology(home: Path, cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -21,7 +21,7 @@ from ecology.report.claims import claim_problems
 from ecology.report.json_report import parse_report
 from ecology.store.adapters import describe
 
-TIMEOUT_S = 300
+TIMEOUT_S = 900
 QUICK = (
     "population.founders.near.options.epochs=6",
     "population.founders.far.options.epochs=6",
