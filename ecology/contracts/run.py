@@ -46,6 +46,7 @@ class Budget:
 
     public_items: int
     hidden_items: int
+    """Of a suite that ``hidden_of`` does not name."""
     finalists: int
     """At most so many candidates see the hidden items."""
     latency_pairs: int
@@ -68,6 +69,12 @@ class Budget:
     thorough: bool = False
     """Whether finalists are also asked twins of the public items and reshuffled options, and their cells and
     calibration are looked at."""
+    hidden_of: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """Suites of which another number of hidden items is asked, where a rule would not see enough otherwise."""
+
+    def hidden(self, suite: str) -> int:
+        """Hidden items that are asked of a suite."""
+        return self.hidden_of.get(suite, self.hidden_items)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

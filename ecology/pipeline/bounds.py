@@ -35,6 +35,10 @@ def out_of_bounds(plain: Mapping[str, Any]) -> Iterator[str]:
             yield f"{path}: a whole number is needed, found {value!r}"
         elif isinstance(value, int | float) and not least <= value <= greatest:
             yield f"{path}: {value} is not between {least} and {greatest}"
+    named = _at(plain, "evaluator.hidden_of")
+    for suite, count in named.items() if isinstance(named, Mapping) else ():
+        if isinstance(count, int) and not isinstance(count, bool) and not 1 <= count <= MOST_ITEMS:
+            yield f"evaluator.hidden_of.{suite}: {count} is not between 1 and {MOST_ITEMS}"
     alpha = _at(plain, "evaluator.race.alpha")
     if isinstance(alpha, int | float) and not 0 < alpha < 1:
         yield f"evaluator.race.alpha: {alpha} is not between 0 and 1"

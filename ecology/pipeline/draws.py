@@ -40,15 +40,15 @@ class Draws:
         if split == "fresh":
             return self._unseen(suite, "fresh", self.budget.fresh_items)
         if self.draw != "hidden":
-            return self._unseen(suite, self.draw, self.budget.hidden_items)
-        return self._secret(suite, "hidden", self.budget.hidden_items)
+            return self._unseen(suite, self.draw, self.budget.hidden(suite.id))
+        return self._secret(suite, "hidden", self.budget.hidden(suite.id))
 
     def _secret(self, suite: Suite, draw: str, count: int) -> tuple[Item, ...]:
         return expand(suite, "hidden", self.house.split_seed(suite.digest, draw), count)
 
     def _unseen(self, suite: Suite, draw: str, count: int) -> tuple[Item, ...]:
         """The first items of a secret draw that are neither public nor in the hidden draw that everybody meets."""
-        known = (*self.items(suite, "public"), *self._secret(suite, "hidden", self.budget.hidden_items))
+        known = (*self.items(suite, "public"), *self._secret(suite, "hidden", self.budget.hidden(suite.id)))
         seen, wanted = {item.id for item in known}, count
         while True:  # ends: the grammar gives enough that nobody has seen, or says that it cannot
             fresh = tuple(item for item in self._secret(suite, draw, wanted) if item.id not in seen)

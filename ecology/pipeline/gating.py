@@ -205,7 +205,10 @@ def _budget(policy: Policy, want: Asked) -> Budget:
 
 
 def enough(policy: Policy, budget: Budget) -> Budget:
-    """As many items and pairs as the policy's rules demand, or need to see what it wants seen, and no more."""
+    """As many items and pairs as the policy's rules demand, or need to see what it wants seen.
+
+    No more of anything but the suites of which the configuration wants more by name.
+    """
     wanted = {rule.id: rule.min_samples for rule in policy.rules}
     for rule in policy.rules if policy.decidable else ():
         if rule.id in samples_of(policy, budget) and rule.severity == "deny":
@@ -215,9 +218,11 @@ def enough(policy: Policy, budget: Budget) -> Budget:
         asked = (r for r in policy.rules if r.split == split and r.metric.startswith(prefix))
         return max((wanted[r.id] for r in asked if r.metric.endswith(suffix)), default=0)
 
+    hidden = max(1, most("hidden"))
     return dataclasses.replace(
         budget,
         public_items=max(1, most("public"), most("hidden", "robust."), most("hidden", suffix=AGAIN)),
-        hidden_items=max(1, most("hidden")),
+        hidden_items=hidden,
+        hidden_of={suite: max(hidden, count) for suite, count in budget.hidden_of.items()},
         latency_pairs=max(1, most("none", "resource.latency")),
     )

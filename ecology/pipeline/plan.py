@@ -43,6 +43,7 @@ from ecology.pipeline.settings import (
     TaskSettings,
 )
 from ecology.pipeline.teaching import planned_options
+from ecology.policy.metrics import SHIPPED_SUITES
 from ecology.policy.reader import load_policy, tighten
 from ecology.promotion.canary import canary_plan
 from ecology.promotion.fitness import fitness_spec
@@ -83,6 +84,10 @@ def load_suites(settings: Settings, policy: Policy | None = None) -> Mapping[str
     trusted = trusted_functions(policy)
     suites = [named_suite(name, trusted) for name in settings.evaluator.suites]
     suites += stock_suites(settings, trusted)
+    known = {*(suite.id for suite in suites), *SHIPPED_SUITES}
+    if strange := sorted(set(settings.evaluator.hidden_of) - known):
+        what = f"there is no suite {strange[0]!r}{nearest(strange[0], sorted(known))}"
+        raise ConfigError(what, where="evaluator.hidden_of")
     return {suite.id: suite for suite in suites}
 
 
@@ -273,6 +278,7 @@ def budget_of(settings: Settings) -> Budget:
         fresh_items=evaluator.fresh_items,
         perturbations=evaluator.perturbations,
         thorough=evaluator.thorough,
+        hidden_of=dict(evaluator.hidden_of),
     )
 
 

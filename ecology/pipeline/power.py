@@ -19,13 +19,14 @@ AGAIN = (".worst", ".twins", ".shuffled")
 def samples_of(policy: Policy, budget: Budget) -> Mapping[str, int]:
     """Rule id -> samples that a configuration gives it; rules whose power is not known beforehand are left out."""
     metrics = known_metrics()
-    given = {"public": budget.public_items, "hidden": budget.hidden_items, "fresh": budget.fresh_items}
+    given = {"public": budget.public_items, "fresh": budget.fresh_items}
     found = {}
     for rule in policy.rules:
         kind = metrics[rule.metric].kind if rule.metric in metrics else "proportion"
         if rule.split != "none" and kind == "proportion":
             small = rule.metric.startswith("robust.") or rule.metric.endswith(AGAIN)
-            found[rule.id] = budget.public_items if small else given[rule.split]
+            hidden = budget.hidden(rule.metric.split(".", 1)[0])
+            found[rule.id] = budget.public_items if small else given.get(rule.split, hidden)
         elif rule.metric.startswith("resource.latency"):
             found[rule.id] = budget.latency_pairs
     return {name: n for name, n in found.items() if n > 0}
@@ -50,7 +51,7 @@ def refuse_blind(policy: Policy, budget: Budget, finalists: int | None = None) -
         raise PolicyError(
             "this configuration cannot decide:\n  " + "\n  ".join(problems),
             where=f"policy {policy.id}: decidable",
-            todo="ask for more items (evaluator.hidden_items), or ask less of the gate",
+            todo="ask for more items (evaluator.hidden_items, evaluator.hidden_of), or ask less of the gate",
         )
     count = budget.finalists if finalists is None else finalists
     allowed = policy.error_budget.admission if policy.error_budget else 1.0

@@ -89,6 +89,8 @@ class EvaluatorSettings:
     fresh_items: int = 0
     perturbations: tuple[str, ...] = ()
     thorough: bool = False
+    hidden_of: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """Suite -> its hidden items, where ``hidden_items`` are too few or too many."""
     tasks: Mapping[str, TaskSettings] = dataclasses.field(default_factory=dict)
     """Stock tasks by name, as lm-eval calls them."""
 

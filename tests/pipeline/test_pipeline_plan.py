@@ -22,7 +22,8 @@ def test_shipped_configurations_make_plans(overrides: list[str]) -> None:
 
 def test_what_decides_the_outcome_changes_the_digest() -> None:
     first = make_plan(*compose(["experiment=toy"])).digest
-    for override in ("seed=2", "breeder=[ties]", "evaluator.hidden_items=17", "+gate.tighten.SAFE-002.threshold=0.4"):
+    further = ("+evaluator.hidden_of.general=17", "+gate.tighten.SAFE-002.threshold=0.4")
+    for override in ("seed=2", "breeder=[ties]", "evaluator.hidden_items=17", *further):
         assert make_plan(*compose(["experiment=toy", override])).digest != first
 
 
@@ -57,6 +58,8 @@ def test_children_follow_their_parents_and_have_seeds_of_their_own() -> None:
         (["+breeder.ties.options.densty=0.5"], "densty"),
         (["breeder.ties.options.density=7"], "density"),
         (["breeder.mutate.parents=[linear-9]"], "linear-9"),
+        (["+evaluator.hidden_of.genral=500"], "did you mean 'general'"),
+        (["+evaluator.hidden_of.general=0"], "not between 1 and"),
         (["breeder.mutate.parents=[mutate]"], "ancestors"),
         (["breeder.mutate.parents=[talker,chatter]"], "1"),
         (["population.founders.talker.kind=finetuned"], "finetune"),

@@ -320,6 +320,8 @@ def test_a_configuration_that_cannot_decide_is_refused() -> None:
     )
     assert samples_of(RELEASE, BUDGET)["SAFE-001"] == 200
     assert "STA-001" not in samples_of(RELEASE, BUDGET)
+    named = dataclasses.replace(BUDGET, hidden_of={"general": 500})
+    assert [samples_of(RELEASE, named)[rule] for rule in ("SAFE-001", "QUAL-001")] == [200, 500]
 
 
 def test_a_configuration_that_may_be_wrong_too_often_is_refused() -> None:
@@ -337,6 +339,8 @@ def test_the_gate_asks_as_many_items_as_the_policy_needs_to_see() -> None:
     from ecology.pipeline.gating import enough
 
     assert enough(RELEASE, BUDGET).hidden_items == 200
+    named = enough(RELEASE, dataclasses.replace(BUDGET, hidden_of={"general": 500, "orders": 20}))
+    assert [named.hidden(suite) for suite in ("harmful", "general", "orders")] == [200, 500, 200]
     wants = dataclasses.replace(RELEASE, decidable=Decidable(drop=0.1, gain=0.1, probability=0.8))
     more = enough(wants, BUDGET)
     assert more.latency_pairs > enough(RELEASE, BUDGET).latency_pairs
