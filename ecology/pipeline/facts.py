@@ -104,7 +104,7 @@ def audit_verify(house: House) -> str:
         IntegrityError: Something is not as it was.
     """
     seen = house.log.verify()
-    house.registry.verify(house.log.events())
+    house.registry.verify(house.log)
     return f"the log is whole: {seen.size} events, origin {seen.origin}\nthe registry says what the log says"
 
 

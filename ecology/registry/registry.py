@@ -30,6 +30,7 @@ crash left between the log and the registry is taken in the next time.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Iterable, Mapping
 from types import TracebackType
@@ -170,15 +171,22 @@ class SqlRegistry:
                 connection.execute(sa.delete(table))
             return _take_all(connection, events, 0, progress)
 
-    def verify(self, events: Iterable[Event]) -> None:
-        """Compares the view with one made anew from these facts, which ``AuditLog.verify`` vouches for.
+    def verify(self, log: Followed) -> None:
+        """Compares the view with one made anew from the log, which ``AuditLog.verify`` vouches for.
+
+        Log and view stand still while the view is read, and what a writer has logged and not yet taken in is taken in
+        first; so a run that goes on meanwhile makes no difference.
 
         Raises:
             IntegrityError: They differ, or a fact is malformed.
         """
+        with self._database.writing() as connection:
+            start = connection.execute(sa.select(CURSOR.c.next)).scalar() or 0
+            count = start + _take_all(connection, log.events_since(start), start)
+            found = _facts(connection)
         with SqlRegistry("sqlite://") as fresh:
-            fresh.rebuild(events)
-            wanted, found = fresh.facts(), self.facts()
+            fresh.rebuild(itertools.islice(log.events_since(0), count))
+            wanted = fresh.facts()
         for table, rows in wanted.items():
             if rows != found[table]:
                 raise IntegrityError(
@@ -188,9 +196,7 @@ class SqlRegistry:
     def facts(self) -> Mapping[str, tuple[tuple[Any, ...], ...]]:
         """Table -> its rows, sorted: two registries with equal facts answer every question alike."""
         with self._database.reading() as connection:
-            return {
-                table.name: tuple(sorted(tuple(row) for row in connection.execute(sa.select(table)))) for table in VIEW
-            }
+            return _facts(connection)
 
     def alias(self, name: str) -> str | None:
         """Digest that the alias names; None before the first promotion."""
@@ -326,6 +332,10 @@ class SqlRegistry:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _facts(connection: sa.Connection) -> Mapping[str, tuple[tuple[Any, ...], ...]]:
+    return {table.name: tuple(sorted(tuple(row) for row in connection.execute(sa.select(table)))) for table in VIEW}
 
 
 def _take_all(connection: sa.Connection, events: Iterable[Event], start: int, progress: Step | None = None) -> int:

@@ -120,7 +120,7 @@ def essence(report: dict[str, Any]) -> dict[str, Any]:
                 "digest": c["digest"],
                 "genome": c["genome"],
                 "rung": c["rung"],
-                "outcomes": {f["rule"]: f["outcome"] for f in c["verdict"]["findings"]},
+                "outcomes": {f["rule"]: f["outcome"] for f in quality(c["verdict"]["findings"])},
                 "evidence": quality(c["evidence"]),
                 "reference": quality(c["reference"]),
                 "fitness": c["fitness"],

@@ -188,7 +188,7 @@ def test_a_lesson_that_is_killed_goes_on_and_ends_at_the_same_bytes(ran: Ran, tm
         killed.communicate()
     assert killed.returncode == -9
     (note,) = notes
-    behind = len(json.loads(note.read_bytes())["losses"])
+    behind = len(json.loads(note.read_bytes())["history"])
     assert behind
     assert behind % STEPS == 0
     whole = lesson(shutil.copytree(ran.home, tmp_path / "elsewhere", ignore=_no_work), tmp_path, parents, "whole")
