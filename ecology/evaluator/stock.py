@@ -25,7 +25,6 @@ from ecology.errors import ConfigError
 from ecology.evaluator.functions import Function, package_folder, read_task
 from ecology.kernel.canonical import digest, digest_bytes
 
-SPLITS = ("train", "validation", "test")
 ALIASES: Mapping[str, tuple[str, ...]] = {
     "train": ("train",),
     "validation": ("validation", "dev", "valid", "test"),
