@@ -49,7 +49,8 @@ from ecology.lowrank.fingerprint import distance
 from ecology.lowrank.lowrank import LowRank, total_norm
 from ecology.pipeline.bench import preset
 from ecology.store.adapters import write_adapter
-from ecology.store.header import load_tensor, read_header
+from ecology.store.header import read_header
+from ecology.store.mapped import load_tensor
 from ecology.telemetry.environment import environment
 from ecology.testing.operators import population, regauged
 

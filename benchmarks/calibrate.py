@@ -16,7 +16,7 @@ from ecology.contracts.policy import AdapterLimits
 from ecology.errors import EcologyError
 from ecology.gate import anomaly, tensors
 from ecology.gate.configuration import check_configuration
-from ecology.gate.weights import weigh
+from ecology.gate.weighing import weigh
 from ecology.kernel.canonical import canonical
 from ecology.pipeline.bench import known_base
 from ecology.pipeline.house import open_house

@@ -29,11 +29,14 @@ import numpy as np
 
 from ecology.contracts.evidence import Count
 from ecology.contracts.genome import INTERFACE_VERSION, Genome, Lineage, ResourceProfile
+from ecology.contracts.policy import AdapterLimits
+from ecology.gate import weighing
 from ecology.gate.static import static_evidence
-from ecology.gate.tensors import linear_modules
+from ecology.gate.tensors import implied, linear_modules
 from ecology.pipeline.bench import known_base
 from ecology.pipeline.house import open_house
 from ecology.signer.statements import genome_statement
+from ecology.store.header import read_header
 from ecology.store.writer import write_adapter
 from ecology.testing.attacks import HOSTILE
 from ecology.testing.benign import OPTIONS, save
@@ -46,10 +49,10 @@ PATIENCE_S = 20
 SCANNERS = ("modelscan==0.8.8", "picklescan==1.0.5")
 IMPORTS = {
     "the interpreter": "pass",
-    "it and NumPy": "import numpy",
-    "these and cryptography with OpenSSL": "import numpy, hashlib, cryptography.hazmat.primitives.serialization",
-    "all that the gate imports": "import numpy, ecology.cli, ecology.pipeline.gating, ecology.pipeline.boundaries",
+    "it and cryptography with OpenSSL": "import hashlib, cryptography.hazmat.primitives.serialization",
+    "all that the gate imports": "import ecology.cli, ecology.pipeline.gating, ecology.pipeline.boundaries",
 }
+READER = "the process that reads weights"
 LAUNCH = """
 import os, resource, sys, time
 null = os.open(os.devnull, os.O_WRONLY)
@@ -141,6 +144,7 @@ def times(samples: int, scanners: str | None) -> list[dict[str, Any]]:
         peers = {name: [str(Path(scanners).parent / name), "-p"] for name in ("modelscan", "picklescan") if scanners}
         imports = {name: _imported(what, samples) for name, what in IMPORTS.items()}
         bare = imports[next(reversed(IMPORTS))]
+        imports[READER] = _reader(good, home)
         rows: list[dict[str, Any]] = [
             {
                 "what": f"peak resident memory of {name}",
@@ -191,6 +195,20 @@ def _imported(what: str, samples: int) -> int:
     """Peak resident memory in bytes of an interpreter that imports something and ends; the median."""
     peaks = sorted(wall([sys.executable, "-c", what], {0})[1] for _ in range(samples))
     return peaks[len(peaks) // 2]
+
+
+def _reader(folder: Path, home: Path) -> int:
+    """Peak resident memory in bytes of the process that reads weights, when it has read these."""
+    base = known_base("smollm2-135m", open_house(str(home), quiet=True))
+    config = json.loads((folder / "adapter_config.json").read_bytes())
+    meant, _ = implied(config, base.tensor_schema, "adapter_config.json")
+    weighing.start()
+    header = read_header(folder / "adapter_model.safetensors")
+    with (folder / "adapter_model.safetensors").open("rb") as stream:
+        stream.seek(header.data_offset)
+        weighing.weigh(stream, header, meant, AdapterLimits())
+    status = Path(f"/proc/{weighing.reader_id()}/status").read_text("ascii")
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
 def scanners_of(named: str) -> str:

@@ -22,7 +22,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Literal
 
-from ecology.backend import manifest, taught, toy
+from ecology.backend import manifest
 from ecology.contracts.identity import CompatibilityIdentity, Digest
 from ecology.contracts.ports import Progress
 from ecology.errors import BackendError, ConfigError, IntegrityError
@@ -220,8 +220,12 @@ def _build(spec: BaseSpec, folder: Path, progress: Progress) -> None:
     elif isinstance(spec, Hub):
         _snapshot(spec, folder, progress)
     elif isinstance(spec, Toy):
+        from ecology.backend import toy  # noqa: PLC0415  (NumPy and weights, where one is made)
+
         toy.build(folder, spec.seed, spec.hidden, spec.layers, spec.heads, spec.kv_heads)
     elif isinstance(spec, Taught):
+        from ecology.backend import taught  # noqa: PLC0415  (likewise)
+
         taught.build(folder, spec, progress)
     # a Folder is read where it is; its place in the cache holds the manifest alone
 
@@ -268,9 +272,11 @@ def _fresh(place: Path, source: Path) -> manifest.Manifest | None:
 
 
 def _examine(spec: BaseSpec, place: Path, source: Path, progress: Progress) -> manifest.Manifest:
+    from ecology.backend.examine import examine  # noqa: PLC0415  (likewise)
+
     size = sum(file.stat().st_size >> 20 for file in manifest.weight_files(source))
     with progress.track(f"digest {spec.name}", size, "MiB") as bar:
-        found = manifest.examine(source, bar)
+        found = examine(source, bar)
     expected = shipped(spec)
     if expected is not None and expected.identity.base_weights != found.identity.base_weights:
         raise IntegrityError(

@@ -17,10 +17,10 @@ import numpy as np
 from ecology.breeder.linear import LinearOptions
 from ecology.breeder.negate import NegateOptions
 from ecology.breeder.options import weights_for
-from ecology.contracts.artifact import CONFIG_FILE
+from ecology.contracts.artifact import BASE_KEY, CONFIG_FILE
 from ecology.contracts.identity import Digest
 from ecology.errors import IncompatibleParents
-from ecology.store.adapters import BASE_KEY, AdapterFolder
+from ecology.store.adapters import AdapterFolder
 from ecology.store.layouts import LINEAR, Layout
 from ecology.store.tinylora import TinyLora
 

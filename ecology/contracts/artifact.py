@@ -14,6 +14,8 @@ CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 CLAIMS_FILE = "claims.jsonl"
 """DSSE envelopes, one a line, beside the artifact and outside its digest."""
+BASE_KEY = "base"
+"""Key of the weights file's metadata that holds the base's weights digest."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, order=True)

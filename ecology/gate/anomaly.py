@@ -22,15 +22,13 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from importlib import resources
-from statistics import median  # np.median loads all of numpy.ma
-
-import numpy as np
+from statistics import median, pstdev
 
 from ecology.contracts.artifact import WEIGHTS_FILE
 from ecology.contracts.identity import Digest
 from ecology.errors import IntegrityError
 from ecology.gate.violation import Violation
-from ecology.gate.weights import Change
+from ecology.gate.weighing import Change
 
 WIDENED = 0.5
 """Of the population's range, on either side."""
@@ -52,7 +50,7 @@ def statistics(found: Sequence[Change], weight_norms: Mapping[str, float]) -> di
     """The four numbers; none for an adapter that changes nothing or is not finite.
 
     Args:
-        found: What ``weights.weigh`` measured.
+        found: What ``weighing.weigh`` measured.
         weight_norms: ||W||_F by name of the base's tensor.
     """
     live = [one for one in found if one.spectrum and 0 < one.norm < math.inf]
@@ -64,7 +62,7 @@ def statistics(found: Sequence[Change], weight_norms: Mapping[str, float]) -> di
     return {
         "largest_share": max(shares),
         "median_share": median(shares),
-        "spread": float(np.std(np.log10([one.norm for one in live]))),
+        "spread": pstdev([math.log10(one.norm) for one in live]),
         "concentration": median(energies),
     }
 

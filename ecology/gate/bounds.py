@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from ecology.contracts.artifact import WEIGHTS_FILE
 from ecology.contracts.policy import AdapterLimits
 from ecology.gate.violation import Violation
-from ecology.gate.weights import Change
+from ecology.gate.weighing import Change
 
 
 def check_norms(
@@ -31,7 +31,7 @@ def check_norms(
     """Modules whose change is too large a share of the base's weight.
 
     Args:
-        found: What ``weights.weigh`` measured.
+        found: What ``weighing.weigh`` measured.
         weight_norms: ||W||_F by name of the base's tensor.
         spectral_norms: ||W||_2, or a lower bound of it, by name of the base's tensor.
         limits: The policy's bounds on the two ratios.

@@ -23,7 +23,7 @@ from ecology.gate.files import MAX_CONFIG_BYTES, MAX_OTHER_BYTES, MAX_README_BYT
 from ecology.gate.provenance import Vouched, vouched_for
 from ecology.gate.tensors import Implied
 from ecology.gate.violation import Violation, show
-from ecology.gate.weights import Weighed, weigh
+from ecology.gate.weighing import Weighed, weigh
 from ecology.kernel.leakage import leaks
 from ecology.store.files import parse_json
 from ecology.store.header import Header, header_of

@@ -11,7 +11,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 
-from ecology.contracts.artifact import CLAIMS_FILE, CONFIG_FILE, WEIGHTS_FILE, Artifact
+from ecology.contracts.artifact import BASE_KEY, CLAIMS_FILE, CONFIG_FILE, WEIGHTS_FILE, Artifact
 from ecology.contracts.genome import INTERFACE_VERSION, Genome
 from ecology.contracts.identity import CompatibilityIdentity, Digest, Json
 from ecology.contracts.policy import DataPolicy, TrustedIdentity, TrustedKey
@@ -21,7 +21,6 @@ from ecology.signer.intoto import artifact_subjects
 from ecology.signer.statements import subjects
 from ecology.signer.verify import Claims, VerifiedClaim, genome_of, is_genome, verify_claims
 from ecology.store.header import Header
-from ecology.store.writer import BASE_KEY
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

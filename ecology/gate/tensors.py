@@ -13,14 +13,13 @@ import math
 import re
 from collections.abc import Mapping
 
-from ecology.contracts.artifact import WEIGHTS_FILE
+from ecology.contracts.artifact import BASE_KEY, WEIGHTS_FILE
 from ecology.contracts.identity import Json
 from ecology.contracts.policy import AdapterLimits
 from ecology.gate.violation import Violation, show
 from ecology.store.automaton import Budget
 from ecology.store.header import Header
 from ecology.store.matching import pattern_values, targeted
-from ecology.store.writer import BASE_KEY
 
 METADATA: Mapping[str, str] = {"format": "pt"}
 """What ``__metadata__`` may hold, besides the base's digest, which is the business of ``provenance``."""

@@ -1,9 +1,12 @@
 """One forward pass over the tensors of a weights file: what is not finite, and how large each module's change is.
 
-The bytes go by once, in the order in which they lie, and are hashed as they pass (``store.snapshot``); what stays is
-small. Of a factor it is its Gram matrix on the side of the rank, so that the memory of a pass is one block, the
-largest tensor that the configuration implies, and r x r numbers a module: less than the file. Tensors that nothing
-implies, and factors of a rank that the policy refuses anyway, are looked through for what is not finite and no more.
+This is what runs in the process that reads weights (``weighing`` starts it). It imports the standard library, NumPy and
+``order``, opens no file, knows no key and no path, and sees the bytes once, in the order in which they lie.
+
+What stays of them is small. Of a factor it is its Gram matrix on the side of the rank, so that the memory of a pass is
+one block, the largest tensor that the configuration implies, and r x r numbers a module: less than the file. Tensors
+that nothing implies, and factors of a rank that the policy refuses anyway, are looked through for what is not finite
+and no more.
 
 What is measured, by module:
 
@@ -19,198 +22,136 @@ finite exactly if its factor is, and counting what is not has to be done only fo
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
+import json
 import math
+import resource
+import sys
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-from ecology.contracts.artifact import WEIGHTS_FILE
-from ecology.contracts.policy import AdapterLimits
-from ecology.errors import MalformedArtifact
-from ecology.gate.tensors import Implied, Module
-from ecology.gate.violation import Violation
-from ecology.store.header import Header, TensorInfo
+from ecology.gate.order import SHORTER, Answer, Factored, Frames, Order, Size, Stored, Stream
 
 BLOCK = 1 << 18
 """Values that are widened at a time."""
-READABLE: Mapping[str, str] = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+SLACK_BYTES = 24 << 20
+"""What a pass may take of memory beyond twice the bytes that go by: blocks, the request, the eigenvalues' workspace."""
+_KINDS: Mapping[str, str] = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
 Floats = npt.NDArray[np.float64]
 Raw = npt.NDArray[Any]
 
 
-class Stream(Protocol):
-    """Bytes that go by once."""
-
-    def read(self, size: int, /) -> bytes:
-        """At most ``size`` bytes; none at the end."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Change:
-    """What one module does to its weight, in numbers."""
-
-    module: Module
-    norm: float
-    """||dW||_F (of s B A alone for a DoRA); infinite where a value is not finite."""
-    spectrum: tuple[float, ...]
-    """Singular values of dW, largest first; empty where ``norm`` is not finite."""
-    magnitude: float
-    """||m|| of a DoRA, 0 otherwise; infinite where an entry is not positive."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Weighed:
-    """What one pass found."""
-
-    infinite: tuple[Violation, ...]
-    """A tensor each that holds NaN or infinity."""
-    changes: tuple[Change, ...]
-    """Of the modules whose tensors are as implied and whose rank the policy allows; the others are refused for that."""
-
-
-def weigh(stream: Stream, header: Header, meant: Implied | None, limits: AdapterLimits) -> Weighed:
+def weigh(stream: Stream, order: Order) -> Answer:
     """Reads every tensor once.
 
     Args:
-        stream: The weights file, behind its header.
-        header: Its header.
-        meant: What the configuration implies; None where it implies nothing that can be trusted.
-        limits: The policy's bounds; ``max_rank`` is read here.
+        stream: The bytes of the tensors.
+        order: What they are, and what is to be measured.
 
     Raises:
-        MalformedArtifact: The file became shorter while it was read.
+        EOFError: They ended early.
     """
-    scales = _Scales(header, meant, limits)
-    infinite = []
-    order = sorted(header.tensors.items(), key=lambda item: (item[1].start, item[1].end))
+    scales = _Scales(order)
+    infinite = {}
     with np.errstate(all="ignore"):  # what is not finite is larger than any bound
-        for name, info in order:
-            bad = _whole(stream, info, scales.take(name)) if scales.wants(name) else _in_blocks(stream, info)
-            if bad:
-                size = (info.end - info.start) // np.dtype(READABLE[info.dtype]).itemsize
-                said = f"{bad} of {size} values not finite"
-                infinite.append(Violation("non-finite", WEIGHTS_FILE, name[:200], said, "finite values"))
-        return Weighed(tuple(sorted(infinite, key=lambda one: one.key)), scales.changes())
+        for tensor in order.tensors:
+            keep = scales.take(tensor)
+            if bad := _in_blocks(stream, tensor) if keep is None else _whole(stream, tensor, keep):
+                infinite[tensor.key] = bad
+        return Answer(infinite, scales.sizes())
 
 
 class _Scales:
     """What is kept of the implied tensors until a module is complete."""
 
-    def __init__(self, header: Header, meant: Implied | None, limits: AdapterLimits) -> None:
-        self.roles: dict[str, tuple[Module | None, str]] = {}
-        self.held: dict[str, dict[str, Raw]] = {}
+    def __init__(self, order: Order) -> None:
+        self.order = order
+        self.roles: dict[str, tuple[int, str]] = dict.fromkeys(order.vectors, (-1, "v"))
+        for at, module in enumerate(order.modules):
+            roles = {module.a: "a", module.b: "b", module.m: "m", module.p: "p"}
+            self.roles.update({key: (at, role) for key, role in roles.items() if key})
+        self.dtypes = {tensor.key: tensor.dtype for tensor in order.tensors}
+        self.held: dict[int, dict[str, Raw]] = {}
         self.vectors: dict[str, Floats] = {}
-        self.found: dict[str, Change] = {}
-        self.order: tuple[str, ...] = ()
-        if meant is None:
-            return
+        self.found: dict[int, Size] = {}
 
-        def whole(key: str, shape: tuple[int, ...]) -> bool:
-            info = header.tensors.get(key)
-            return info is not None and info.shape == shape and info.dtype in READABLE
-
-        if not all(whole(key, shape) for key, shape in meant.vectors.items()):
-            return
-        self.roles.update(dict.fromkeys(meant.vectors, (None, "v")))
-        self.dtypes = {name: info.dtype for name, info in header.tensors.items()}
-        self.wanted_vectors = tuple(meant.vectors)
-        modules = [
-            module
-            for module in meant.modules
-            if module.rank <= limits.max_rank and all(whole(key, shape) for key, shape in module.shapes.items())
-        ]
-        self.order = tuple(module.name for module in modules)
-        for module in modules:
-            roles = {module.a: "a", module.b: "b"}
-            roles |= {module.m: "m"} if module.magnitudes else {}
-            roles |= {module.p: "p"} if module.projections else {}
-            self.roles.update({key: (module, role) for key, role in roles.items()})
-
-    def wants(self, name: str) -> bool:
-        return name in self.roles
-
-    def take(self, name: str) -> Callable[[Raw], bool]:
-        """What is done with a tensor's values, widened to no more than they are stored in; True if all are finite."""
-        module, role = self.roles[name]
+    def take(self, tensor: Stored) -> Callable[[Raw], bool] | None:
+        """What is done with a tensor's values as they are stored, True if all are finite; None: nothing."""
+        if tensor.key not in self.roles:
+            return None
+        at, role = self.roles[tensor.key]
 
         def kept(values: Raw) -> bool:
-            if module is None:
-                self.vectors[name] = _wide(values, self.dtypes[name])
-                return bool(np.isfinite(self.vectors[name]).all())
-            held = self.held.setdefault(module.name, {})
+            if at < 0:
+                self.vectors[tensor.key] = _wide(values, tensor.dtype)
+                return bool(np.isfinite(self.vectors[tensor.key]).all())
+            module, held = self.order.modules[at], self.held.setdefault(at, {})
             if role in ("a", "b"):
-                gram = _gram(values, self.dtypes[name], columns=role == "b")
+                gram = _gram(values, tensor.dtype, columns=role == "b")
                 held[role] = gram
                 fine = bool(np.isfinite(gram.diagonal()).all())
             elif role == "m":
-                held[role] = _wide(values, self.dtypes[name])
+                held[role] = _wide(values, tensor.dtype)
                 fine = bool(np.isfinite(held[role]).all())
             else:
                 held[role] = values
-                fine = _infinite(values, self.dtypes[name]) == 0
-            if not module.projections and len(held) == 2 + module.magnitudes:
-                self._finish(module)
+                fine = _infinite(values, tensor.dtype) == 0
+            if not module.p and len(held) == 2 + bool(module.m):
+                self._finish(at, module)
             return fine
 
         return kept
 
-    def _finish(self, module: Module) -> None:
-        held = self.held.pop(module.name)
+    def _finish(self, at: int, module: Factored) -> None:
+        held = self.held.pop(at)
         left, right = held["b"], held["a"]
-        if module.projections:
-            vectors = np.stack([self.vectors[key] for key in self.wanted_vectors])
-            norm, spectrum = _largest(left, right, vectors, _wide(held["p"], self.dtypes[module.p]))
+        if module.p:
+            vectors = np.stack([self.vectors[key] for key in self.order.vectors])
+            norm, spectrum = _largest(left, right, vectors, held["p"], self.dtypes[module.p])
         else:
             norm, spectrum = _size(left, right, abs(module.scale))
-        magnitude = _magnitude(held["m"]) if module.magnitudes else 0.0
-        self.found[module.name] = Change(module, norm, spectrum, magnitude)
+        magnitude = _magnitude(held["m"]) if module.m else 0.0
+        self.found[at] = Size(norm, spectrum, magnitude)
 
-    def changes(self) -> tuple[Change, ...]:
-        for module, _ in list(self.roles.values()):  # TinyLoRA: its vectors may lie behind everything else
-            if module is not None and module.name in self.held:
-                self._finish(module)
-        return tuple(self.found[name] for name in self.order)
+    def sizes(self) -> tuple[Size, ...]:
+        for at in list(self.held):  # TinyLoRA: its vectors may lie behind everything else
+            self._finish(at, self.order.modules[at])
+        return tuple(self.found[at] for at in range(len(self.order.modules)))
 
 
-def _whole(stream: Stream, info: TensorInfo, keep: Callable[[Raw], bool]) -> int:
+def _whole(stream: Stream, tensor: Stored, keep: Callable[[Raw], bool]) -> int:
     """Hands a whole tensor on as it is stored; how many of its values are not finite."""
-    data = bytearray(info.end - info.start)
+    data = bytearray(tensor.size_bytes)
     view, at = memoryview(data), 0
     while at < len(data):
         part = stream.read(min(4 * BLOCK, len(data) - at))
         if not part:
-            raise _cut_off()
+            raise EOFError(SHORTER)
         view[at : at + len(part)] = part
         at += len(part)
-    values: Raw = np.frombuffer(data, READABLE[info.dtype]).reshape(info.shape)
-    return 0 if keep(values) else _infinite(values, info.dtype)
+    values: Raw = np.frombuffer(data, _KINDS[tensor.dtype]).reshape(tensor.shape)
+    return 0 if keep(values) else _infinite(values, tensor.dtype)
 
 
-def _in_blocks(stream: Stream, info: TensorInfo) -> int:
+def _in_blocks(stream: Stream, tensor: Stored) -> int:
     """Passes over a tensor that nothing implies; how many of its values are not finite."""
-    kind = np.dtype(READABLE[info.dtype]) if info.dtype in READABLE else None  # integers are finite
-    left, rest, bad = info.end - info.start, b"", 0
+    kind = np.dtype(_KINDS[tensor.dtype]) if tensor.dtype in _KINDS else None  # integers are finite
+    left, rest, bad = tensor.size_bytes, b"", 0
     while left:
         part = stream.read(min(4 * BLOCK, left))
         if not part:
-            raise _cut_off()
+            raise EOFError(SHORTER)
         left -= len(part)
         if kind is not None:
             part = rest + part
             count = len(part) // kind.itemsize
-            bad += _infinite(np.frombuffer(part, kind, count), info.dtype)
+            bad += _infinite(np.frombuffer(part, kind, count), tensor.dtype)
             rest = part[count * kind.itemsize :]
     return bad
-
-
-def _cut_off() -> MalformedArtifact:
-    return MalformedArtifact(
-        "the file became shorter while it was read", where=WEIGHTS_FILE, todo="judge a folder that nobody writes to"
-    )
 
 
 def _float(block: Raw, dtype: str) -> npt.NDArray[np.floating]:
@@ -264,9 +205,15 @@ def _singular(left: Floats, right: Floats) -> list[float]:
     return [float(value) for value in np.sqrt(np.maximum(squares, 0.0))[::-1]]
 
 
-def _largest(left: Floats, right: Floats, vectors: Floats, projections: Floats) -> tuple[float, tuple[float, ...]]:
+def _largest(
+    left: Floats, right: Floats, vectors: Floats, projections: Raw, dtype: str
+) -> tuple[float, tuple[float, ...]]:
     """The largest ||B R A||_F over the vectors, and the singular values of that change."""
-    mixes = np.tensordot(vectors, projections, 1)
+    count, rank, _ = projections.shape
+    mixes = np.zeros((len(vectors), rank, rank))
+    step = max(1, BLOCK // max(1, rank * rank))
+    for at in range(0, count, step):
+        mixes += np.tensordot(vectors[:, at : at + step], _wide(projections[at : at + step], dtype), 1)
     squares = np.einsum("gij,gij->g", left @ mixes @ right, mixes)
     if not np.isfinite(squares).all():
         return math.inf, ()
@@ -276,3 +223,83 @@ def _largest(left: Floats, right: Floats, vectors: Floats, projections: Floats) 
 
 def _magnitude(values: Floats) -> float:
     return float(np.linalg.norm(values)) if bool((values > 0).all()) else math.inf
+
+
+def serve(requests: BinaryIO, replies: BinaryIO) -> None:
+    """Answers one request after the other until there are no more.
+
+    Args:
+        requests: Lines and frames, as in ``order``.
+        replies: A line for each.
+    """
+    bounded = _confined()
+    while line := requests.readline():
+        frames = Frames(requests)
+        try:
+            order = Order.of(line)
+            bounded(2 * sum(tensor.size_bytes for tensor in order.tensors) + len(line))
+            reply = weigh(frames, order).line()
+        except MemoryError:
+            reply = _error("it needs more memory than twice the file")
+        except Exception as error:
+            reply = _error(str(error) if isinstance(error, EOFError) else f"{type(error).__name__}: {error}")
+        frames.drain()
+        replies.write(reply)
+        replies.flush()
+
+
+def _error(why: str) -> bytes:
+    return json.dumps({"error": why[:500]}).encode() + b"\n"
+
+
+def _confined() -> Callable[[int], None]:
+    """Gives up what a reader of bytes has no need of; returns what bounds the memory of the pass that follows.
+
+    No file can be opened or written, no process started, no core left where it crashes. Anonymous memory beyond what
+    is there now can be had only as a pass is allowed to, on systems that tell how much is there (Linux; see
+    ``getrlimit(2)``, RLIMIT_DATA).
+    """
+    weigh(_Zeros(), _REHEARSAL)  # whatever is loaded on first use is loaded now
+    present = 0
+    with contextlib.suppress(OSError), open("/proc/self/statm", encoding="ascii") as pages:
+        present = int(pages.read().split()[5]) * resource.getpagesize()
+    for kind, most in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_NOFILE, 3)):
+        resource.setrlimit(kind, (most, most))
+    with contextlib.suppress(ValueError, OSError):  # not every system counts a user's processes
+        resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+
+    def bounded(more: int) -> None:
+        wanted = present + SLACK_BYTES + more
+        if present and (hard == resource.RLIM_INFINITY or wanted <= hard):
+            resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))
+
+    return bounded
+
+
+class _Zeros:
+    """A file of zeros."""
+
+    def read(self, size: int, /) -> bytes:
+        return bytes(size)
+
+
+_REHEARSAL = Order(
+    tensors=(
+        Stored("a", "F32", (2, 3), 24),
+        Stored("b", "BF16", (3, 2), 12),
+        Stored("m", "F16", (3,), 6),
+        Stored("A", "F32", (2, 3), 24),
+        Stored("B", "F32", (3, 2), 24),
+        Stored("P", "F32", (4, 2, 2), 64),
+        Stored("v", "F32", (4,), 16),
+        Stored("x", "F32", (1,), 4),
+    ),
+    modules=(Factored("a", "b", "m", "", 1.0), Factored("A", "B", "", "P", 1.0)),
+    vectors=("v",),
+)
+
+
+def main() -> None:
+    """Serves on standard input and output."""
+    serve(sys.stdin.buffer, sys.stdout.buffer)

@@ -16,7 +16,7 @@ from ecology.errors import ConfigError
 from ecology.evaluator.corpora import Row, load_corpus
 from ecology.kernel.leakage import forbidden_ngrams, leaks
 from ecology.pipeline.house import House
-from ecology.pipeline.places import shared, subject
+from ecology.pipeline.places import made_folder, shared, subject
 from ecology.store.files import write_atomic
 
 
@@ -73,7 +73,7 @@ def keep_corpus(house: House, corpus: Corpus, data: bytes) -> Path:
         corpus: As the lineage records it.
         data: Its rows, one JSON object a line.
     """
-    folder = made_folder(house) / corpus.digest.removeprefix("sha256:")
+    folder = made_folder(house.home) / corpus.digest.removeprefix("sha256:")
     manifest = {
         "id": corpus.id,
         "version": 1,
@@ -92,11 +92,6 @@ def keep_corpus(house: House, corpus: Corpus, data: bytes) -> Path:
     return folder
 
 
-def made_folder(house: House) -> Path:
-    """Where corpora are that were made in this home."""
-    return house.home / "corpora"
-
-
 def held_corpora(house: House) -> Mapping[Digest, tuple[Row, ...]]:
     """Rows of every corpus that comes with the package or was made in this home, by digest.
 
@@ -104,7 +99,7 @@ def held_corpora(house: House) -> Mapping[Digest, tuple[Row, ...]]:
         ConfigError: One is not what its manifest says.
     """
     found = dict(shipped_corpora())
-    for manifest in sorted(made_folder(house).glob("*/corpus.yaml")):
+    for manifest in sorted(made_folder(house.home).glob("*/corpus.yaml")):
         corpus, rows = load_corpus(manifest.parent)
         found[corpus.digest] = rows
     return found

@@ -23,6 +23,7 @@ from ecology.contracts.artifact import Submission
 from ecology.contracts.policy import RUNG_RULE, Finding, GateVerdict, Outcome, Policy
 from ecology.contracts.run import Budget
 from ecology.errors import EXIT_OK, EXIT_REFUSED, MalformedArtifact
+from ecology.gate import weighing
 from ecology.gate.context import context_for
 from ecology.gate.ladder import Climb, Rung, climb, rung_of
 from ecology.gate.static import static_evidence
@@ -95,6 +96,8 @@ def _one(folder: Path, desk: Desk) -> Gated:
         return Gated(folder.name, folder, None, refused.verdict, refused.evidence, refused.rung)
     key = cache_key(member, desk)
     kept = None if want.fresh else recalled(key, house)
+    if kept is None:
+        weighing.start()  # it imports NumPy while we read policies, notes and claims
     climbed = kept or (_static if want.static else _full)(member, desk)
     if kept is None and not any(f.rule.startswith(RUNG_RULE) for f in climbed.verdict.findings):
         house.remember("gate", key, {"evidence": climbed.evidence, "rung": climbed.rung, "asked": asked_rules(climbed)})

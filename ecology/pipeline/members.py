@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ecology.contracts.artifact import SignedArtifact, Submission
 from ecology.contracts.identity import Digest
-from ecology.store.adapters import describe, read_claims
+from ecology.store.folders import describe, read_claims
 
 
 @dataclasses.dataclass(frozen=True)

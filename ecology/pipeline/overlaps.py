@@ -15,9 +15,8 @@ from pathlib import Path
 from ecology.contracts.evidence import Item
 from ecology.contracts.identity import Digest
 from ecology.kernel import canonical
-from ecology.pipeline.corpora import held_corpora, made_folder
 from ecology.pipeline.house import House
-from ecology.pipeline.places import shared
+from ecology.pipeline.places import made_folder, shared
 
 KIND = "overlaps"
 
@@ -48,7 +47,7 @@ class Overlaps(Mapping[Digest, float]):
                 [
                     files_below(shared("suites")),
                     files_below(shared("corpora")),
-                    files_below(made_folder(self._house)),
+                    files_below(made_folder(self._house.home)),
                     self._house.seed_commitment,
                 ]
             )
@@ -84,6 +83,7 @@ def _computed(house: House) -> dict[Digest, float]:
     from ecology.evaluator.copying import overlap  # noqa: PLC0415
     from ecology.evaluator.library import load_any_suite  # noqa: PLC0415  (only who asks waits for it)
     from ecology.evaluator.suites import items  # noqa: PLC0415
+    from ecology.pipeline.corpora import held_corpora  # noqa: PLC0415
 
     every: list[Item] = []
     for path in sorted(shared("suites").glob("*/suite.yaml")):

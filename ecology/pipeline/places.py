@@ -75,3 +75,8 @@ def home(option: str | None = None) -> Path:
     if not os.access(path, os.W_OK | os.X_OK):
         raise ConfigError("this folder cannot be written", where=str(path), todo="set ECOLOGY_HOME to one that can")
     return path
+
+
+def made_folder(home: Path) -> Path:
+    """Where corpora are that were made in a home."""
+    return home / "corpora"

@@ -27,15 +27,15 @@ from ecology.contracts.identity import Json
 from ecology.errors import MalformedArtifact, UnsupportedAdapter
 from ecology.store.files import parse_json, read_bounded
 from ecology.store.folders import describe, read_claims
-from ecology.store.header import Header, Stored, map_tensor, read_header
+from ecology.store.header import Header, read_header
 from ecology.store.layouts import LINEAR, Factors, Layout, block_diagonal, unrolled
+from ecology.store.mapped import Stored, map_tensor
 from ecology.store.matching import pattern_values, targeted
 from ecology.store.peft_config import CONVERTIBLE, LORA, METHODS, PEFT_VERSION
 from ecology.store.tinylora import TinyLora, read_tinylora
-from ecology.store.writer import BASE_KEY, write_adapter
+from ecology.store.writer import write_adapter
 
 __all__ = [
-    "BASE_KEY",
     "AdapterFolder",
     "Factors",
     "describe",

@@ -22,7 +22,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ecology.store.header import Stored
+from ecology.store.mapped import Stored
 
 PREFIX = "base_model.model."
 """Of every key in the file."""

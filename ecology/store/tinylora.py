@@ -32,8 +32,9 @@ import numpy.typing as npt
 from ecology.contracts.identity import Digest, Json
 from ecology.errors import ConfigError, MalformedArtifact, UnsupportedAdapter
 from ecology.kernel.canonical import canonical
-from ecology.store.header import Header, load_tensor
+from ecology.store.header import Header
 from ecology.store.layouts import LINEAR, PREFIX, Factors, Layout
+from ecology.store.mapped import load_tensor
 from ecology.store.matching import targeted
 
 VECTOR = "base_model.tinylora_v."

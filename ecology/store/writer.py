@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ecology.contracts.artifact import CONFIG_FILE, WEIGHTS_FILE, Artifact
+from ecology.contracts.artifact import BASE_KEY, CONFIG_FILE, WEIGHTS_FILE, Artifact
 from ecology.contracts.identity import Digest, Json
 from ecology.errors import ConfigError
 from ecology.kernel.canonical import canonical, is_digest
@@ -27,9 +27,6 @@ from ecology.store.files import write_atomic
 from ecology.store.folders import describe
 from ecology.store.layouts import LINEAR, Layout
 from ecology.store.tinylora import TinyLora
-
-BASE_KEY = "base"
-"""Key of the weights file's metadata that holds the base's weights digest."""
 
 
 def write_adapter(

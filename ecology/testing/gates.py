@@ -26,7 +26,8 @@ from ecology.kernel.canonical import digest
 from ecology.signer.keys import LocalSigner
 from ecology.signer.statements import genome_statement
 from ecology.store.adapters import describe, write_adapter
-from ecology.store.header import load_tensor, read_header
+from ecology.store.header import read_header
+from ecology.store.mapped import load_tensor
 
 MAX_BYTES = 1 << 28
 """A larger folder has no name."""

@@ -17,6 +17,7 @@ from safetensors.numpy import load_file, save_file
 
 from ecology.backend import bases, gguf_wheel, manifest
 from ecology.backend.bases import Folder, GgufWheel, Hub, Toy, cache_folder, ensure, known, present, shipped
+from ecology.backend.examine import examine
 from ecology.errors import BackendError, ConfigError, IntegrityError
 from ecology.kernel.canonical import digest
 from ecology.telemetry.progress import SilentProgress
@@ -152,7 +153,7 @@ def test_what_counts_as_another_base(tmp_path: Path, file: str, change: dict[str
     base = ensure(TOY, tmp_path, SILENT)
     path = base.folder / file
     path.write_text(json.dumps(json.loads(path.read_text()) | change, indent=3), encoding="utf-8")
-    assert base.identity.differences(manifest.examine(base.folder).identity) == fields
+    assert base.identity.differences(examine(base.folder).identity) == fields
 
 
 def test_the_chat_template_counts_wherever_it_is_kept(tmp_path: Path) -> None:
@@ -160,9 +161,9 @@ def test_the_chat_template_counts_wherever_it_is_kept(tmp_path: Path) -> None:
     template, config = base.folder / "chat_template.jinja", base.folder / "tokenizer_config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"chat_template": template.read_text()}))
     template.unlink()
-    assert manifest.examine(base.folder).identity == base.identity
+    assert examine(base.folder).identity == base.identity
     config.write_text("{}")
-    assert base.identity.differences(manifest.examine(base.folder).identity) == ("tokenizer",)
+    assert base.identity.differences(examine(base.folder).identity) == ("tokenizer",)
 
 
 @pytest.mark.parametrize(
@@ -172,11 +173,11 @@ def test_weights_that_are_none(tmp_path: Path, damage: bytes) -> None:
     folder = ensure(TOY, tmp_path, SILENT).folder
     (folder / "model.safetensors").write_bytes(damage)
     with pytest.raises(ConfigError):
-        manifest.examine(folder)
+        examine(folder)
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(b"pickle")
     with pytest.raises(ConfigError, match="no safetensors file"):
-        manifest.examine(folder)
+        examine(folder)
 
 
 @pytest.mark.parametrize(
@@ -192,7 +193,7 @@ def test_tensors_that_do_not_fit(tmp_path: Path, entry: dict[str, Any]) -> None:
     head = json.dumps({"a": entry}).encode()
     (folder / "model.safetensors").write_bytes(len(head).to_bytes(8, "little") + head + b"\0" * 8)
     with pytest.raises(ConfigError):
-        manifest.examine(folder)
+        examine(folder)
 
 
 def test_a_damaged_manifest_is_said_to_be(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from ecology.gate import anomaly
 from ecology.gate.anomaly import STATISTICS, anomalies, calibrated, calibration_of, statistics
 from ecology.gate.static import static_evidence
 from ecology.gate.tensors import Module
-from ecology.gate.weights import Change
+from ecology.gate.weighing import Change
 from ecology.testing import gates
 
 

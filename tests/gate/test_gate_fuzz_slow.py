@@ -28,7 +28,7 @@ from ecology.contracts.promotion import Event
 from ecology.errors import EcologyError
 from ecology.gate import bounds, tensors
 from ecology.gate.configuration import check_configuration
-from ecology.gate.weights import weigh
+from ecology.gate.weighing import weigh
 from ecology.kernel.canonical import canonical
 from ecology.signer.keys import LocalSigner
 from ecology.signer.verify import verify_claims

@@ -15,7 +15,7 @@ from ecology.contracts.evidence import Count
 from ecology.contracts.policy import AdapterLimits
 from ecology.gate import tensors
 from ecology.gate.static import static_evidence
-from ecology.gate.weights import weigh
+from ecology.gate.weighing import weigh
 from ecology.store.header import header_of
 from ecology.testing import gates
 from ecology.testing.benign import OPTIONS, base, save, submit

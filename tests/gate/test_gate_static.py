@@ -315,7 +315,7 @@ def test_the_command_line_loads_nothing_heavy(tmp_path: Path) -> None:
 import sys
 from ecology.cli import main
 code = main(["gate", "--static", "--home", sys.argv[1], sys.argv[2]])
-heavy = ("torch", "peft", "transformers", "scipy", "hydra", "omegaconf", "pydantic", "sqlalchemy", "sigstore",
+heavy = ("numpy", "torch", "peft", "transformers", "scipy", "hydra", "omegaconf", "pydantic", "sqlalchemy", "sigstore",
          "jsonschema", "tqdm", "securesystemslib")
 print("loaded:", sorted({name.partition(".")[0] for name in sys.modules} & set(heavy)), code)
 """

@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ecology.errors import MalformedArtifact
-from ecology.store.header import ITEM_BYTES, load_tensor, read_header
+from ecology.store.header import ITEM_BYTES, read_header
+from ecology.store.mapped import load_tensor
 
 relaxed = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
