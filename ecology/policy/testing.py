@@ -8,6 +8,10 @@ Beside ``release.yaml`` stands ``release_test.yaml``. Evidence is written the wa
     ``57 x 1.1, 3 x 1.4``                     samples
     ``nothing``                               no measurement
 
+The three in the middle may end in ``in 20 mixed families``, the outcomes dealt out to families of items as evenly as
+it goes, or ``in 20 uniform families``, where the items of a family are right and wrong together: the best and the worst
+that a clustered rule can meet.
+
 ``rules`` holds cases for one rule each. ``verdicts`` holds cases for the whole policy: each is the ``typical`` evidence
 with some rules' evidence replaced, and the outcome of the verdict that must follow, in full scope unless it says
 ``scope: static``.
@@ -27,6 +31,7 @@ from ecology.contracts.identity import Digest, Json
 from ecology.contracts.policy import Outcome, Policy, Rule
 from ecology.documents.source import Mistake, Place, Source, read_source, refuse
 from ecology.errors import EcologyError, PolicyError
+from ecology.kernel.statistics import sample_size
 from ecology.kernel.verdicts import headline, judge, outcome_of, verdict
 from ecology.policy.reader import load_policy
 from ecology.policy.shape import shape_mistakes, understood
@@ -144,9 +149,15 @@ def statistic_of(text: str) -> Statistic | None:
     """Evidence in words as a statistic; None for ``nothing``.
 
     Raises:
-        PolicyError: It is none of the five forms.
+        PolicyError: It is none of these forms.
     """
     text = text.strip()
+    if match := re.fullmatch(r"(.+) in (\d{1,6}) (mixed|uniform) families", text):
+        return _in_families(_statistic(match[1]), int(match[2]), match[3] == "mixed", text)
+    return _statistic(text)
+
+
+def _statistic(text: str) -> Statistic | None:
     if text == "nothing":
         return None
     if text == "no violation":
@@ -163,9 +174,34 @@ def statistic_of(text: str) -> Statistic | None:
         if sum(int(count) for count, _ in parts) <= MAX_SAMPLES:
             return Samples(tuple(float(value) for count, value in parts for _ in range(int(count))), "")
     forms = (
-        "'no violation', '2 violations', '193 of 200', '200 pairs, 3 won, 12 lost', '57 x 1.1, 3 x 1.4' or 'nothing'"
+        "'no violation', '2 violations', '193 of 200', '200 pairs, 3 won, 12 lost', '57 x 1.1, 3 x 1.4', one of the "
+        "last three with 'in 20 mixed families' or 'in 20 uniform families', or 'nothing'"
     )
     raise PolicyError(f"{text!r:.80} is no evidence; write {forms}")
+
+
+def _in_families(statistic: Statistic | None, count: int, mixed: bool, text: str) -> Statistic:
+    """The same items, sorted by outcome and dealt out in turn, or in runs."""
+    if not isinstance(statistic, Proportion | Paired | Samples):
+        raise PolicyError(f"{text!r:.80} is no evidence; items come in families, and these are none")
+    n = sample_size(statistic)
+    if not 2 <= count <= n <= MAX_SAMPLES:
+        what = (
+            f"{text!r:.80} is no evidence; at least 2 families, no more than items, and at most {MAX_SAMPLES} of these"
+        )
+        raise PolicyError(what)
+    dealt = [place % count if mixed else place * count // n for place in range(n)]
+    if isinstance(statistic, Samples):
+        return dataclasses.replace(statistic, families=tuple(dealt))
+    totals = [[0, 0, 0] for _ in range(count)]
+    won, lost = (statistic.k, 0) if isinstance(statistic, Proportion) else (statistic.n10, statistic.n01)
+    for place, family in enumerate(dealt):
+        totals[family][0] += 1
+        totals[family][1] += place < won
+        totals[family][2] += won <= place < won + lost
+    if isinstance(statistic, Proportion):
+        return dataclasses.replace(statistic, families=tuple(sorted((size, right) for size, right, _ in totals)))
+    return dataclasses.replace(statistic, families=tuple(sorted((size, ours, theirs) for size, ours, theirs in totals)))
 
 
 def evidence_of(given: Mapping[Rule, str]) -> Evidence:

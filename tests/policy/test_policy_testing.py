@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ecology.contracts.evidence import Count, Paired, Proportion, Samples
 from ecology.errors import ConfigError, PolicyError
@@ -26,6 +28,60 @@ def cases(folder: Path, text: str) -> Path:
     path = folder / "release_test.yaml"
     path.write_text(f"policy: release.yaml\n{text}", encoding="utf-8")
     return path
+
+
+CLUSTERED = """
+rules:
+  SKILL-001:
+    - {given: 193 of 200 in 20 mixed families, expect: pass}
+    - {given: 160 of 200 in 20 mixed families, expect: deny}
+    - {given: 160 of 200 in 20 uniform families, expect: inconclusive, why: sixteen of twenty refute nothing}
+    - {given: 193 of 200 in 20 uniform families, expect: inconclusive, why: nor do nineteen prove it}
+    - {given: 193 of 200, expect: inconclusive, why: nobody said which items belong together}
+"""
+
+
+def test_what_a_clustered_rule_makes_of_families_can_be_tested(folder: Path) -> None:
+    policy = folder / "release.yaml"
+    text = policy.read_text("utf-8")
+    assert "  - id: SKILL-001\n" in text
+    policy.write_text(text.replace("  - id: SKILL-001\n", "  - id: SKILL-001\n    clustered: true\n"), encoding="utf-8")
+    assert [str(result) for result in run_tests(cases(folder, CLUSTERED)) if not result.passed] == []
+
+
+@given(
+    st.integers(2, 60), st.integers(0, 60), st.integers(0, 60), st.integers(2, 9), st.sampled_from(["mixed", "uniform"])
+)
+def test_families_hold_the_items_that_were_given(n: int, won: int, lost: int, count: int, how: str) -> None:
+    won, count = min(won, n), min(count, n)
+    lost = min(lost, n - won)
+    rate = statistic_of(f"{won} of {n} in {count} {how} families")
+    assert isinstance(rate, Proportion)
+    assert (len(rate.families), *map(sum, zip(*rate.families, strict=True))) == (count, n, won)
+    pairs = statistic_of(f"{n} pairs, {won} won, {lost} lost in {count} {how} families")
+    assert isinstance(pairs, Paired)
+    assert (len(pairs.families), *map(sum, zip(*pairs.families, strict=True))) == (count, n, won, lost)
+    sizes = [size for size, _ in rate.families]
+    assert max(sizes) - min(sizes) <= 1
+    if how == "mixed":
+        rights = [right for _, right in rate.families]
+        assert max(rights) - min(rights) <= 1
+    else:  # one family at most holds both kinds
+        assert sum(0 < right < size for size, right in rate.families) <= 1
+    samples = statistic_of(f"{n} x 0.5 in {count} {how} families")
+    assert isinstance(samples, Samples)
+    assert set(samples.families) == set(range(count))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["nothing in 2 mixed families", "no violation in 2 mixed families", "3 of 4 in 1 mixed families",
+     "3 of 4 in 5 mixed families", "1 of 100001 in 2 mixed families", "3 of 4 in 2 families",
+     "3 of 4 in 2 mixed families in 2 mixed families"],
+)  # fmt: skip
+def test_families_that_cannot_be(text: str) -> None:
+    with pytest.raises(PolicyError, match="is no evidence"):
+        statistic_of(text)
 
 
 @pytest.mark.parametrize("path", sorted(POLICIES.glob("*_test.yaml")), ids=lambda p: p.name)
