@@ -10,6 +10,7 @@ Source: LoRA, arXiv:2106.09685; the comparison of arXiv:2602.04118, section 6, w
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from collections.abc import Mapping
 from typing import ClassVar, Literal
@@ -71,14 +72,20 @@ class TrainOptions:
         """Name of the operator, for messages and lineages."""
         return type(self).__name__.removesuffix("Options").lower()
 
+
+class Lesson(TrainOptions, abc.ABC):
+    """How rows are learned, and by what."""
+
+    __slots__ = ()
+
     @property
+    @abc.abstractmethod
     def parametrisation(self) -> tuple[str, object]:
         """Row of the table of parametrisations, and its options: what is trained."""
-        raise NotImplementedError  # every operator's options say their own; these are never used bare
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class LoraTraining(TrainOptions):
+class LoraTraining(Lesson):
     """What is trained is a LoRA."""
 
     rank: int = 8
@@ -120,7 +127,7 @@ class FinetuneOptions(LoraTraining):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class SftOptions(TrainOptions):
+class SftOptions(Lesson):
     """How an adapter of any parametrisation is taught by a corpus."""
 
     tells: ClassVar[bool] = True

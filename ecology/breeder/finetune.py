@@ -26,7 +26,7 @@ import numpy as np
 
 from ecology.breeder.breed import Bred
 from ecology.breeder.checkpoints import Checkpoints
-from ecology.breeder.curricula import FinetuneOptions, SftOptions, TrainOptions
+from ecology.breeder.curricula import FinetuneOptions, Lesson, SftOptions, TrainOptions
 from ecology.breeder.session import Learned, Row, Session
 from ecology.contracts.artifact import Corpus
 from ecology.contracts.identity import Json
@@ -67,7 +67,7 @@ def supervise(
 def learn(
     session: Session,
     rows: Sequence[Row],
-    options: TrainOptions,
+    options: Lesson,
     *,
     what: str,
     start: Mapping[str, Pair] | None = None,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ecology.breeder.breed import Bred, Parent
-from ecology.breeder.curricula import TrainOptions
+from ecology.breeder.curricula import Lesson, TrainOptions
 from ecology.breeder.finetune import learn
 from ecology.breeder.lessons import hardest, mixture
 from ecology.breeder.mutate import MutateOptions, mutate
@@ -75,7 +75,7 @@ class RecoverOptions(TrainOptions):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class _Going(TrainOptions):
+class _Going(Lesson):
     """The training part of the options, in the modules of the parent."""
 
     rank: int

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 
 from ecology.breeder.adapted import NAME, Adapted, Pair
-from ecology.breeder.curricula import TrainOptions
+from ecology.breeder.curricula import Lesson, TrainOptions
 from ecology.breeder.moments import restore, state_of
 from ecology.breeder.parametrisation import adapt
 from ecology.breeder.session import Row
@@ -86,7 +86,7 @@ class Trainer:
         self,
         engine: TransformersEngine,
         examples: Sequence[Example],
-        options: TrainOptions,
+        options: Lesson,
         seed: int,
         steps: int,
         progress: Progress,
