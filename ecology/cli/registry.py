@@ -19,6 +19,7 @@ def registry_commands(parser: Sub, common: Sub) -> None:
     )
     reason: Argument = ("--reason", {"required": True, "metavar": "TEXT", "help": "why; it is kept for ever"})
     policy: Argument = ("--policy", {"default": "release", "metavar": "FILE", "help": "whose signatures count"})
+    admitting: Argument = ("--policy", {"default": "release", "metavar": "FILE", "help": "that has to admit it"})
     file: dict[str, Any] = {"type": Path, "metavar": "FILE"}
     approving: list[Argument] = [
         ("--key", {"metavar": "FILE", "help": "the approver's private key, or a URI (default: this home's)"}),
@@ -43,7 +44,7 @@ def registry_commands(parser: Sub, common: Sub) -> None:
             ("list", "every adapter with its last verdict", _registry_list, []),
             ("show", "one adapter: genome, claims, verdicts", _registry_show, [digest]),
             ("lineage", "the family tree of an adapter, verified to its founders", _registry_lineage, [digest, policy]),
-            ("promote", "move an alias to an admitted adapter", _registry_promote, [digest, alias]),
+            ("promote", "move an alias to an admitted adapter", _registry_promote, [digest, alias, admitting]),
             ("rollback", "move an alias back to its previous adapter", _registry_rollback, [alias]),
             ("replay", "make an adapter again from its genome: the same bytes?", _registry_replay, [digest, *again]),
             ("revoke", "quarantine an adapter and all its descendants", _registry_revoke, [digest, reason]),
@@ -174,16 +175,19 @@ def _registry_replay(options: argparse.Namespace) -> int:
 
 
 def _registry_promote(options: argparse.Namespace) -> int:
-    from ecology.pipeline import facts  # noqa: PLC0415
+    from ecology.pipeline import aliases  # noqa: PLC0415
+    from ecology.pipeline.places import subject  # noqa: PLC0415
+    from ecology.policy.reader import load_policy  # noqa: PLC0415
 
-    print(facts.promote(doors(options), options.digest, options.alias))
+    policy = load_policy(subject(options.policy, "policies", ".yaml"))
+    print(aliases.promote(doors(options), options.digest, options.alias, policy.digest))
     return EXIT_OK
 
 
 def _registry_rollback(options: argparse.Namespace) -> int:
-    from ecology.pipeline import facts  # noqa: PLC0415
+    from ecology.pipeline import aliases  # noqa: PLC0415
 
-    print(facts.rollback(doors(options), options.alias))
+    print(aliases.rollback(doors(options), options.alias))
     return EXIT_OK
 
 

@@ -36,6 +36,8 @@ class Asked:
     """Instant as of which waivers and approvals count; now where empty."""
     evaluator: str = "standard"
     """Preset of ``conf/evaluator``: which suites can be asked, and how; the policy says how much of them."""
+    alias: str = "champion"
+    """Names the incumbent; the bare base stands for one of another base, or for nobody."""
     fresh: bool = False
     """Whether to measure again what was measured before."""
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from ecology.contracts.identity import Digest, Json
-from ecology.contracts.policy import Outcome
-from ecology.contracts.promotion import Promotion
 from ecology.errors import ConfigError
 from ecology.kernel import canonical
 from ecology.pipeline.descent import Descent, verify_descent
@@ -50,42 +48,6 @@ def lineage(house: House, text: str, policy: str) -> Descent:
     """
     signatures = load_policy(subject(policy, "policies", ".yaml")).signatures
     return verify_descent(house, house.registry.resolve(text), signatures)
-
-
-def promote(house: House, text: str, alias: str) -> str:
-    """Moves an alias by hand to an adapter whose last full verdict admits it.
-
-    Raises:
-        ConfigError: Nothing or more than one thing is meant, or no full verdict admits it.
-    """
-    digest = house.registry.resolve(text)
-    known = house.registry.show(digest)
-    full = [verdict for verdict in known.verdicts if verdict.scope == "full"]
-    if known.quarantined:
-        raise ConfigError(f"it is quarantined: {known.quarantined}", where=digest, todo="promote another")
-    if not full or not Outcome(full[-1].outcome).admits:
-        what = f"its last full verdict is {full[-1].outcome}" if full else "no full verdict is known"
-        raise ConfigError(what, where=digest, todo="ecology gate judges it; only what passes is promoted")
-    previous = house.registry.alias(alias) or ""
-    if previous == digest:
-        return f"{alias} is {digest} already"
-    move = Promotion("promoted", alias, digest, previous, "promoted by hand")
-    house.record("promoted", canonical.plain(move))
-    return f"{alias}: {previous or 'nothing'} -> {digest}"
-
-
-def rollback(house: House, alias: str) -> str:
-    """Moves an alias back to the one before.
-
-    Raises:
-        ConfigError: There is nothing to go back to.
-    """
-    present, target = house.registry.alias(alias), house.registry.rollback_target(alias)
-    if present is None or target is None:
-        raise ConfigError("there is nothing to go back to", where=f"alias {alias}", todo="ecology registry list")
-    move = Promotion("rolled_back", alias, target, present, "rolled back by hand")
-    house.record("rolled_back", canonical.plain(move))
-    return f"{alias}: {present} -> {target}"
 
 
 def rebuild(house: House) -> str:

@@ -77,6 +77,8 @@ def gate(paths: Sequence[Path], want: Asked, house: House) -> int:
     for one in gated:
         if one.member is not None and not want.at:
             keep_verdict(house, one.member.submission.artifact, one.verdict, governed.policy, one.evidence)
+            if one.verdict.scope == "full":
+                _told(one.member, one.verdict, one.rung, now, house)
     text = announced(gated, governed, want.form)
     if text:
         print(text)
@@ -111,6 +113,30 @@ def _one(folder: Path, desk: Desk) -> Gated:
         extra=[*governed.standing, *(f for f in climbed.verdict.findings if f.rule.startswith(RUNG_RULE))],
     )
     return Gated(folder.name, folder, member, judged, climbed.evidence, climbed.rung, kept is not None)
+
+
+def _told(member: Member, judged: GateVerdict, rung: str, now: str, house: House) -> None:
+    """The verdict as a fact, so that who promotes by hand knows it; the same verdict again is no news."""
+    known = next((k for k in house.registry.list() if k.digest == member.digest), None)
+    findings = [{"rule": f.rule, "outcome": f.outcome.value} for f in judged.findings]
+    if known and known.verdicts:
+        last = known.verdicts[-1]
+        if (last.policy, last.outcome, [*last.findings]) == (judged.policy, judged.outcome.value, findings):
+            return
+    house.record(
+        "judged",
+        {
+            "digest": member.digest,
+            "name": member.name,
+            "policy": judged.policy,
+            "outcome": judged.outcome.value,
+            "rung": rung,
+            "run": "",
+            "scope": judged.scope,
+            "findings": findings,
+            "decided_at": now,
+        },
+    )
 
 
 def _stands(folder: Path, policy: Policy) -> tuple[Member, bool]:
@@ -169,6 +195,7 @@ def _forbidden() -> frozenset[tuple[str, ...]]:
 
 
 def _full(member: Member, desk: Desk) -> Climb:
+    from ecology.pipeline.aliases import base_of  # noqa: PLC0415
     from ecology.pipeline.bench import open_bench  # noqa: PLC0415  (engines only where they are asked)
     from ecology.pipeline.climbing import RUNGS, climb_all  # noqa: PLC0415
     from ecology.pipeline.compose import compose  # noqa: PLC0415
@@ -181,13 +208,15 @@ def _full(member: Member, desk: Desk) -> Climb:
     policy = governed.policy
     settings, _ = compose([f"base={want.base}", f"evaluator={want.evaluator}"])
     bench = open_bench(settings.base, settings.backend, house)
+    base = bench.identity.base_weights
+    champion = house.registry.alias(want.alias) or base  # of another base it is nobody's incumbent here
     judge = Judge(
         policy=policy,
         budget=enough(policy, budget_of(settings)),
         corpora=held_corpora(house),
         bench=bench,
         suites={name: suite for name, suite in load_suites(settings, policy).items() if _asked_about(policy, name)},
-        incumbent=comparator(bench, house.registry.alias(settings.alias)),
+        incumbent=comparator(bench, champion if base_of(house, champion) == base else base, want.alias),
         decided_at=now,
         standing=governed.standing,
     )

@@ -10,7 +10,9 @@ from ecology.contracts.identity import Digest
 from ecology.contracts.policy import GateVerdict
 from ecology.contracts.promotion import Admitted, Rejected
 from ecology.contracts.run import NOT_A_FINALIST
+from ecology.errors import ConfigError
 from ecology.gate.ladder import Climb
+from ecology.pipeline.aliases import base_of
 from ecology.pipeline.bench import Bench
 from ecology.pipeline.members import Member
 
@@ -25,15 +27,29 @@ class Comparator:
     """None for the bare base."""
 
 
-def comparator(bench: Bench, digest: str | None) -> Comparator:
+def comparator(bench: Bench, digest: str, alias: str) -> Comparator:
     """An incumbent by its digest; the bare base at genesis, when an alias names nobody.
 
+    Args:
+        bench: The base that is served.
+        digest: Of the adapter, or of the base's weights.
+        alias: That names it.
+
     Raises:
+        ConfigError: It was made for another base: nobody can be compared with it here.
         IntegrityError: The store does not hold it.
     """
-    if digest in (None, bench.identity.base_weights):
-        return Comparator("base", bench.identity.base_weights, None)
-    return Comparator("champion", Digest(digest), bench.house.store.folder(Digest(digest)))
+    base = bench.identity.base_weights
+    if digest == base:
+        return Comparator("base", base, None)
+    folder = bench.house.store.folder(Digest(digest))
+    if (other := base_of(bench.house, digest)) != base:
+        raise ConfigError(
+            f"it names an adapter of the base {other}, and this base is {base}",
+            where=f"alias {alias}",
+            todo="give this base an alias of its own: alias=NAME",
+        )
+    return Comparator("champion", Digest(digest), folder)
 
 
 @dataclasses.dataclass(frozen=True)

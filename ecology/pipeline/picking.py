@@ -26,6 +26,7 @@ from ecology.pipeline.bench import open_bench
 from ecology.pipeline.climbing import RUNGS, climb_all
 from ecology.pipeline.governing import govern
 from ecology.pipeline.house import House
+from ecology.pipeline.judged import comparator
 from ecology.pipeline.members import Member
 from ecology.pipeline.pinned import planned_traffic, refuse_swapped
 from ecology.pipeline.plan import make_plan
@@ -128,7 +129,8 @@ def _again(
     attempt = begin(house, sweep, f"pick of {plan.name}", settings.alias, bench.identity.base_weights)
     governed = govern(settings.gate.policy, attempt.started_at, policy=plan.policy)
     plan = dataclasses.replace(plan, policy=governed.policy)
-    judge = judge_of(settings, plan, bench, attempt, governed, f"fresh for {sweep}")
+    incumbent = comparator(bench, attempt.incumbent, settings.alias)
+    judge = judge_of(settings, plan, bench, incumbent, governed, f"fresh for {sweep}")
     spec = fitness_spec(settings.fitness)
     with stages("fresh items"):
         judged = climb_all(judge, _member(candidate, house), RUNGS)
@@ -144,7 +146,8 @@ def _again(
             )
         refuse_swapped(settings, plan)
         why = f"{candidate.name}, the best of {compared}, does not pass on fresh items: stopped at {judged.rung}"
-        promotion = settle(house, attempt, winner, trial, alias=settings.alias, why_none=why)
+        genesis = bench.identity.base_weights
+        promotion = settle(house, attempt, winner, trial, alias=settings.alias, genesis=genesis, why_none=why)
     with stages("reference"):
         base_evidence, references = judge.references([judged])
     own = dataclasses.replace(plan, name=f"{plan.name}: pick {candidate.name}", digest=sweep)

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from ecology.contracts.identity import Digest
 from ecology.contracts.ports import Signer
-from ecology.contracts.promotion import Promotion, Revocation
+from ecology.contracts.promotion import Revocation
 from ecology.errors import ConfigError
 from ecology.kernel import canonical
+from ecology.pipeline.aliases import leave_quarantined
 from ecology.pipeline.boundaries import KIND
 from ecology.pipeline.house import House
 from ecology.signer.approval import approval_statement
@@ -126,11 +127,4 @@ def _consequences(house: House, before: set[str]) -> list[str]:
     """Moves aliases off whatever is quarantined now, and says who is."""
     banned = house.registry.revoked()
     lines = [f"quarantined {digest}: {why}" for digest, why in sorted(banned.items()) if digest not in before]
-    for alias, present in sorted(house.registry.aliases().items()):
-        if present not in banned:
-            continue
-        target = house.registry.rollback_target(alias) or ""
-        move = Promotion("rolled_back", alias, target, present, f"quarantined: {banned[present]}")
-        house.record("rolled_back", canonical.plain(move))
-        lines.append(f"{alias}: {present} -> {target or 'the bare base'}")
-    return lines
+    return [*lines, *leave_quarantined(house)]

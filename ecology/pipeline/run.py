@@ -28,7 +28,7 @@ from ecology.pipeline.climbing import judge_all
 from ecology.pipeline.corpora import corpora_of
 from ecology.pipeline.governing import Governed, govern
 from ecology.pipeline.house import ATTEMPT, House
-from ecology.pipeline.judged import Judged, comparator
+from ecology.pipeline.judged import Comparator, Judged, comparator
 from ecology.pipeline.judging import Judge
 from ecology.pipeline.pinned import planned_suites, planned_traffic, refuse_swapped
 from ecology.pipeline.plan import make_plan
@@ -112,12 +112,13 @@ def _run(settings: Settings, plan: RunPlan, inputs: Inputs, house: House, promot
     if house.recall(ATTEMPT, plan.digest) is None:  # what was begun was admitted then
         admit_run(plan.policy, house)
     attempt = begin(house, plan.digest, plan.name, settings.alias, bench.identity.base_weights)
+    incumbent = comparator(bench, attempt.incumbent, settings.alias)
     governed = govern(settings.gate.policy, attempt.started_at, policy=plan.policy)
     plan = dataclasses.replace(plan, policy=governed.policy)
     house.record("seed_committed", {"commitment": house.seed_commitment})
     with stages("population"):
         members = populate(plan, house, bench)
-    judge = judge_of(settings, plan, bench, attempt, governed)
+    judge = judge_of(settings, plan, bench, incumbent, governed)
     claims: tuple[GainClaim, ...] = ()
     if settings.claims:
         with stages("claims"):
@@ -143,7 +144,15 @@ def _run(settings: Settings, plan: RunPlan, inputs: Inputs, house: House, promot
             unranked = any(one.admitted for one in judged)
             refuse_swapped(settings, plan)
             why = "every admitted candidate lacks evidence for its fitness" if unranked else "no candidate was admitted"
-            promotion = settle(house, attempt, winner, trial, alias=settings.alias, why_none=unconfirmed or why)
+            promotion = settle(
+                house,
+                attempt,
+                winner,
+                trial,
+                alias=settings.alias,
+                genesis=bench.identity.base_weights,
+                why_none=unconfirmed or why,
+            )
     else:
         promotion = Promotion("none", settings.alias, attempt.incumbent, attempt.incumbent, PICKED_LATER)
     with stages("reference"):
@@ -172,7 +181,7 @@ PICKED_LATER = "one job of a sweep: the sweep picks once among all that its jobs
 
 
 def judge_of(
-    settings: Settings, plan: RunPlan, bench: Bench, attempt: Attempt, governed: Governed, draw: str = "hidden"
+    settings: Settings, plan: RunPlan, bench: Bench, incumbent: Comparator, governed: Governed, draw: str = "hidden"
 ) -> Judge:
     """The judge of one attempt, with all that the plan and the policy's standing say."""
     return Judge(
@@ -181,7 +190,7 @@ def judge_of(
         corpora=corpora_of(plan, bench.house),
         bench=bench,
         suites=planned_suites(settings, plan),
-        incumbent=comparator(bench, attempt.incumbent),
+        incumbent=incumbent,
         decided_at=bench.house.now(),
         standing=governed.standing,
         draw=draw,

@@ -4,8 +4,9 @@ Every answer of the canary is kept, a chunk at a time, under the digest of what 
 which engine, in which rollout. So a killed canary goes on where it was and a repeated one asks nothing; the latencies
 are those that were measured the first time.
 
-The alias is moved by one fact, under a lock on the alias. Whoever finds that it no longer names the incumbent that the
-canary compared with moves nothing: what was proven was proven against somebody else.
+The alias is moved by one fact, while nobody else can move it (``aliases``). Whoever finds that it no longer names the
+incumbent that the canary compared with moves nothing: what was proven was proven against somebody else. Nor is anybody
+promoted who was quarantined meanwhile.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from ecology.contracts.promotion import CanaryPlan, CanaryResult, Promotion
 from ecology.kernel import canonical
 from ecology.kernel.buckets import Arm
 from ecology.kernel.codec import structure
+from ecology.pipeline.aliases import Standing, standing
 from ecology.pipeline.attempt import Attempt, intend
 from ecology.pipeline.bench import Bench
 from ecology.pipeline.house import ATTEMPT, House
@@ -95,6 +97,7 @@ def settle(
     trial: CanaryResult | None,
     *,
     alias: str,
+    genesis: str,
     why_none: str,
 ) -> Promotion:
     """Decides what the alias names and moves it, once, however often the attempt is made.
@@ -105,21 +108,32 @@ def settle(
         winner: Best admitted candidate, if any.
         trial: Its canary; None where there was none to run.
         alias: Name in the registry.
+        genesis: What an alias that names nobody stands for: the base's weights digest.
         why_none: What to say where there is no winner.
     """
     promotion = decide_promotion(winner, attempt.incumbent, trial, alias=alias, why_none=why_none)
-    with house.lock(f"alias-{canonical.digest(alias)[7:23]}"):
-        house.registry.follow(house.log)
-        current = house.registry.alias(alias)
-        ours = attempt.moved == promotion and house.recorded("promoted", _body(promotion, trial, attempt))
-        if promotion.decision == "promoted" and not ours and current not in {None, attempt.incumbent}:
-            what = f"{alias} came to name {current} while this run compared with {attempt.incumbent}; run it again"
-            promotion = Promotion("none", alias, str(current), str(current), what)
+    with standing(house, alias) as now:
+        made = attempt.moved == promotion and house.recorded("promoted", _body(promotion, trial, attempt))
+        if why := _overtaken(promotion, now, winner, genesis, made=made):
+            current = now.current or genesis
+            promotion = Promotion("none", alias, current, current, why)
         if promotion.decision == "promoted":
             attempt = intend(house, attempt, promotion)
         for event in promotion_events(promotion, trial, house.clock.now()):
             house.record(event.kind, {**event.body, "run": attempt.run, ATTEMPT: attempt.id}, event.at)
     return promotion
+
+
+def _overtaken(promotion: Promotion, now: Standing, winner: Digest | None, genesis: str, *, made: bool) -> str:
+    """Why a decision does not hold any more; empty where it does."""
+    current = now.current or genesis
+    if winner is not None and winner in now.banned:
+        return f"the winner was quarantined while it was tried: {now.banned[winner]}"
+    if promotion.decision == "none" or current == (promotion.subject if made else promotion.previous):
+        return ""
+    if made:
+        return f"this run promoted {promotion.subject}, and {now.alias} has come to name {current} since"
+    return f"{now.alias} came to name {current} while this run compared with {promotion.previous}; run it again"
 
 
 def _body(promotion: Promotion, trial: CanaryResult | None, attempt: Attempt) -> dict[str, object]:

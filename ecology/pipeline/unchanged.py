@@ -42,7 +42,7 @@ def cache_key(member: Member, desk: Desk) -> Digest:
         mine = [[key.public_key for key in house.development_keys], seed, dict(revoked)]
     anchor: Json = []
     if not want.static and (house.home / "registry.sqlite3").exists():
-        anchor = dict(house.registry.aliases())
+        anchor = [want.alias, dict(house.registry.aliases())]
     asked: Json = [want.static, [files_below(shared(folder)) for folder in ("suites", "corpora")]]
     if not want.static:
         asked = [*asked, canonical.digest_bytes(shared("conf", "evaluator", f"{want.evaluator}.yaml").read_bytes())]

@@ -6,7 +6,7 @@
     another          missing       none           what it named: nobody is promoted untried
     another          promote       promoted       the winner
     another          hold          held           what it named
-    another          rollback      rolled_back    what it named
+    another          rollback      rolled_back    what it named: the traffic is the incumbent's again
 
 Pure. The caller moves the alias by appending the events and applying them to the registry; ``previous`` is kept
 there, so that a later rollback has somewhere to go.
@@ -20,6 +20,10 @@ from ecology.contracts.identity import Digest, Json
 from ecology.contracts.promotion import CanaryResult, Event, Promotion
 from ecology.errors import IntegrityError
 from ecology.kernel.canonical import digest, plain
+
+_KINDS = {"none": "not_promoted", "rolled_back": "held"}
+"""Facts where they are not called as the decision is. A trial that was broken off moved nothing: ``rolled_back`` is the
+fact of an alias that names an earlier adapter again."""
 
 
 def decide_promotion(
@@ -78,5 +82,5 @@ def promotion_events(promotion: Promotion, canary: CanaryResult | None, at: str)
             for index, observation in enumerate(canary.observations)
         )
         evidence = {"candidate": canary.candidate, "canary": digest(canary)}
-    kind = "not_promoted" if promotion.decision == "none" else promotion.decision
+    kind = _KINDS.get(promotion.decision, promotion.decision)
     return (*steps, Event(kind, at, {**plain(promotion), **evidence}))

@@ -299,7 +299,7 @@ class SqlRegistry:
     def resolve(self, text: str) -> str:
         """The digest that a person means: an alias, a digest or the beginning of one, or a name.
 
-        Of several adapters of one name the one that was heard of last is meant.
+        Of several adapters of one name the one that was heard of last is meant; never one whose name an alias has too.
 
         Raises:
             ConfigError: Nothing or more than one thing is meant.
@@ -309,10 +309,11 @@ class SqlRegistry:
             rows = connection.execute(
                 sa.select(ARTIFACTS.c.digest, ARTIFACTS.c.name).order_by(ARTIFACTS.c.position)
             ).all()
-        if named:
-            return named
-        if by_name := [row.digest for row in rows if row.name == text]:
-            return str(by_name[-1])
+        by_name = [row.digest for row in rows if row.name == text]
+        if named and by_name and set(by_name) != {named}:
+            raise ConfigError("an alias and an adapter are called so", where=text, todo="give the digest")
+        if named or by_name:
+            return named or str(by_name[-1])
         start = text if text.startswith("sha256:") else f"sha256:{text}"
         found = [row.digest for row in rows if len(start) >= 11 and row.digest.startswith(start)]
         if len(found) > 1:

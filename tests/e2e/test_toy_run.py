@@ -181,18 +181,23 @@ def test_the_same_elsewhere_breeds_the_same_bytes(first: Ran, tmp_path: Path) ->
 
 def test_registry_commands(first: Ran) -> None:
     champion = first.report["decision"]["subject"]
-    assert "champion" in ecology(first.home, first.cwd, "registry", "list").stdout
-    shown = json.loads(ecology(first.home, first.cwd, "registry", "show", "champion").stdout)
+    assert "  toy" in ecology(first.home, first.cwd, "registry", "list").stdout
+    shown = json.loads(ecology(first.home, first.cwd, "registry", "show", "toy").stdout)
     assert shown["digest"] == champion
-    assert "talker" in ecology(first.home, first.cwd, "registry", "lineage", "champion").stdout
-    back = ecology(first.home, first.cwd, "registry", "rollback")
+    assert "talker" in ecology(first.home, first.cwd, "registry", "lineage", "toy").stdout
+    back = ecology(first.home, first.cwd, "registry", "rollback", "--alias", "toy")
     assert back.returncode == 0, back.stderr
-    forth = ecology(first.home, first.cwd, "registry", "promote", champion)
+    unknown = ecology(first.home, first.cwd, "registry", "promote", champion)
+    assert unknown.returncode == 2
+    assert "no full verdict under the policy" in unknown.stderr
+    forth = ecology(first.home, first.cwd, "registry", "promote", champion, "--policy", "toy", "--alias", "toy")
     assert forth.returncode == 0, forth.stderr
-    refused = ecology(first.home, first.cwd, "registry", "promote", first.candidate("tainted")["digest"])
+    refused = ecology(
+        first.home, first.cwd, "registry", "promote", first.candidate("tainted")["digest"], "--policy", "toy"
+    )
     assert refused.returncode == 2
     assert ecology(first.home, first.cwd, "registry", "rebuild").returncode == 0
-    assert json.loads(ecology(first.home, first.cwd, "registry", "show", "champion").stdout)["digest"] == champion
+    assert json.loads(ecology(first.home, first.cwd, "registry", "show", "toy").stdout)["digest"] == champion
 
 
 def test_a_canary_that_sees_a_regression_rolls_back(first: Ran, tmp_path: Path) -> None:
@@ -257,7 +262,7 @@ def test_the_full_gate_agrees_with_the_run(first: Ran, tmp_path: Path) -> None:
     if claims is not None and not (copy / "claims.jsonl").exists():
         shutil.copy(claims, copy / "claims.jsonl")
     done = ecology(
-        first.home, tmp_path, "gate", str(copy), "--policy", "toy", "--base", "toy", "--evaluator", "toy",
+        first.home, tmp_path, "gate", str(copy), "--policy", "toy", "--base", "toy", "--evaluator", "toy", "--alias", "toy",
         "--format", "json", "--out", str(tmp_path / "out"),
     )  # fmt: skip
     (judged,) = json.loads(done.stdout)
@@ -266,7 +271,7 @@ def test_the_full_gate_agrees_with_the_run(first: Ran, tmp_path: Path) -> None:
     assert {f["rule"] for f in judged["verdict"]["findings"] if f["n"]} >= {"STA-001", "LIV-001", "SCR-001", "SAFE-002"}
     assert len(list((tmp_path / "out").glob("*.intoto.jsonl"))) == 1
     junit = ecology(
-        first.home, tmp_path, "gate", str(copy), "--policy", "toy", "--base", "toy", "--evaluator", "toy",
+        first.home, tmp_path, "gate", str(copy), "--policy", "toy", "--base", "toy", "--evaluator", "toy", "--alias", "toy",
         "--format", "junit",
     )  # fmt: skip
     assert junit.stdout.startswith("<?xml")

@@ -42,12 +42,12 @@ def test_what_was_not_finished_is_gone_on_with(house: House) -> None:
 
 def test_a_promotion_that_was_made_is_made_once_and_still_a_promotion(house: House) -> None:
     first = begin(house, RUN, "n", "champion", BASE)
-    made = settle(house, first, WINNER, trial(), alias="champion", why_none="")
+    made = settle(house, first, WINNER, trial(), alias="champion", genesis=BASE, why_none="")
     assert made.decision == "promoted"
     later = open_house(str(house.home), quiet=True)
     again = begin(later, RUN, "n", "champion", BASE)
     assert again.incumbent == BASE
-    assert settle(later, again, WINNER, trial(), alias="champion", why_none="") == made
+    assert settle(later, again, WINNER, trial(), alias="champion", genesis=BASE, why_none="") == made
     assert kinds(house).count("promoted") == 1
     assert later.registry.alias("champion") == WINNER
 
@@ -55,8 +55,8 @@ def test_a_promotion_that_was_made_is_made_once_and_still_a_promotion(house: Hou
 def test_what_was_proven_against_somebody_else_moves_nothing(house: House) -> None:
     mine = begin(house, RUN, "n", "champion", BASE)
     theirs = begin(house, digest("other run"), "m", "champion", BASE)
-    settle(house, theirs, OTHER, trial(OTHER), alias="champion", why_none="")
-    late = settle(house, mine, WINNER, trial(), alias="champion", why_none="")
+    settle(house, theirs, OTHER, trial(OTHER), alias="champion", genesis=BASE, why_none="")
+    late = settle(house, mine, WINNER, trial(), alias="champion", genesis=BASE, why_none="")
     assert (late.decision, late.subject) == ("none", OTHER)
     assert "run it again" in late.reason
     assert house.registry.alias("champion") == OTHER

@@ -14,16 +14,21 @@ import pytest
 
 from ecology.cli import main
 from ecology.contracts.artifact import CLAIMS_FILE, WEIGHTS_FILE
+from ecology.contracts.evidence import Count, Measurement
 from ecology.contracts.genome import INTERFACE_VERSION, Genome, Lineage, ResourceProfile
 from ecology.errors import ConfigError, IntegrityError
 from ecology.gate.tensors import linear_modules
-from ecology.pipeline import overlaps
+from ecology.kernel.verdicts import verdict
+from ecology.pipeline import gating, overlaps
 from ecology.pipeline.bench import known_base
 from ecology.pipeline.breeding import breed_folders
 from ecology.pipeline.corpora import shipped_corpora
 from ecology.pipeline.house import House, open_house
+from ecology.pipeline.members import Member, submission_of
 from ecology.pipeline.overlaps import Overlaps
+from ecology.pipeline.places import subject
 from ecology.pipeline.revocations import quarantined
+from ecology.policy.reader import load_policy
 from ecology.signer.statements import genome_statement
 from ecology.store.folders import describe
 from ecology.store.writer import write_adapter
@@ -183,3 +188,23 @@ def test_breeding_by_hand_stays_within_the_limits_of_the_policy_that_is_named(tm
         bred_by("linear", [young] * 5)
     assert (bred_by("linear", [young, young]) / WEIGHTS_FILE).exists()
     assert (bred_by("linear", [last, young], policy=None) / WEIGHTS_FILE).exists(), "no policy was named"
+
+
+def test_a_full_verdict_is_a_fact_and_the_same_one_again_is_no_news(tmp_path: Path, house: House) -> None:
+    folder = adapter(tmp_path / "adapter", house)
+    member = Member("given", submission_of("given", folder), None, False)
+    policy = load_policy(subject("toy", "policies", ".yaml"))
+
+    def judged(now: str, *evidence: Measurement) -> None:
+        found = verdict(policy, evidence, member.digest, "full", now)
+        gating._told(member, found, "", now, house)
+
+    passed = Measurement("static.files", member.digest, Count(0, ()))
+    failed = Measurement("static.files", member.digest, Count(1, ("x",)))
+    for second, evidence in enumerate([passed, passed, failed, passed]):
+        judged(f"2100-01-01T00:00:0{second}Z", evidence)
+    known = house.registry.show(member.digest)
+    assert (known.name, len(known.verdicts)) == ("given", 3)
+    rules = [next(f["outcome"] for f in v.findings if f["rule"] == "STA-001") for v in known.verdicts]
+    assert rules == ["pass", "deny", "pass"]
+    assert {v.policy for v in known.verdicts} == {policy.digest}
