@@ -25,9 +25,7 @@ def adapter_commands(command: Command) -> None:
     gate.add_argument("--since", default="", metavar="REV", help="only adapters that changed since this Git revision")
     gate.add_argument("--at", default="", metavar="INSTANT", help="waivers and approvals as of this instant")
     gate.add_argument("--evaluator", default="standard", metavar="NAME", help="a preset of conf/evaluator")
-    gate.add_argument(
-        "--alias", default="champion", metavar="NAME", help="names the incumbent that it is compared with"
-    )
+    gate.add_argument("--alias", default="champion", metavar="NAME", help="names whom it is compared with")
     gate.add_argument("--fresh", action="store_true", help="measure again what was measured before")
 
     breed = command("breed", "one operator: adapters in, adapter out, no base model loaded", _breed)

@@ -262,8 +262,8 @@ def test_the_full_gate_agrees_with_the_run(first: Ran, tmp_path: Path) -> None:
     if claims is not None and not (copy / "claims.jsonl").exists():
         shutil.copy(claims, copy / "claims.jsonl")
     done = ecology(
-        first.home, tmp_path, "gate", str(copy), "--policy", "toy", "--base", "toy", "--evaluator", "toy", "--alias", "toy",
-        "--format", "json", "--out", str(tmp_path / "out"),
+        first.home, tmp_path, "gate", str(copy), "--policy", "toy", "--base", "toy", "--evaluator", "toy",
+        "--alias", "toy", "--format", "json", "--out", str(tmp_path / "out"),
     )  # fmt: skip
     (judged,) = json.loads(done.stdout)
     assert done.returncode == 0, (judged["verdict"], done.stderr)
@@ -271,8 +271,8 @@ def test_the_full_gate_agrees_with_the_run(first: Ran, tmp_path: Path) -> None:
     assert {f["rule"] for f in judged["verdict"]["findings"] if f["n"]} >= {"STA-001", "LIV-001", "SCR-001", "SAFE-002"}
     assert len(list((tmp_path / "out").glob("*.intoto.jsonl"))) == 1
     junit = ecology(
-        first.home, tmp_path, "gate", str(copy), "--policy", "toy", "--base", "toy", "--evaluator", "toy", "--alias", "toy",
-        "--format", "junit",
+        first.home, tmp_path, "gate", str(copy), "--policy", "toy", "--base", "toy", "--evaluator", "toy",
+        "--alias", "toy", "--format", "junit",
     )  # fmt: skip
     assert junit.stdout.startswith("<?xml")
 
