@@ -11,13 +11,13 @@ An attempt is given up where the alias has meanwhile moved to somebody else: its
 from __future__ import annotations
 
 import dataclasses
-import json
 
 from ecology.contracts.identity import Digest
 from ecology.contracts.promotion import Promotion
 from ecology.kernel import canonical
-from ecology.kernel.codec import structure
 from ecology.pipeline.house import ATTEMPT, House
+
+GIVE_UP = "restore it from a backup, or remove it: the run then begins another attempt, against whoever serves now"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -34,6 +34,16 @@ class Attempt:
     """What this attempt is about to do to the alias, or has done; None before that."""
 
 
+def begun(house: House, run: Digest) -> Attempt | None:
+    """The attempt at this run that was not finished; None where there is none.
+
+    Raises:
+        IntegrityError: It was written down and cannot be read. Whom it compared with and what it was about to do to the
+            alias stand nowhere else.
+    """
+    return house.recall(ATTEMPT, run, Attempt, GIVE_UP)
+
+
 def begin(house: House, run: Digest, name: str, alias: str, genesis: str) -> Attempt:
     """The attempt to go on with, or a new one; its ``run_started`` is in the log when this returns.
 
@@ -43,16 +53,19 @@ def begin(house: House, run: Digest, name: str, alias: str, genesis: str) -> Att
         name: For people.
         alias: That would be moved.
         genesis: What an alias that was never moved stands for.
+
+    Raises:
+        IntegrityError: As ``begun``.
     """
     current = house.registry.alias(alias) or genesis
-    note = house.recall(ATTEMPT, run)
-    attempt = structure(Attempt, json.loads(note), "attempt") if note is not None else None
+    held = begun(house, run)
+    attempt = held
     if attempt is None or current not in {attempt.incumbent, attempt.moved.subject if attempt.moved else ""}:
         seed = [run, current, len(house.log.events_since(0))]  # the log grows, so no two attempts are called the same
         attempt = Attempt(canonical.digest(seed), run, current, house.now())
         house.remember(ATTEMPT, run, attempt)
     house.record("run_started", {"run": run, "name": name, ATTEMPT: attempt.id}, attempt.started_at)
-    house.journal.tell("attempt", run=run, incumbent=attempt.incumbent, resumed=note is not None)
+    house.journal.tell("attempt", run=run, incumbent=attempt.incumbent, resumed=held is not None)
     return attempt
 
 

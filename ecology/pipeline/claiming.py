@@ -8,7 +8,6 @@ and stands in the report as one line.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 
 from ecology.contracts.artifact import Corpus
@@ -182,9 +181,8 @@ def _folded(prompt: str) -> str:
 def _perplexity(bench: Bench, who: Subject) -> float:
     engine = bench.engine
     note = canonical.digest(["prose", who.digest, engine.identity, engine.fingerprint, PROSE])
-    kept = bench.house.recall("prose", note)
-    if kept is None:
+    found = bench.house.recall("prose", note, float)
+    if found is None:
         found = perplexity(engine, who.folder)
         bench.house.remember("prose", note, found)
-        return found
-    return float(json.loads(kept))
+    return found

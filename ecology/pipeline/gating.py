@@ -39,7 +39,7 @@ from ecology.pipeline.members import Member, submission_of
 from ecology.pipeline.overlaps import Overlaps
 from ecology.pipeline.power import AGAIN, refuse_blind, samples_of
 from ecology.pipeline.revocations import quarantined
-from ecology.pipeline.unchanged import NOBODY, asked_rules, cache_key, recalled
+from ecology.pipeline.unchanged import NOBODY, Measured, asked_rules, cache_key, recalled
 from ecology.pipeline.verdicts import keep_verdict
 from ecology.store.folders import nameless
 
@@ -102,7 +102,7 @@ def _one(folder: Path, desk: Desk) -> Gated:
         weighing.start()  # it imports NumPy while we read policies, notes and claims
     climbed = kept or (_static if want.static else _full)(member, desk)
     if kept is None and not any(f.rule.startswith(RUNG_RULE) for f in climbed.verdict.findings):
-        house.remember("gate", key, {"evidence": climbed.evidence, "rung": climbed.rung, "asked": asked_rules(climbed)})
+        house.remember("gate", key, Measured(climbed.evidence, climbed.rung, asked_rules(climbed)))
     judged = verdict(
         governed.policy,
         climbed.evidence,

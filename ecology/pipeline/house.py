@@ -19,7 +19,7 @@ import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ecology.contracts.identity import Digest
 from ecology.contracts.policy import TrustedKey
@@ -27,6 +27,7 @@ from ecology.contracts.ports import Clock, Progress
 from ecology.contracts.promotion import Event, Revocation
 from ecology.errors import ConfigError, IntegrityError, Stopped
 from ecology.kernel import canonical
+from ecology.pipeline.notes import read_kept
 from ecology.pipeline.places import home as find_home
 from ecology.signer.keys import DEVELOPMENT, LocalSigner, write_once
 from ecology.store.artifacts import LocalStore
@@ -38,6 +39,8 @@ from ecology.telemetry.progress import BarProgress, SilentProgress
 if TYPE_CHECKING:
     from ecology.audit.log import SqlAuditLog
     from ecology.registry.registry import SqlRegistry
+
+T = TypeVar("T")
 
 DATABASE = "registry.sqlite3"
 ONCE = frozenset({"seed_committed", "bred", "signed", "judged", "ranked", "opened", "confirmed"})
@@ -221,10 +224,28 @@ class House:
         """Keeps a small result under the digest of what it was computed from."""
         write_atomic(self._note(kind, key), canonical.canonical(value))
 
-    def recall(self, kind: str, key: Digest) -> bytes | None:
-        """What ``remember`` kept, or None."""
-        path = self._note(kind, key)
-        return path.read_bytes() if path.exists() else None
+    def recall(self, kind: str, key: Digest, shape: type[T], only_here: str = "") -> T | None:
+        """What ``remember`` kept, as a value of a shape, or None.
+
+        A note that cannot be read is as good as none: it is computed again, and the journal says why. Unless nothing
+        else knows what it said.
+
+        Args:
+            kind: Of the note.
+            key: Digest of what it follows from.
+            shape: What was remembered.
+            only_here: For what cannot be computed again: what a person can do about a damaged note.
+
+        Raises:
+            IntegrityError: The note is damaged and can only be had here.
+        """
+        try:
+            return read_kept(self._note(kind, key), shape, only_here)
+        except IntegrityError as error:
+            if only_here:
+                raise
+            self.journal.tell("note_damaged", kind=kind, what=str(error))
+            return None
 
     def forget(self, kind: str, key: Digest) -> None:
         """Drops what ``remember`` kept, if it did."""

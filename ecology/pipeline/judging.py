@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,7 +25,6 @@ from ecology.gate import measured, serving
 from ecology.gate.context import StaticContext, context_for
 from ecology.gate.static import retained_evidence, static_evidence
 from ecology.kernel import canonical
-from ecology.kernel.codec import structure
 from ecology.kernel.racing import Race
 from ecology.pipeline.bench import Bench, tokenizer_files
 from ecology.pipeline.corpora import forbidden
@@ -48,6 +46,16 @@ PROBES = ("What is the capital of France?", "Name three colours.", "Write one se
 """Liveness looks at the logits of these."""
 CELL_MINIMUM = 5
 """A cell of the coverage matrix with fewer items counts as not measured."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Used:
+    """What an adapter and its rivals took."""
+
+    turns: tuple[tuple[Turn, ...], ...]
+    """One a prompt: of the adapter, of the base, and of the incumbent where that is an adapter."""
+    peak_bytes: int
+    """Of a fresh process that serves the adapter."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,11 +206,11 @@ class Judge:
         """Rung 2: does it apply, exactly, and leave the base alone?"""
         engine = self.bench.engine
         note = canonical.digest(["liveness", member.digest, engine.identity, engine.fingerprint, PROBES])
-        kept = self.house.recall("liveness", note)
-        if kept is None:
-            self.house.remember("liveness", note, engine.liveness(member.folder, PROBES))
-            kept = self.house.recall("liveness", note) or b"[]"
-        return measured.liveness(member.digest, json.loads(kept))
+        failures = self.house.recall("liveness", note, tuple[str, ...])
+        if failures is None:
+            failures = engine.liveness(member.folder, PROBES)
+            self.house.remember("liveness", note, failures)
+        return measured.liveness(member.digest, failures)
 
     def screen(self, member: Member) -> Evidence:
         """Rung 3: the public items, as many of them as it takes."""
@@ -279,18 +287,17 @@ class Judge:
             rivals.append(self.incumbent)
         who = [member.digest, *(rival.digest for rival in rivals)]
         note = canonical.digest(["turns", who, self.bench.engine.fingerprint, prompts, tokens])
-        kept = self.house.recall("resources", note)
-        if kept is None:
+        used = self.house.recall("resources", note, Used)
+        if used is None:
             label = f"resources of {member.name}"
             with self.house.progress.track(label, count + 1, "requests, then memory") as step:
                 folders = [member.folder, *(rival.folder for rival in rivals)]
                 turns = self.bench.engine.time_turns(folders, prompts, tokens, step)
                 peak = measure_serving_memory(self.bench.base.folder, member.folder, prompts[:4])
                 step.advance()
-            self.house.remember("resources", note, {"turns": turns, "peak_bytes": peak})
-            kept = self.house.recall("resources", note) or b"{}"
-        said = json.loads(kept)
-        timed = structure(tuple[tuple[Turn, ...], ...], said["turns"], "resources")
+            used = Used(turns, peak)
+            self.house.remember("resources", note, used)
+        timed = used.turns
         pairs = [(ours.total_s, base.total_s) for ours, base, *_ in timed]
         apart: list[Measurement] = []
         for place, rival in enumerate(rivals, 1):
@@ -298,7 +305,7 @@ class Judge:
             apart += serving.turns(member.digest, rival.digest, against, [(one[0], one[place]) for one in timed])
         size = Samples((float(member.submission.artifact.size_bytes),), "bytes")
         return (
-            *measured.resources(member.digest, self.base.digest, pairs, said["peak_bytes"]),
+            *measured.resources(member.digest, self.base.digest, pairs, used.peak_bytes),
             *serving.absolute(member.digest, [one[0] for one in timed]),
             *apart,
             Measurement("resource.size_bytes", member.digest, size, source="size/v1"),

@@ -7,8 +7,8 @@ on. The note carries an HMAC under the home's secret seed: a changed note is com
 
 from __future__ import annotations
 
+import dataclasses
 import hmac
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -19,6 +19,15 @@ from ecology.pipeline.house import House
 from ecology.pipeline.places import made_folder, shared
 
 KIND = "overlaps"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Shares:
+    """A note of what was computed."""
+
+    shares: Mapping[Digest, float]
+    mac: str
+    """HMAC-SHA256 in hex under the home's secret seed."""
 
 
 class Overlaps(Mapping[Digest, float]):
@@ -54,17 +63,15 @@ class Overlaps(Mapping[Digest, float]):
             self._found = self._recalled(key)
             if self._found is None:
                 self._found = _computed(self._house)
-                self._house.remember(KIND, key, {"shares": self._found, "mac": self._mac(key, self._found)})
+                self._house.remember(KIND, key, Shares(self._found, self._mac(key, self._found)))
         return self._found
 
     def _recalled(self, key: Digest) -> dict[Digest, float] | None:
-        note = self._house.recall(KIND, key)
-        try:
-            said = json.loads(note or b"null")
-            shares = {Digest(name): float(share) for name, share in said["shares"].items()}
-            return shares if hmac.compare_digest(str(said["mac"]), self._mac(key, shares)) else None
-        except (ValueError, TypeError, KeyError, AttributeError):
+        said = self._house.recall(KIND, key, Shares)
+        if said is None:
             return None
+        shares = dict(said.shares)
+        return shares if hmac.compare_digest(said.mac.encode(), self._mac(key, shares).encode()) else None
 
     def _mac(self, key: Digest, shares: Mapping[Digest, float]) -> str:
         return hmac.new(self._house.secret_seed, canonical.canonical([KIND, key, shares]), "sha256").hexdigest()

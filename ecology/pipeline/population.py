@@ -6,7 +6,7 @@ the recipe's digest names it. So a repeated run trains nothing, and a killed one
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,7 +21,6 @@ from ecology.contracts.identity import Digest
 from ecology.contracts.run import ChildPlan, FounderPlan, RunPlan
 from ecology.errors import ConfigError, EcologyError, LearningRefused
 from ecology.kernel import canonical
-from ecology.kernel.codec import structure
 from ecology.pipeline.bench import Bench, fetch_base
 from ecology.pipeline.boundaries import admit_child
 from ecology.pipeline.corpora import corpora_of, corpus_of, marked
@@ -33,6 +32,14 @@ from ecology.pipeline.teaching import Class, options_of_plan, session_on, taught
 from ecology.signer.statements import genome_statement
 from ecology.signer.verify import genome_of, verify_claims
 from ecology.store.adapters import describe
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Made:
+    """What a recipe came to."""
+
+    digest: Digest
+    genome: Genome
 
 
 def populate(plan: RunPlan, house: House, bench: Bench) -> tuple[Member, ...]:
@@ -131,7 +138,7 @@ def _breed(child: ChildPlan, plan: RunPlan, members: Mapping[str, Member], house
     taught = child.operator in SCHOOLS
     options = options_of_plan(child.operator, child.options) if taught else options_of(child.operator, child.options)
     admit = [parent.artifact.digest for parent in parents]
-    if house.recall("recipe", recipe) is None:  # what was bred before is not bred again
+    if house.recall("recipe", recipe, Made) is None:  # what was bred before is not bred again
         admit_child(plan.policy.reproduction, child.operator, admit, house)
     else:
         admit_child(None, child.operator, admit, house)
@@ -149,16 +156,14 @@ def _breed(child: ChildPlan, plan: RunPlan, members: Mapping[str, Member], house
 def _made(recipe: Digest, house: House, make: Callable[[Path], Bred]) -> tuple[Artifact, Genome]:
     """What the recipe made before, or makes now; of two processes with one recipe the second waits for the first."""
     with house.lock(f"recipe-{recipe.removeprefix('sha256:')[:16]}"):
-        note = house.recall("recipe", recipe)
-        if note is not None:
-            known = json.loads(note)
-            digest = Digest(known["digest"])
+        known = house.recall("recipe", recipe, Made)
+        if known is not None:
             try:
-                artifact = describe(house.store.folder(digest))
+                artifact = describe(house.store.folder(known.digest))
             except EcologyError:  # the store lost it: make it again, the bytes are the same
                 artifact = None
-            if artifact is not None and artifact.digest == digest:
-                return artifact, structure(Genome, known["genome"], "genome")
+            if artifact is not None and artifact.digest == known.digest:
+                return artifact, known.genome
         scratch = house.home / "work" / f"bred-{recipe.removeprefix('sha256:')[:16]}"
         shutil.rmtree(scratch, ignore_errors=True)  # of a killed process: the lock is ours
         scratch.mkdir(parents=True)
@@ -167,7 +172,7 @@ def _made(recipe: Digest, house: House, make: Callable[[Path], Bred]) -> tuple[A
             artifact = house.store.put(bred.folder)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-        house.remember("recipe", recipe, {"digest": artifact.digest, "genome": bred.genome})
+        house.remember("recipe", recipe, Made(artifact.digest, bred.genome))
         return artifact, bred.genome
 
 

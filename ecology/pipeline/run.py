@@ -9,7 +9,6 @@ is kept under the digest of what it came from, so that the same run again, or a 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping, Sequence
 
 from ecology.contracts.evidence import Evidence
@@ -18,9 +17,8 @@ from ecology.contracts.identity import Digest, Json
 from ecology.contracts.policy import Policy
 from ecology.contracts.promotion import CanaryPlan, CanaryResult, Fitness, Promotion
 from ecology.contracts.run import REPORT_SCHEMA, CandidateReport, Confirmation, RaceReport, RunPlan, RunReport
-from ecology.kernel import canonical
-from ecology.kernel.codec import structure
-from ecology.pipeline.attempt import Attempt, begin
+from ecology.pipeline.archiving import offer
+from ecology.pipeline.attempt import Attempt, begin, begun
 from ecology.pipeline.bench import Bench, open_bench
 from ecology.pipeline.boundaries import admit_run
 from ecology.pipeline.claiming import evidence_of, make_claims
@@ -38,11 +36,9 @@ from ecology.pipeline.settings import Settings
 from ecology.pipeline.trial import Trial, settle
 from ecology.pipeline.verdicts import keep_verdict
 from ecology.policy.boundaries import check_plan
-from ecology.promotion import archive
 from ecology.promotion.canary import canary_plan
 from ecology.promotion.fitness import FitnessSpec, fitness_spec, rank
 from ecology.promotion.traffic import Traffic
-from ecology.store.files import write_atomic
 from ecology.telemetry.stages import Stages
 
 
@@ -109,7 +105,7 @@ def _run(settings: Settings, plan: RunPlan, inputs: Inputs, house: House, promot
     stages = Stages(house.clock, house.journal, house.stop_check)
     with stages("base model"):
         bench = open_bench(settings.base, settings.backend, house)
-    if house.recall(ATTEMPT, plan.digest) is None:  # what was begun was admitted then
+    if begun(house, plan.digest) is None:  # what was begun was admitted then
         admit_run(plan.policy, house)
     attempt = begin(house, plan.digest, plan.name, settings.alias, bench.identity.base_weights)
     incumbent = comparator(bench, attempt.incumbent, settings.alias)
@@ -130,7 +126,7 @@ def _run(settings: Settings, plan: RunPlan, inputs: Inputs, house: House, promot
         record_verdict(one, plan.policy, house, attempt)
     with stages("fitness"):
         ranked = rank({one.digest: one.evidence for one in judged if one.admitted}, inputs.fitness)
-        _archive(ranked, inputs.fitness, plan, house)
+        offer(ranked, inputs.fitness, plan.digest, house)
     trial, confirmation = None, None
     winner = next((f.subject for f in ranked if f.score is not None), None)
     if promotes:
@@ -216,24 +212,6 @@ def record_verdict(one: Judged, policy: Policy, house: House, attempt: Attempt) 
     )
     ours = one.member.signed is not None
     keep_verdict(house, one.member.submission.artifact, one.verdict, policy, one.evidence, ours=ours)
-
-
-def _archive(ranked: Sequence[Fitness], spec: FitnessSpec, plan: RunPlan, house: House) -> None:
-    path = house.home / "archive.json"
-    with house.lock("archive"):
-        held: tuple[archive.ArchiveEntry, ...] = ()
-        if path.exists():
-            held = structure(tuple[archive.ArchiveEntry, ...], json.loads(path.read_bytes()), str(path))
-        merged = archive.merge(held, archive.entries(ranked, spec, plan.digest))
-        write_atomic(path, canonical.canonical(merged))
-    house.record(
-        "ranked",
-        {
-            "run": plan.digest,
-            "order": [f.subject for f in ranked if f.score is not None],
-            "front": [f.subject for f in ranked if f.on_front],
-        },
-    )
 
 
 def _confirmation(winner: Digest | None, judged: Sequence[Judged], judge: Judge) -> Confirmation | None:

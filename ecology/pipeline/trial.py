@@ -12,7 +12,6 @@ promoted who was quarantined meanwhile.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,7 +19,6 @@ from ecology.contracts.identity import Digest
 from ecology.contracts.promotion import CanaryPlan, CanaryResult, Promotion
 from ecology.kernel import canonical
 from ecology.kernel.buckets import Arm
-from ecology.kernel.codec import structure
 from ecology.pipeline.aliases import Standing, standing
 from ecology.pipeline.attempt import Attempt, intend
 from ecology.pipeline.bench import Bench
@@ -81,11 +79,11 @@ class Trial:
                 "requests": [request.id for request in requests],
             }
             key = canonical.digest(asked)
-            note = house.recall("canary", key)
-            if note is None:
-                house.remember("canary", key, tuple(serve(arm, requests)))
-                note = house.recall("canary", key) or b"[]"
-            return structure(tuple[Served, ...], json.loads(note), "canary")
+            known = house.recall("canary", key, tuple[Served, ...])
+            if known is None:
+                known = tuple(serve(arm, requests))
+                house.remember("canary", key, known)
+            return known
 
         return kept
 

@@ -6,16 +6,14 @@ kept: it is made anew from the evidence, since waivers expire.
 
 from __future__ import annotations
 
-import json
+import dataclasses
 
 import ecology
 from ecology.contracts.evidence import Evidence
 from ecology.contracts.identity import Digest, Json
 from ecology.contracts.policy import Finding, GateVerdict, Outcome
-from ecology.errors import ConfigError
 from ecology.gate.ladder import Climb
 from ecology.kernel import canonical
-from ecology.kernel.codec import structure
 from ecology.kernel.verdicts import asked
 from ecology.pipeline.desk import Desk
 from ecology.pipeline.house import House
@@ -26,6 +24,17 @@ from ecology.pipeline.revocations import quarantined
 
 NOBODY = Digest("sha256:" + "0" * 64)
 """Subject of the verdict on what is no folder: there are no bytes to name."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Measured:
+    """What a climb came to, without its verdict."""
+
+    evidence: Evidence
+    rung: str
+    """On which it ended; empty where it passed all."""
+    asked: tuple[str, ...]
+    """Ids of the rules that were put to the adapter."""
 
 
 def cache_key(member: Member, desk: Desk) -> Digest:
@@ -53,23 +62,17 @@ def cache_key(member: Member, desk: Desk) -> Digest:
 
 def recalled(key: Digest, house: House) -> Climb | None:
     """What was measured under this key; None where nothing was, or where it cannot be read any more."""
-    found = house.recall("gate", key)
+    found = house.recall("gate", key, Measured)
     if found is None:
         return None
-    try:
-        value = json.loads(found)
-        evidence = structure(Evidence, value["evidence"])
-        names, rung = list(map(str, value["asked"])), str(value["rung"])
-    except (ValueError, KeyError, TypeError, ConfigError):
-        return None
-    findings = tuple(_placeholder(name) for name in names)
+    findings = tuple(_placeholder(name) for name in found.asked)
     blank = GateVerdict(NOBODY, NOBODY, "full", Outcome.INCONCLUSIVE, findings, "")
-    return Climb(blank, evidence, rung, ())
+    return Climb(blank, found.evidence, found.rung, ())
 
 
-def asked_rules(climbed: Climb) -> list[str]:
+def asked_rules(climbed: Climb) -> tuple[str, ...]:
     """Ids of the rules that were put to the adapter."""
-    return [f.rule for f in climbed.verdict.findings if asked(f)]
+    return tuple(f.rule for f in climbed.verdict.findings if asked(f))
 
 
 def _placeholder(rule: str) -> Finding:

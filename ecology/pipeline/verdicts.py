@@ -62,7 +62,7 @@ def keep_verdict(
     else:
         path = house.home / FOLDER / f"{artifact.digest.removeprefix('sha256:')}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
-    if house.recall("verdict", known) is None or not path.exists():
+    if house.recall("verdict", known, bool) is None or not path.exists():
         lines.append(path, [house.signer.sign(verdict_statement(artifact, verdict, policy, evidence))])
         house.remember("verdict", known, True)
         if verdict.scope == "full":  # a static gate is to start on little, and one file more is read by a replay

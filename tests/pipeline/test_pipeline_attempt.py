@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ecology.contracts.promotion import CanaryResult
-from ecology.errors import ConfigError
+from ecology.errors import ConfigError, IntegrityError
 from ecology.kernel.canonical import digest
 from ecology.pipeline.attempt import ATTEMPT, begin, end
 from ecology.pipeline.facts import accept_clock
@@ -38,6 +38,17 @@ def test_what_was_not_finished_is_gone_on_with(house: House) -> None:
     assert kinds(house) == ["run_started"]
     end(house, first)
     assert begin(house, RUN, "n", "champion", BASE).id != first.id
+
+
+def test_a_damaged_attempt_is_said_to_be_and_not_begun_again(house: House) -> None:
+    begin(house, RUN, "n", "champion", BASE)
+    (path,) = (house.home / "notes" / ATTEMPT).iterdir()
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(IntegrityError, match=rf"{path.name}: this file is damaged: .*restore it from a backup"):
+        begin(house, RUN, "n", "champion", BASE)
+    path.unlink()  # as the message says
+    begin(house, RUN, "n", "champion", BASE)
+    assert kinds(house) == ["run_started"] * 2
 
 
 def test_a_promotion_that_was_made_is_made_once_and_still_a_promotion(house: House) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ import pytest
 from ecology.errors import IntegrityError
 from ecology.kernel.canonical import digest
 from ecology.pipeline.house import House, open_house
+from ecology.telemetry.journal import EVENTS_FILE, FileJournal
 
 
 @pytest.fixture
@@ -109,7 +112,45 @@ def test_two_writers_record_one_fact_once(house: House) -> None:
 
 def test_notes_are_kept_by_what_they_came_from(house: House) -> None:
     key = digest("something")
-    assert house.recall("kind", key) is None
+    assert house.recall("kind", key, Mapping[str, int]) is None
     house.remember("kind", key, {"a": 1})
-    assert house.recall("kind", key) == b'{"a":1}'
-    assert house.recall("other", key) is None
+    assert house.recall("kind", key, Mapping[str, int]) == {"a": 1}
+    assert house.recall("other", key, Mapping[str, int]) is None
+
+
+WHOLE = b'{"moved":null,"started_at":"2026-01-01T00:00:00Z"}'
+DAMAGED = (
+    b"",
+    b"\0" * 64,
+    WHOLE[:20],
+    WHOLE + b"}",
+    b"null",
+    b"[]",
+    b"7",
+    b"NaN",
+    b'{"a":1,"a":1}',
+    b"[" * 20_000,
+    b"\xff",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    started_at: str
+    moved: str | None = None
+
+
+@pytest.mark.parametrize("data", DAMAGED, ids=lambda data: repr(data[:12]))
+def test_a_damaged_note_is_as_good_as_none_unless_nothing_else_says_it(
+    data: bytes, house: House, tmp_path: Path
+) -> None:
+    key = digest("something")
+    told = dataclasses.replace(house, journal=FileJournal(tmp_path, house.clock))
+    told.remember("kind", key, Kept("2026-01-01T00:00:00Z"))
+    (path,) = (house.home / "notes" / "kind").iterdir()
+    assert path.read_bytes() == WHOLE
+    path.write_bytes(data)
+    assert told.recall("kind", key, Kept) is None
+    assert "note_damaged" in (tmp_path / EVENTS_FILE).read_text("utf-8")
+    with pytest.raises(IntegrityError, match=f"{path.name}: this file is damaged: .*; ask somebody"):
+        told.recall("kind", key, Kept, "ask somebody")
