@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ecology.cli.grammar import DEFAULT_BASE, Command, doors, instant_of
+from ecology.cli.grammar import DEFAULT_BASE, Command, doors, instant_of, whole
 from ecology.errors import EXIT_OK, EXIT_REFUSED
 
 
@@ -39,7 +39,7 @@ def adapter_commands(command: Command) -> None:
     breed.add_argument(
         "--base", default=DEFAULT_BASE, metavar="NAME", help="a preset of conf/base (default: smollm2-135m)"
     )
-    breed.add_argument("--seed", type=int, default=0)
+    breed.add_argument("--seed", type=whole("seed"), default=0, metavar="N", help="of its own draws (default: 0)")
     breed.add_argument("--policy", metavar="FILE", help="whose limits of reproduction apply")
     _signing(command)
 
@@ -59,10 +59,9 @@ def _signing(command: Command) -> None:
     verify.add_argument("adapter", metavar="ARTIFACT", help="an adapter; with --bundle any file, or sha256:DIGEST")
     verify.add_argument("--policy", metavar="FILE", help="trust whom this policy trusts")
     verify.add_argument("--key", metavar="FILE", type=Path, help="trust this PEM public key")
-    verify.add_argument("--bundle", metavar="FILE", type=Path, help="a Sigstore bundle, verified offline")
-    verify.add_argument(
-        "--oms", metavar="FILE", type=Path, help="an OpenSSF Model Signing bundle over the whole folder"
-    )
+    what = verify.add_mutually_exclusive_group()
+    what.add_argument("--bundle", metavar="FILE", type=Path, help="a Sigstore bundle, verified offline")
+    what.add_argument("--oms", metavar="FILE", type=Path, help="an OpenSSF Model Signing bundle over the whole folder")
     verify.add_argument("--trusted-root", metavar="FILE", type=Path, help="trusted_root.json of the Sigstore instance")
     verify.add_argument("--identity", metavar="ID", help="who must have signed: exactly the certificate's name")
     verify.add_argument("--issuer", metavar="URL", help="who must vouch for the identity: exactly the OIDC issuer")
@@ -126,8 +125,6 @@ def _sign(options: argparse.Namespace) -> int:
 def _verify(options: argparse.Namespace) -> int:
     from ecology.pipeline.signing import Anchors, verify_any, verify_folder  # noqa: PLC0415
 
-    if options.policy and (options.key or options.identity):
-        options.parser.error("--policy names the trust anchors; leave --key and --identity out")
     anchors = Anchors(options.policy, options.key, options.trusted_root, options.identity, options.issuer)
     if options.bundle is None and options.oms is None:
         trusted, lines = verify_folder(Path(options.adapter), anchors, doors(options))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,35 @@ def leaf(
         sub.set_defaults(call=call, parser=sub)
         for flag, more in arguments:
             sub.add_argument(flag, **more)
+
+
+def whole(path: str) -> Callable[[str], int]:
+    """Reads a whole number in the range that the configuration has at this path."""
+
+    def read(text: str) -> int:
+        from ecology.pipeline.bounds import NUMBERS  # noqa: PLC0415
+
+        least, greatest = NUMBERS[path]
+        try:
+            number = int(text)
+        except ValueError:
+            number = least - 1
+        if not least <= number <= greatest:
+            raise argparse.ArgumentTypeError(f"a whole number from {least} to {greatest} is needed, found {text!r:.80}")
+        return number
+
+    return read
+
+
+def share(text: str) -> float:
+    """Reads a number above 0 and at most 1."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number <= 1:  # a NaN is not
+        raise argparse.ArgumentTypeError(f"a number above 0 and at most 1 is needed, found {text!r:.80}")
+    return number
 
 
 def doors(options: argparse.Namespace) -> House:

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ecology.cli.grammar import Argument, Sub, doors, leaf
+from ecology.cli.grammar import Argument, Sub, doors, leaf, whole
 from ecology.errors import EXIT_OK, EXIT_REFUSED
 
 
@@ -35,7 +35,15 @@ def registry_commands(parser: Sub, common: Sub) -> None:
     alias: Argument = ("--alias", {"default": "champion", "metavar": "NAME"})
     again: list[Argument] = [
         ("--yes", {"action": "store_true", "help": "also where it has to be trained again, which takes its time"}),
-        ("--batch-size", {"type": int, "default": 64, "metavar": "N", "help": "backend.batch_size of its run"}),
+        (
+            "--batch-size",
+            {
+                "type": whole("backend.batch_size"),
+                "default": 64,
+                "metavar": "N",
+                "help": "backend.batch_size of its run",
+            },
+        ),
     ]
     leaf(
         parser,
@@ -125,6 +133,8 @@ def _registry_revocations(options: argparse.Namespace) -> int:
         options.parser.error("--import needs --key, the public key of the home that signed the list")
     if (options.export is None) == (options.taken is None):
         options.parser.error("give one of --export and --import")
+    if options.taken is None and options.key is not None:
+        options.parser.error("--key belongs to --import: a list is exported under this home's own key")
     house = doors(options)
     print(export_list(house, options.export) if options.export else import_list(house, options.taken, options.key))
     return EXIT_OK

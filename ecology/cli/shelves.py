@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ecology.cli.grammar import DEFAULT_BASE, Argument, Sub, doors, leaf
+from ecology.cli.grammar import DEFAULT_BASE, Argument, Sub, doors, leaf, share
 from ecology.errors import EXIT_OK, EXIT_REFUSED, IntegrityError
 
 
@@ -15,7 +15,7 @@ def suite_commands(parser: Sub, common: Sub) -> None:
         ("overrides", {"nargs": "*", "metavar": "OVERRIDE", "help": "Hydra overrides, such as evaluator=smoke"}),
         (
             "--drop",
-            {"type": float, "default": None, "metavar": "SHARE", "help": "the loss to look for (default: 0.05)"},
+            {"type": share, "default": None, "metavar": "SHARE", "help": "the loss to look for (default: 0.05)"},
         ),
     ]
     leaf(

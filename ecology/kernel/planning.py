@@ -133,8 +133,7 @@ def _decided(rule: Rule, decision: Decision, outcome: str) -> bool:
 
 
 def _rate_power(rule: Rule, n: int, truth: float, outcome: str) -> float:
-    passing = [k for k in range(n + 1) if _decided(rule, decide_rate(rule, k, n), outcome)]
-    return _mass(passing, n, truth)
+    return _mass(_ends(rule, n, lambda k: _decided(rule, decide_rate(rule, k, n), outcome)), n, truth)
 
 
 def _samples_power(rule: Rule, n: int, truth: float, outcome: str) -> float:
@@ -142,12 +141,12 @@ def _samples_power(rule: Rule, n: int, truth: float, outcome: str) -> float:
         return truth if outcome == "pass" else 1 - truth
     # Only the order matters: so many samples on the threshold, the others on its wrong side.
     wrong = rule.threshold + (math.inf if rule.comparator == "<=" else -math.inf)
-    passing = []
-    for good in range(n + 1):
+
+    def decided(good: int) -> bool:
         values = [rule.threshold] * good + [wrong] * (n - good)
-        if _decided(rule, decide_bounds(rule, *quantile_interval(rule, values)), outcome):
-            passing.append(good)
-    return _mass(passing, n, truth)
+        return _decided(rule, decide_bounds(rule, *quantile_interval(rule, values)), outcome)
+
+    return _mass(_ends(rule, n, decided), n, truth)
 
 
 def _paired_power(rule: Rule, n: int, truth: float, discordance: float, outcome: str) -> float:
@@ -161,21 +160,25 @@ def _paired_power(rule: Rule, n: int, truth: float, discordance: float, outcome:
 
 
 def _wins(rule: Rule, discordant: int, n: int, outcome: str) -> list[int]:
-    """First and last number of won pairs with this outcome; the score rises with it, so one end is found by halving."""
+    return _ends(rule, discordant, lambda k: _decided(rule, decide_pairs(rule, k, discordant - k, n), outcome))
 
-    def decided(k: int) -> bool:
-        return _decided(rule, decide_pairs(rule, k, discordant - k, n), outcome)
 
+def _ends(rule: Rule, most: int, decided: Callable[[int], bool]) -> list[int]:
+    """First and last of the numbers 0 to ``most`` that have an outcome; none where there is none.
+
+    Bounds rise with the number, so the outcome is had from one end on, and where it begins is found by halving. Only of
+    ``==`` it may begin and end in the middle.
+    """
     if rule.comparator == "==":
-        return [k for k in range(discordant + 1) if decided(k)]
-    first, last = decided(0), decided(discordant)
+        return [k for k in range(most + 1) if decided(k)]
+    first, last = decided(0), decided(most)
     if first == last:
-        return [0, discordant] if first else []
-    low, high = 0, discordant
+        return [0, most] if first else []
+    low, high = 0, most
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if decided(middle) == first else (low, middle)
-    return [0, low] if first else [high, discordant]
+    return [0, low] if first else [high, most]
 
 
 def _mass(passing: list[int], n: int, p: float) -> float:

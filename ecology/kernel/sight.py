@@ -60,12 +60,8 @@ def sight(rule: Rule, n: int, wanted: Decidable = USUAL) -> Sight:
     Raises:
         ConfigError: n is below 1.
     """
-    samples = rule.metric.startswith("resource.")
-    comparison = "quantile" if samples else "rate" if rule.against == "absolute" else "paired"
-    better = 1.0 if samples or rule.comparator == ">=" else -1.0
-    at = rule.quantile if samples else rule.threshold
-    low = -1.0 if comparison == "paired" else 0.0
-    bad, good = (min(1.0, max(low, at + step)) for step in (-better * wanted.drop, better * wanted.gain))
+    comparison = _comparison(rule)
+    _, bad, good = _truths(rule, wanted)
     asked = n
     if rule.clustered and n >= rule.min_samples:
         n, rule = max(1, int(n / wanted.design_effect)), dataclasses.replace(rule, min_samples=1)
@@ -83,6 +79,34 @@ def sight(rule: Rule, n: int, wanted: Decidable = USUAL) -> Sight:
     )
 
 
+def _comparison(rule: Rule) -> str:
+    if rule.metric.startswith("resource."):
+        return "quantile"
+    return "rate" if rule.against == "absolute" else "paired"
+
+
+def _truths(rule: Rule, wanted: Decidable) -> tuple[float, float, float]:
+    """The threshold as a share or difference, that of a candidate so much worse, and that of one so much better."""
+    samples = _comparison(rule) == "quantile"
+    better = 1.0 if samples or rule.comparator == ">=" else -1.0
+    at = rule.quantile if samples else rule.threshold
+    low = -1.0 if _comparison(rule) == "paired" else 0.0
+    bad, good = (min(1.0, max(low, at + step)) for step in (-better * wanted.drop, better * wanted.gain))
+    return at, bad, good
+
+
+def _never(rule: Rule, wanted: Decidable) -> bool:
+    """Whether no number of samples lets the rule see what is wanted.
+
+    Nobody is better than a demand of all, or worse than one of none. A candidate that is exactly at the threshold is
+    told from it with the probability of an error, whatever n: at most ``1 - confidence``, and of the score test, which
+    is not exact, hardly more; twice as much is never reached.
+    """
+    at, bad, good = _truths(rule, wanted)
+    told = good if rule.decide == "proven" else bad
+    return rule.comparator != "==" and told == at and wanted.probability > 2 * (1 - rule.confidence)
+
+
 def sees(found: Sight, rule: Rule, wanted: Decidable) -> bool:
     """Whether a rule sees what is wanted: a screen refutes bad ones, and good ones pass."""
     refutes = rule.decide == "proven" or found.denies >= wanted.probability
@@ -94,6 +118,8 @@ def sufficient(rule: Rule, wanted: Decidable) -> int | None:
 
     About: exact tests gain power in a saw-tooth, and the search halves as if it were a slope.
     """
+    if _never(rule, wanted):
+        return None
     low, high = 0, max(rule.min_samples, 16)
     while not sees(sight(rule, high, wanted), rule, wanted):
         if high >= MOST:

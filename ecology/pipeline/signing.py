@@ -7,14 +7,15 @@ The anchor of trust comes from the policy or from the command line, never from t
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ecology.contracts.artifact import CLAIMS_FILE
-from ecology.contracts.identity import Digest
+from ecology.contracts.artifact import CLAIMS_FILE, CONFIG_FILE, WEIGHTS_FILE
+from ecology.contracts.identity import Digest, Json
 from ecology.contracts.policy import TrustedIdentity, TrustedKey
 from ecology.contracts.ports import Signer
 from ecology.errors import ConfigError
-from ecology.kernel.canonical import digest_bytes, is_digest
+from ecology.kernel.canonical import digest, digest_bytes, is_digest
 from ecology.pipeline.house import House
 from ecology.pipeline.places import subject
 from ecology.policy.reader import load_policy
@@ -50,6 +51,31 @@ class Anchors:
         """Whether nobody is named."""
         return self.policy is None and self.key is None and self.identity is None
 
+    def refuse_idle(self, *, bundle: bool) -> None:
+        """That every anchor that is named decides something: one that is passed over would seem to have held.
+
+        Args:
+            bundle: Whether a bundle is verified; else the claims of a folder are.
+
+        Raises:
+            ConfigError: One of them would not be looked at.
+        """
+        of_identity = any(one is not None for one in (self.identity, self.issuer, self.trusted_root))
+        if self.policy is not None and (self.key is not None or of_identity):
+            raise _idle("--policy", "a policy names all whom it trusts", "leave the other anchors out, or the policy")
+        if self.policy is not None and bundle:
+            raise _idle("--policy", "a bundle is verified against one key or identity", "name that instead of a policy")
+        if bundle or self.policy is not None:
+            return  # with a key the root is that of the log; a key beside an identity refuses the bundle
+        if self.key is not None and of_identity:
+            raise _idle("--key", "who signs with a key has no identity and no issuer", "give the key or the identity")
+        if self.identity is None and of_identity:
+            raise _idle("--issuer, --trusted-root", "they say nothing without an identity", "add --identity ID")
+
+
+def _idle(where: str, what: str, todo: str) -> ConfigError:
+    return ConfigError(what, where=where, todo=todo)
+
 
 def chosen_signer(
     house: House,
@@ -63,16 +89,23 @@ def chosen_signer(
     """Who signs: this home's key, a key file, a key service, or an identity.
 
     Raises:
-        ConfigError: The key, the service or the instance cannot be used.
+        ConfigError: The key, the service or the instance cannot be used, or something is given that it has no use for.
         BackendError: The instance does not answer.
     """
+    service = key is not None and ":" in key and not Path(key).exists()
+    if keyless and key is not None:
+        raise _idle("--keyless", "an identity signs without a key", "give the key or the identity")
+    if not keyless and (trust_config is not None or token is not None):
+        raise _idle("--trust-config, --identity-token", "a key needs neither", "add --keyless, or leave them out")
+    if public_key is not None and not service:
+        raise _idle("--public-key", "only a key behind a URI needs its public half named", "leave it out")
     if keyless:
         from ecology.signer.keyless import keyless_signer  # noqa: PLC0415
 
         return keyless_signer(trust_config, token)
     if key is None:
         return house.signer
-    if ":" in key and not Path(key).exists():
+    if service:
         from ecology.signer.remote import remote_signer  # noqa: PLC0415
 
         return remote_signer(key, public_key)
@@ -83,7 +116,8 @@ def sign_folder(folder: Path, signer: Signer, house: House, oms: Path | None = N
     """Signs a folder's bytes and appends the envelope or bundle to its ``claims.jsonl``.
 
     A trusted genome of the folder, where there is one, is countersigned: the same predicate under this signer too, so
-    that the gate finds a birth certificate by somebody the policy names.
+    that the gate finds a birth certificate by somebody the policy names. What this key says in the file already it does
+    not say twice.
 
     Returns:
         The artifact's digest.
@@ -94,16 +128,37 @@ def sign_folder(folder: Path, signer: Signer, house: House, oms: Path | None = N
         BackendError: A service did not sign.
     """
     artifact = describe(folder)
+    written = oms.resolve() if oms is not None else None
+    if written in {(folder / name).resolve() for name in (CONFIG_FILE, WEIGHTS_FILE, CLAIMS_FILE)}:
+        raise ConfigError("this file is what is signed", where=str(oms), todo="give the bundle a name of its own")
     lines = list(read_claims(folder))
     known = verify_claims(lines, artifact.digest, (), house.development_keys)
     births = [claim.statement for claim in known.verified if is_genome(claim.statement)]
     bare = statement(artifact_subjects(artifact), SIGNATURE, {"signedAt": house.clock.now()})
-    lines += [signer.sign(one) for one in ([births[0]] if births and not signer.development else []) + [bare]]
-    write_atomic(folder / CLAIMS_FILE, "".join(line + "\n" for line in lines).encode())
+    said = _said(lines, artifact.digest, signer)
+    wanted = [*(births[:1] if not signer.development else ()), bare]
+    if new := [signer.sign(one) for one in wanted if _meaning(one) not in said]:
+        write_atomic(folder / CLAIMS_FILE, "".join(line + "\n" for line in (*lines, *new)).encode())
     if oms is not None:
         write_atomic(oms, (_oms(folder, oms, signer) + "\n").encode())
     house.record("signed", {"digest": artifact.digest, "keyid": signer.keyid, "development": signer.development})
     return artifact.digest
+
+
+def _said(lines: Sequence[str], artifact: Digest, signer: Signer) -> frozenset[Digest]:
+    """What this key says of the artifact already; of an identity it is not known: each bundle is a log entry."""
+    key = getattr(signer, "public_key", None)
+    if not isinstance(key, TrustedKey):
+        return frozenset()
+    return frozenset(_meaning(claim.statement) for claim in verify_claims(lines, artifact, (key,), ()).verified)
+
+
+def _meaning(said: Mapping[str, Json]) -> Digest:
+    """Digest of a statement without the time at which it was signed."""
+    predicate: Json = said.get("predicate")
+    if isinstance(predicate, Mapping):
+        predicate = {name: value for name, value in predicate.items() if name != "signedAt"}
+    return digest({**said, "predicate": predicate})
 
 
 def _oms(folder: Path, out: Path, signer: Signer) -> str:
@@ -129,8 +184,9 @@ def verify_folder(folder: Path, anchors: Anchors, house: House) -> tuple[bool, l
 
     Raises:
         MalformedArtifact: The folder cannot be read.
-        ConfigError: The anchor cannot be read.
+        ConfigError: The anchor cannot be read, or more are named than are looked at.
     """
+    anchors.refuse_idle(bundle=False)
     artifact = describe(folder)
     trusted: tuple[TrustedKey, ...] = ()
     development: tuple[TrustedKey, ...] = ()
@@ -162,12 +218,15 @@ def verify_any(artifact: str, bundle: Path | None, oms: Path | None, anchors: An
     Args:
         artifact: A file, ``sha256:DIGEST``, or for ``oms`` a folder.
         bundle: A bundle with a message signature or an envelope.
-        oms: A bundle over a whole folder.
+        oms: A bundle over a whole folder; exactly one of the two is given.
         anchors: A key, or an identity with its issuer and the instance's trusted root.
 
     Raises:
-        ConfigError: A file cannot be read, or the anchors do not fit together.
+        ConfigError: A file cannot be read, both bundles or none are given, or the anchors do not fit together.
     """
+    if (bundle is None) == (oms is None):
+        raise ConfigError("one bundle is verified at a time", where="--bundle, --oms", todo="give one of them")
+    anchors.refuse_idle(bundle=True)
     if anchors.key is not None and (anchors.identity or anchors.issuer):
         return False, ["refused    identity: a key and an identity are given, and a bundle is signed by one of them"]
     if anchors.key is None and (anchors.identity is None or anchors.issuer is None):

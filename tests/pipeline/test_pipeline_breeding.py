@@ -124,3 +124,31 @@ def test_a_gate_can_require_what_projection_keeps(tmp_path: Path, capsys: pytest
         text = capsys.readouterr().out
         line = next(line for line in text.splitlines() if " KEEP " in line)
         assert line.split()[0] == outcome, text
+
+
+@pytest.mark.parametrize("seed", ["-1", str(2**53), "9" * 23, "1.5", "nan", ""])
+@pytest.mark.parametrize("operator", ["linear", "mutate", "dare", "crossover", "della"])
+def test_a_seed_is_one_that_a_run_could_have(
+    operator: str, seed: str, pair: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["breed", operator, *pair, "--dry-run", f"--seed={seed}", "--home", str(tmp_path / "home")])
+    assert left.value.code == 2
+    assert "--seed: a whole number from 0 to 9007199254740991 is needed" in capsys.readouterr().err
+
+
+def test_the_greatest_seed_is_bred_with_as_rehearsed(
+    pair: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["breed", "dare", *pair, f"--seed={2**53 - 1}", "--home", str(tmp_path / "home"), "--quiet"]
+    assert main([*words, "--dry-run"]) == 0
+    rehearsed = capsys.readouterr().out.splitlines()[0].removeprefix("would be ")
+    assert main([*words, "--out", str(tmp_path / "child")]) == 0
+    assert rehearsed in capsys.readouterr().out.splitlines()[0]
+
+
+@pytest.mark.parametrize("size", ["0", "65537", "x"])
+def test_a_batch_size_is_one_that_a_run_could_have(size: str, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["registry", "replay", "x", "--batch-size", size, "--home", str(tmp_path / "home")])
+    assert left.value.code == 2
