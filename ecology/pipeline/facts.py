@@ -30,14 +30,15 @@ def listing(house: House) -> str:
 
 
 def show(house: House, text: str) -> Json:
-    """Everything known of one adapter, as plain data.
+    """Everything known of one adapter, as plain data; of one that was judged and never stored no claims are held.
 
     Raises:
         ConfigError: Nothing or more than one thing is meant.
     """
     digest = Digest(house.registry.resolve(text))
     plain: Json = canonical.plain(house.registry.show(digest))
-    return {**plain, "claims": len(house.store.claims(digest)), "history": canonical.plain(_moves(house, digest))}
+    claims: Json = len(house.store.claims(digest)) if digest in house.store.digests() else "none held"
+    return {**plain, "claims": claims, "history": canonical.plain(_moves(house, digest))}
 
 
 def lineage(house: House, text: str, policy: str) -> Descent:
