@@ -23,8 +23,10 @@ def _run(options: argparse.Namespace) -> int:
     from ecology.pipeline.main_job import Voice, main_job  # noqa: PLC0415
 
     if options.dry_run:
-        from ecology.pipeline.forecast import dry_run  # noqa: PLC0415
+        from ecology.pipeline.forecast import dry_run, dry_sweep  # noqa: PLC0415
 
+        if options.multirun:
+            return dry_sweep(options.overrides, options.config_dir, quiet=options.quiet)
         return dry_run(options.overrides, options.config_dir)
     voice = Voice(options.quiet, options.verbose, options.debug)
     if options.multirun:

@@ -52,6 +52,12 @@ def base_commands(parser: Sub, common: Sub) -> None:
 def report_commands(parser: Sub, common: Sub) -> None:
     """Adds what is done with a run's report."""
     folder: list[Argument] = [("folder", {"metavar": "DIR", "type": Path, "help": "a run's output folder"})]
+    out: list[Argument] = [
+        (
+            "--out",
+            {"metavar": "DIR", "type": Path, "help": "where to (default: there, if it comes out as it was signed)"},
+        )
+    ]
     key: list[Argument] = [
         ("--key", {"metavar": "FILE", "type": Path, "help": "PEM public key to trust (default: this home's)"})
     ]
@@ -59,7 +65,7 @@ def report_commands(parser: Sub, common: Sub) -> None:
         parser,
         common,
         [
-            ("build", "write HTML, Markdown and JUnit again from report.json", _report_build, folder),
+            ("build", "write HTML, Markdown and JUnit again from report.json", _report_build, [*folder, *out]),
             ("verify", "re-check every digest, signature and verdict offline", _report_verify, [*folder, *key]),
         ],
     )
@@ -107,7 +113,7 @@ def _base_fetch(options: argparse.Namespace) -> int:
 def _report_build(options: argparse.Namespace) -> int:
     from ecology.pipeline.reports import build  # noqa: PLC0415
 
-    print("\n".join(str(path) for path in build(options.folder)))
+    print("\n".join(str(path) for path in build(options.folder, options.out)))
     return EXIT_OK
 
 

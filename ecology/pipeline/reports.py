@@ -2,36 +2,67 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
+from ecology.contracts.identity import Digest
 from ecology.contracts.policy import TrustedKey
 from ecology.contracts.run import RunReport
 from ecology.errors import ConfigError, EcologyError
 from ecology.kernel.canonical import digest_bytes
 from ecology.pipeline.house import House
 from ecology.promotion.canary import canary_plan, recheck
-from ecology.report.bundle import FILES, RENDERERS, REPORT, verify_report
+from ecology.report.bundle import ENVELOPE, FILES, RENDERERS, REPORT, verify_report
 from ecology.report.json_report import read_report
 from ecology.report.standing import approvals_of, standing_line
 from ecology.report.sweep import SWEEP, verify_sweep
+from ecology.signer.intoto import subjects
 from ecology.signer.keys import read_trusted
+from ecology.signer.verify import unverified_statement
 from ecology.store.files import write_atomic
 
 
-def build(folder: Path) -> list[Path]:
-    """Writes HTML, Markdown and JUnit again from ``report.json``; the same facts give the same bytes.
+def build(folder: Path, out: Path | None = None) -> list[Path]:
+    """Writes HTML, Markdown and JUnit again from ``report.json``; the same facts and program give the same bytes.
+
+    Beside a signature nothing is written but what was signed, so a file that was lost or spoilt comes back. What
+    another version of this program makes of the same facts belongs into another folder: here it would not verify.
+
+    Args:
+        folder: The run's output folder.
+        out: Where to write; None is the folder itself.
 
     Raises:
-        ConfigError: There is no report.
+        ConfigError: There is no report, or files would be written that are not those that were signed.
         IntegrityError: It is not a report.
     """
     report = read_report(_report(folder))
-    written = []
-    for name, render in RENDERERS.items():
-        if name != REPORT:
-            write_atomic(folder / name, render(report))
-            written.append(folder / name)
-    return written
+    target = folder if out is None else out
+    rendered = {name: render(report) for name, render in RENDERERS.items() if name != REPORT}
+    signed = _signed(target)
+    other = [name for name, data in rendered.items() if signed and signed.get(name) != digest_bytes(data)]
+    if other:
+        raise ConfigError(
+            f"{', '.join(other)} would not be as signed, and the report would no longer verify",
+            where=str(target),
+            todo="another version of this program wrote them, or report.json was changed; --out DIR writes elsewhere",
+        )
+    target.mkdir(parents=True, exist_ok=True)
+    for name, data in rendered.items():
+        write_atomic(target / name, data)
+    return [target / name for name in rendered]
+
+
+def _signed(folder: Path) -> Mapping[str, Digest]:
+    """What the envelope in a folder says that it vouches for, whoever signed it; empty where there is none."""
+    path = folder / ENVELOPE
+    try:
+        return subjects(unverified_statement(path.read_text("utf-8").removesuffix("\n")))
+    except FileNotFoundError:
+        return {}
+    except (UnicodeDecodeError, EcologyError) as error:
+        todo = "restore it, or write elsewhere: --out DIR"
+        raise ConfigError(f"it is not known what was signed here: {error}", where=str(path), todo=todo) from error
 
 
 def verify(folder: Path, key: Path | None, house: House) -> tuple[list[str], tuple[str, ...]]:

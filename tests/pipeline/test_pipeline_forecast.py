@@ -9,6 +9,7 @@ import pytest
 
 from ecology.breeder.cost import MACHINES, SHAPES, cost
 from ecology.breeder.grpo import GrpoOptions
+from ecology.cli import main
 from ecology.errors import ConfigError
 from ecology.evaluator.corpora import load_corpus
 from ecology.evaluator.suites import items, load_suite
@@ -115,3 +116,23 @@ def test_no_test_sum_is_a_training_sum_turned_round() -> None:
         assert sum(map(int, item.prompt.partition("?")[0].removeprefix("What is ").split("+"))) == int(item.answer)
     for row in rows:
         assert sum(map(int, row.prompt.partition("?")[0].removeprefix("What is ").split("+"))) == int(row.completion)
+
+
+def test_a_sweep_is_planned_job_by_job(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["run", "-m", "experiment=toy", "breeder=linear,ties", "seed=1,2", "--dry-run", "--quiet"]
+    assert main(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "job 0 (breeder=linear seed=1), job 1 (breeder=linear seed=2):" in lines
+    assert "job 2 (breeder=ties seed=1), job 3 (breeder=ties seed=2):" in lines
+    assert sum(line.startswith("  child ties: ties") for line in lines) == 1
+    assert sum(line.startswith("  founder ") for line in lines) > 2
+    assert lines[-1].startswith("4 jobs, of which none cannot run")
+
+
+def test_a_job_of_a_sweep_that_cannot_run_is_named_and_the_others_planned(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["run", "-m", "experiment=toy", "seed=1,-1", "--dry-run", "--quiet"]
+    assert main(words) == 2
+    said = capsys.readouterr().out
+    assert "job 0 (seed=1):\n  founder" in said
+    assert "job 1 (seed=-1):\n  cannot run: " in said
+    assert "2 jobs, of which 1 cannot run" in said
