@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import sqlalchemy as sa
 
+from ecology.sql import RESTORE
 from ecology.sql.database import Tables
 
 _COUNT = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
@@ -77,7 +78,7 @@ TABLES = Tables(
     metadata=METADATA,
     lock=LEAVES,
     damaged="the database",
-    todo="restore it from a copy",
+    todo=RESTORE,
     durable=True,
     guards=_triggers,
     guarded=_guarded,

@@ -51,12 +51,18 @@ def subject(text: str, folder: str, suffix: str = "") -> Path:
         if candidate.exists():
             return candidate
         if not path.exists():
-            known = sorted(p.name.removesuffix(suffix) for p in root.iterdir() if p.name.endswith(suffix))
-            todo = f"shipped ones: {', '.join(known)}; or give a path"
+            todo = f"shipped ones: {', '.join(_named(root, suffix))}; or give a path"
             raise ConfigError(f"no {folder} of that name", where=text, todo=todo)
     if not text or not path.exists():
         raise ConfigError("no such file or folder", where=text, todo=f"give a path, or the name of one in {folder}/")
     return path
+
+
+def _named(root: Path, suffix: str) -> list[str]:
+    """What can be meant by a bare name: folders, or files with the suffix but those that test another."""
+    if not suffix:
+        return sorted(path.name for path in root.iterdir() if path.is_dir())
+    return sorted(path.stem for path in root.glob(f"*{suffix}") if not path.stem.endswith("_test"))
 
 
 def home(option: str | None = None) -> Path:

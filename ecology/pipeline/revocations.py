@@ -12,8 +12,9 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
-from ecology.errors import IntegrityError
+from ecology.errors import IntegrityError, from_system
 from ecology.kernel.quarantine import quarantine
+from ecology.sql import RESTORE
 
 BUSY_TIMEOUT_S = 10
 
@@ -25,7 +26,8 @@ def quarantined(database: Path) -> Mapping[str, str]:
         database: The registry's SQLite file.
 
     Raises:
-        IntegrityError: It is there and cannot be read: nobody can say then what is revoked.
+        IntegrityError: It is there and is damaged: nobody can say then what is revoked.
+        ConfigError: The system does not let it be read.
     """
     if not database.exists():
         return {}
@@ -40,7 +42,6 @@ def quarantined(database: Path) -> Mapping[str, str]:
             reasons = dict(connection.execute("SELECT digest, reason FROM registry_revocations ORDER BY position"))
             edges = list(connection.execute("SELECT parent, child FROM registry_parents ORDER BY child"))
     except sqlite3.Error as error:
-        raise IntegrityError(
-            f"the registry cannot be read: {error}", where=str(database), todo="ecology registry rebuild"
-        ) from error
+        damaged = IntegrityError(f"the registry cannot be read: {error}", where=str(database), todo=RESTORE)
+        raise from_system(error, str(database)) or damaged from error
     return quarantine(reasons, edges)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
+from ecology.sql import RESTORE
 from ecology.sql.database import Tables
 
 METADATA = sa.MetaData()
@@ -87,4 +88,4 @@ CURSOR = sa.Table(  # how much of the log ``follow`` has read; not a fact, so no
     _count("next"),
 )
 VIEW = tuple(table for table in METADATA.sorted_tables if table is not CURSOR)
-TABLES = Tables(metadata=METADATA, lock=FACTS, damaged="the registry", todo="ecology registry rebuild")
+TABLES = Tables(metadata=METADATA, lock=FACTS, damaged="the registry", todo=RESTORE)

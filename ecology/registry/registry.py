@@ -386,8 +386,7 @@ def _known(connection: sa.Connection, digest: str | None = None) -> tuple[Known,
         signers.setdefault(row.digest, {})[row.keyid] = row.development
     verdicts: dict[str, tuple[Verdict, ...]] = {}
     for row in connection.execute(judged):
-        findings = tuple(json.loads(row.findings))
-        verdict = Verdict(row.policy, row.outcome, row.scope, row.rung, row.run, row.at, findings)
+        verdict = Verdict(row.policy, row.outcome, row.scope, row.rung, row.run, row.at, _findings(row))
         verdicts[row.digest] = (*verdicts.get(row.digest, ()), verdict)
     parents, aliases, banned = _parents(connection), _aliases(connection), view.quarantined(connection)
     return tuple(
@@ -406,6 +405,14 @@ def _known(connection: sa.Connection, digest: str | None = None) -> tuple[Known,
         )
         for row in connection.execute(rows)
     )
+
+
+def _findings(row: Any) -> tuple[Mapping[str, Json], ...]:
+    try:
+        return tuple(dict(found) for found in json.loads(row.findings))
+    except (ValueError, TypeError) as error:
+        what = f"the registry is damaged: a verdict on {row.digest} cannot be read"
+        raise IntegrityError(what, where=VERDICTS.name, todo="ecology registry rebuild") from error
 
 
 def _unknown(text: str) -> ConfigError:

@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from ecology.contracts.identity import Json
 from ecology.contracts.policy import TrustedKey
-from ecology.errors import BackendError, ConfigError, PolicyError, from_system
+from ecology.errors import BackendError, ConfigError, IntegrityError, PolicyError, from_system
 from ecology.kernel.canonical import canonical
 from ecology.signer import dsse
 
@@ -55,7 +55,8 @@ class LocalSigner:
             home: ``ECOLOGY_HOME``; the key is ``keys/development.pem`` below it.
 
         Raises:
-            ConfigError: The file cannot be made or read, is no Ed25519 key, or others may read it.
+            ConfigError: The file cannot be made or read, is encrypted, or others may read it.
+            IntegrityError: It holds no key any more.
             BackendError: There is no room to write it.
         """
         folder = home / "keys"
@@ -64,7 +65,7 @@ class LocalSigner:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not path.exists():
                 write_once(path, _private_pem(Ed25519PrivateKey.generate()), 0o600)
-            signer = cls(_read_private(path), DEVELOPMENT, True)
+            signer = cls(_home_key(path), DEVELOPMENT, True)
             public = folder / f"{DEVELOPMENT}.pub.pem"
             if not public.exists():
                 write_once(public, signer.public_key.public_key.encode("ascii"), 0o644)
@@ -206,6 +207,18 @@ def _private_pem(key: Ed25519PrivateKey) -> bytes:
     )
 
 
+class _NoKey(ConfigError):
+    """A file that holds no private key that signs here."""
+
+
+def _home_key(path: Path) -> Ed25519PrivateKey | ec.EllipticCurvePrivateKey:
+    try:
+        return _read_private(path)
+    except _NoKey as error:
+        todo = "restore it from a backup: no other key goes on with the log of this home"
+        raise IntegrityError(f"the key of this home is damaged: {error.what}", where=error.where, todo=todo) from error
+
+
 def _read_private(path: Path) -> Ed25519PrivateKey | ec.EllipticCurvePrivateKey:
     """Checks the mode on the open file, so that what is checked is what is read."""
     with path.open("rb") as file:
@@ -227,11 +240,11 @@ def _read_private(path: Path) -> Ed25519PrivateKey | ec.EllipticCurvePrivateKey:
             todo=f"decrypt it: openssl pkey -in {path} -out plain.pem",
         ) from error
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise ConfigError("not a private key in PEM", where=str(path), todo=todo) from error
+        raise _NoKey("not a private key in PEM", where=str(path), todo=todo) from error
     if isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.name in _HASHES:
         return key
     if not isinstance(key, Ed25519PrivateKey):
-        raise ConfigError("a private key of another kind than Ed25519 or ECDSA", where=str(path), todo=todo)
+        raise _NoKey("a private key of another kind than Ed25519 or ECDSA", where=str(path), todo=todo)
     return key
 
 

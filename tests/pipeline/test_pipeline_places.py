@@ -25,8 +25,11 @@ def test_what_is_not_there_is_named(text: str, tmp_path: Path, monkeypatch: pyte
 
 
 def test_unknown_names_list_the_shipped_ones() -> None:
-    with pytest.raises(ConfigError, match="release"):
+    with pytest.raises(ConfigError, match="release, reproduction") as caught:
         subject("relaese", "policies", ".yaml")
+    assert "_test" not in str(caught.value)
+    with pytest.raises(ConfigError, match="shipped ones: outsider; or"):
+        subject("insider", "examples")  # what else lies there is no adapter
 
 
 def test_home_is_made_private_and_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

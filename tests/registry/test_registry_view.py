@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from ecology.audit.log import SqlAuditLog
 from ecology.contracts.promotion import Event
 from ecology.errors import ConfigError, IntegrityError
+from ecology.pipeline.revocations import quarantined
 from ecology.registry.events import KINDS, check_event
 from ecology.registry.registry import SqlRegistry
 from ecology.signer.keys import LocalSigner
@@ -360,9 +361,31 @@ def test_more_malformed_facts() -> None:
 
 def test_a_damaged_database_is_told_from_one_out_of_reach(tmp_path: Path) -> None:
     (tmp_path / "noise.db").write_bytes(b"this is not a database, and it is long enough to be sure of that" * 20)
-    with pytest.raises(IntegrityError):
-        SqlRegistry(f"sqlite:///{tmp_path}/noise.db")
+    for opened in (
+        lambda: SqlRegistry(f"sqlite:///{tmp_path}/noise.db"),
+        lambda: SqlAuditLog(f"sqlite:///{tmp_path}/noise.db", SIGNER),
+        lambda: quarantined(tmp_path / "noise.db"),
+    ):
+        with pytest.raises(IntegrityError, match="from a backup") as caught:
+            opened()
+        assert "rebuild a registry" in str(caught.value)
+        assert "ecology registry rebuild" not in str(caught.value)  # the log that it reads is in this file
     with pytest.raises(ConfigError):
         SqlRegistry(f"sqlite:///{tmp_path}")
     with pytest.raises(ConfigError):
         SqlRegistry("nonsense")
+
+
+@pytest.mark.parametrize("findings", ["", "{", "7", "[7]", "null"])
+def test_a_damaged_row_is_said_to_be_and_rebuilt(findings: str, tmp_path: Path) -> None:
+    """The log is whole, so here a rebuild helps."""
+    url, body = f"sqlite:///{tmp_path}/r.db", {"digest": d("a"), "policy": d("p"), "outcome": "deny", "rung": ""}
+    events = [bred("a"), fact("judged", **body, run="", scope="full", findings=[{"rule": "R", "outcome": "deny"}])]
+    registry = SqlRegistry(url)
+    registry.rebuild(events)
+    with sqlite3.connect(tmp_path / "r.db") as connection:
+        connection.execute("UPDATE registry_verdicts SET findings = ?", (findings,))
+    with pytest.raises(IntegrityError, match="ecology registry rebuild"):
+        registry.show(d("a"))
+    registry.rebuild(events)
+    assert registry.show(d("a")).verdicts[0].findings == ({"rule": "R", "outcome": "deny"},)

@@ -23,7 +23,7 @@ from securesystemslib.signer import SSlibKey
 
 from ecology.contracts.identity import Digest
 from ecology.contracts.policy import TrustedKey
-from ecology.errors import ConfigError, EcologyError, MalformedArtifact, PolicyError
+from ecology.errors import ConfigError, EcologyError, IntegrityError, MalformedArtifact, PolicyError
 from ecology.kernel.canonical import canonical
 from ecology.signer import dsse, intoto, strict
 from ecology.signer.keys import LocalSigner, key_id, load_public, read_trusted
@@ -321,6 +321,18 @@ def test_a_key_that_others_can_read_is_not_used(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="chmod 600"):
         LocalSigner.open(tmp_path)
     with pytest.raises(ConfigError, match="chmod 600"):
+        LocalSigner.from_file(pem)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.9])
+def test_a_key_of_the_home_that_was_cut_short_is_damage(share: float, tmp_path: Path) -> None:
+    pem = tmp_path / "keys" / "development.pem"
+    LocalSigner.open(tmp_path)
+    whole = pem.read_bytes()
+    pem.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(IntegrityError, match=r"development\.pem: the key of this home is damaged: .* from a backup"):
+        LocalSigner.open(tmp_path)
+    with pytest.raises(ConfigError, match="not a private key"):  # a file that somebody names is no part of the home
         LocalSigner.from_file(pem)
 
 
