@@ -77,16 +77,6 @@ def default_origin(key: TrustedKey) -> str:
     return f"tiny-ecology/{hashlib.sha256(der).hexdigest()[:16]}"
 
 
-def verifier_key(origin: str, key: TrustedKey) -> str:
-    """The key as witnesses and other transparency tools write it: ``<name>+<key id>+<base64>``.
-
-    Raises:
-        PolicyError: Not an Ed25519 public key in PEM.
-    """
-    raw = _ED25519 + _raw(load_public(key))
-    return f"{origin}+{_note_key_id(origin, load_public(key)).hex()}+{base64.b64encode(raw).decode('ascii')}"
-
-
 def sign(checkpoint: Checkpoint, key: TrustedKey, sign_bytes: Callable[[bytes], bytes]) -> str:
     """The checkpoint as a signed note; the key's name in it is the origin.
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from ecology.contracts.artifact import Artifact
-from ecology.contracts.evidence import Evidence, Item, Measurement, Split, Suite, Turn
+from ecology.contracts.evidence import Item, Split, Suite, Turn
 from ecology.contracts.identity import CompatibilityIdentity, Digest, Json
 from ecology.contracts.promotion import Event
 
@@ -172,15 +172,6 @@ class Signer(Protocol):
         ...
 
 
-@runtime_checkable
-class Gate(Protocol):
-    """Turns a folder or an engine into measurements; the policy's rules judge them."""
-
-    def __call__(self, folder: Path) -> Evidence:
-        """Every exception inside is a finding, never a pass."""
-        ...
-
-
 class CandidateEvaluator(Protocol):
     """Asks a candidate items of a suite."""
 
@@ -188,12 +179,4 @@ class CandidateEvaluator(Protocol):
         self, subject: Digest, folder: Path | None, suite: Suite, split: Split, items: Sequence[Item]
     ) -> Mapping[str, Mapping[str, bool | float]]:
         """Score name -> item id -> value; what was asked before comes from the cache."""
-        ...
-
-
-class TelemetrySink(Protocol):
-    """Where measurements of served requests go."""
-
-    def record(self, measurement: Measurement) -> None:
-        """Takes one measurement."""
         ...

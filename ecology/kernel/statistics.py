@@ -163,25 +163,6 @@ def tango_score(n10: float, n01: float, n: float, difference: float) -> float:
     return excess / math.sqrt(variance)
 
 
-def mcnemar(n10: int, n01: int) -> float:
-    """Exact two-sided p-value of "the two are equally often right", from the discordant pairs.
-
-    Args:
-        n10: Pairs that only the candidate answered right.
-        n01: Pairs that only the comparator answered right.
-
-    Returns:
-        0 to 1; 1 where no pair is discordant.
-
-    Raises:
-        ConfigError: A negative count.
-
-    Source: McNemar, Psychometrika 12, 1947, in its exact (binomial) form.
-    """
-    check_pairs(n10, n01, n10 + n01 or 1, 0.5)
-    return min(1.0, 2 * binomial_cdf(min(n10, n01), n10 + n01, 0.5)) if n10 != n01 else 1.0
-
-
 def quantile_bounds(values: Sequence[float], quantile: float, confidence: float) -> tuple[float | None, float | None]:
     """Distribution-free one-sided bounds of a quantile, from order statistics.
 

@@ -1,11 +1,9 @@
 """A waiver: a named person accepts one violation of one rule by one adapter, until a day.
 
 It is written by hand (``waiver.yaml``, see ``waiver.schema.json``), checked against the rules of the policy it waives,
-and
-then signed; only the signed one has an effect. It is bound to a rule id and to the bytes of one adapter, has an expiry
-that
-the policy bounds, and is never for what nobody may waive. ``status`` puts every waiver in one of five states as of an
-instant, so that unused, expired and soon-to-expire ones are listed and never forgotten.
+and then signed; only the signed one has an effect. It is bound to a rule id and to the bytes of one adapter, has an
+expiry that the policy bounds, and is never for what nobody may waive. ``status`` puts every waiver in one of five
+states as of an instant, so that unused, expired and soon-to-expire ones are listed and never forgotten.
 """
 
 from __future__ import annotations
@@ -20,7 +18,7 @@ from typing import Literal
 
 from ecology.contracts.identity import Digest
 from ecology.contracts.policy import Policy, Waiver, WaiverRules
-from ecology.documents.source import Mistake, Source, parse_source, read_source, refuse
+from ecology.documents.source import Mistake, Source, read_source, refuse
 from ecology.errors import PolicyError
 from ecology.kernel.codec import structure
 from ecology.kernel.verdicts import NEVER_WAIVED, effective, instant
@@ -59,16 +57,11 @@ def read_waiver(path: Path, policy: Policy, now: str) -> Waiver:
         ConfigError: There is no such file.
         PolicyError: It is no waiver, or the policy does not allow it; every mistake is listed with file and line.
     """
-    return _waiver(read_source(path, PolicyError), policy, now)
-
-
-def parse_waiver(data: bytes, policy: Policy, now: str, name: str = "waiver") -> Waiver:
-    """A waiver from bytes; as ``read_waiver``.
-
-    Raises:
-        PolicyError: It is no waiver, or the policy does not allow it.
-    """
-    return _waiver(parse_source(data, name, PolicyError), policy, now)
+    source = read_source(path, PolicyError)
+    refuse(source, [*source.mistakes, *shape_mistakes(source, _schema())], "the waiver")
+    waiver = structure(Waiver, {"issued": now, **source.data})
+    refuse(source, _mistakes(source, waiver, policy), "the waiver")
+    return waiver
 
 
 def objections(waiver: Waiver, policy: Policy) -> tuple[tuple[str, str], ...]:
@@ -121,13 +114,6 @@ def with_waivers(policy: Policy, waivers: Collection[Waiver]) -> Policy:
 @functools.cache
 def _schema() -> Schema:
     return understood(json.loads(SCHEMA_FILE.read_bytes()))
-
-
-def _waiver(source: Source, policy: Policy, now: str) -> Waiver:
-    refuse(source, [*source.mistakes, *shape_mistakes(source, _schema())], "the waiver")
-    waiver = structure(Waiver, {"issued": now, **source.data})
-    refuse(source, _mistakes(source, waiver, policy), "the waiver")
-    return waiver
 
 
 def _mistakes(source: Source, waiver: Waiver, policy: Policy) -> Iterator[Mistake]:

@@ -13,24 +13,17 @@ from statistics import NormalDist
 import numpy as np
 
 from ecology.contracts.evidence import Proportion
-from ecology.kernel.statistics import wilson
+from ecology.kernel.differences import independent
 
 Bounds = tuple[float, float]
 """Lower and upper."""
 
 
 def difference(candidate: Proportion, incumbent: Proportion, alpha: float) -> Bounds:
-    """Bounds of the difference of two independent proportions, candidate minus incumbent, -1 to 1.
-
-    Source: Newcombe, "Interval estimation for the difference between independent proportions", Statistics in
-    Medicine 17 (1998), method 10: square and add the distances to the Wilson bounds.
-    """
+    """Bounds of the difference of two independent proportions, candidate minus incumbent, -1 to 1."""
     if candidate.n == 0 or incumbent.n == 0:
         return -1.0, 1.0
-    p, q = candidate.k / candidate.n, incumbent.k / incumbent.n
-    p_low, p_high = wilson(candidate.k, candidate.n, 1 - alpha)
-    q_low, q_high = wilson(incumbent.k, incumbent.n, 1 - alpha)
-    return p - q - math.hypot(p - p_low, q_high - q), p - q + math.hypot(p_high - p, q - q_low)
+    return independent(candidate.k, candidate.n, incumbent.k, incumbent.n, 1 - alpha)
 
 
 def latency_ratio(candidate: Sequence[float], incumbent: Sequence[float], alpha: float) -> tuple[float, float, float]:

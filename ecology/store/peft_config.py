@@ -18,7 +18,6 @@ field with the installed dataclasses.
 from __future__ import annotations
 
 import dataclasses
-import re
 import types
 from collections.abc import Mapping
 from typing import Literal
@@ -243,10 +242,3 @@ CONVERTIBLE = frozenset(
     }
 )
 """Other methods whose change is a dW that ``peft.convert_to_lora`` can approximate, given the base."""
-
-_MOVES_BASE = re.compile(r"pissa(?:_niter_\d+)?|olora|corda|loftq|lora_ga")
-
-
-def moves_base(init: Json) -> bool:
-    """Whether an ``init_lora_weights`` is known to change the base (peft 0.21.2, ``lora/layer.py``)."""
-    return isinstance(init, str) and _MOVES_BASE.fullmatch(init.lower()) is not None

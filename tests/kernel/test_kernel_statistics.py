@@ -100,13 +100,6 @@ def test_tango_covers_about_as_stated(n: int, p10: float, p01: float) -> None:
     assert 0.93 <= covered <= 0.985
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.integers(0, 60), st.integers(0, 60))
-def test_mcnemar_equals_the_exact_binomial_test(n10: int, n01: int) -> None:
-    expected = 1.0 if n10 + n01 == 0 else stats.binomtest(n10, n10 + n01, 0.5).pvalue
-    assert statistics.mcnemar(n10, n01) == pytest.approx(expected)
-
-
 @pytest.mark.parametrize(("n", "position"), [(59, 59), (200, 196), (500, 484), (1000, 962)])
 def test_order_statistic_of_a_95th_percentile(n: int, position: int) -> None:
     assert statistics.quantile_bounds(range(1, n + 1), 0.95, 0.95)[1] == position
@@ -149,7 +142,6 @@ def test_quantile_bounds_cover_at_least_as_stated() -> None:
         lambda: statistics.tango(2, 2, 3, 0.95),
         lambda: statistics.tango(-1, 0, 3, 0.95),
         lambda: statistics.tango(0, 0, 3, 0.4),
-        lambda: statistics.mcnemar(-1, 0),
         lambda: statistics.quantile_bounds((1.0,), 0.0, 0.95),
         lambda: statistics.quantile_bounds((math.nan,), 0.5, 0.95),
         lambda: statistics.observed(Rule("r", "t", "m", ">=", 0), Samples((), "s")),

@@ -9,7 +9,7 @@ import pytest
 
 from ecology.errors import ConfigError, PolicyError
 from ecology.policy.reader import parse_policy
-from ecology.policy.waivers import parse_waiver
+from ecology.policy.waivers import read_waiver
 from tests.policy.test_policy_malformed import GOOD, NOW, POLICIES, policy, waiver
 
 SEEDS = [Path(__file__).parents[2].joinpath("policies", "toy.yaml").read_bytes()]
@@ -61,14 +61,16 @@ def mutated(data: bytes, random_: random.Random) -> bytes:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_no_policy_and_no_waiver_brings_the_reader_down() -> None:
+def test_no_policy_and_no_waiver_brings_the_reader_down(tmp_path: Path) -> None:
     random_, read, refused = random.Random(7), 0, 0
     terms, right = policy(), waiver(dict(GOOD))
+    file = tmp_path / "waiver.yaml"
     short = [seed for seed in SEEDS if len(seed) < 2000]
     for i in range(100_000):
         try:
             if i % 2:
-                parse_waiver(mutated(right, random_), terms, NOW)
+                file.write_bytes(mutated(right, random_))
+                read_waiver(file, terms, NOW)
             else:
                 parse_policy(mutated(random_.choice(SEEDS if i % 100 == 0 else short), random_))
             read += 1

@@ -10,7 +10,7 @@ import pytest
 from ecology.contracts.policy import Policy
 from ecology.errors import PolicyError
 from ecology.policy.reader import load_policy, parse_policy
-from ecology.policy.waivers import parse_waiver
+from ecology.policy.waivers import read_waiver
 
 Golden = Callable[[str, bytes], None]
 NOW = "2026-06-01T00:00:00Z"
@@ -123,19 +123,24 @@ def test_a_layer_that_loosens(name: str, golden: Golden, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("name", WAIVERS)
-def test_a_malformed_waiver(name: str, golden: Golden) -> None:
+def test_a_malformed_waiver(name: str, golden: Golden, tmp_path: Path) -> None:
     with pytest.raises(PolicyError) as caught:
-        parse_waiver(waiver(WAIVERS[name]), policy(), NOW, f"{name}.yaml")
+        read_waiver(written(tmp_path / f"{name}.yaml", WAIVERS[name]), policy(), NOW)
     golden(f"policy/malformed/waiver-{name}.txt", f"{caught.value}\n".encode())
 
 
-def test_nobody_may_waive_where_no_section_says_who() -> None:
+def written(path: Path, changes: dict[str, str]) -> Path:
+    path.write_bytes(waiver(changes))
+    return path
+
+
+def test_nobody_may_waive_where_no_section_says_who(tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match="has no section waiver_rules"):
-        parse_waiver(waiver({}), policy(HEAD + RULES), NOW)
+        read_waiver(written(tmp_path / "waiver.yaml", {}), policy(HEAD + RULES), NOW)
 
 
-def test_a_waiver_that_is_right_is_read() -> None:
-    found = parse_waiver(waiver({}), policy(), NOW)
+def test_a_waiver_that_is_right_is_read(tmp_path: Path) -> None:
+    found = read_waiver(written(tmp_path / "waiver.yaml", {}), policy(), NOW)
     assert (found.rule, found.issued, found.expires) == ("B", NOW, "2026-06-20T00:00:00Z")
     assert found.proof == ""
 
