@@ -2,16 +2,17 @@
 
 - ``non_inferior``: the p-value of "worse by the margin or more". Not the same as "no significant difference", which a
   small sample always gives.
-- ``independent``: rates on two different sets of items, as for public against hidden.
+- ``independent``: rates on two different sets of items, as for public against hidden. Over several strata: ``strata``.
 """
 
 from __future__ import annotations
 
-import math
 from statistics import NormalDist
 
+from ecology.contracts.evidence import Proportion
 from ecology.errors import ConfigError
-from ecology.kernel.statistics import tango_score, wilson
+from ecology.kernel.statistics import check_rate, tango_score, wilson
+from ecology.kernel.strata import rate_difference
 
 
 def non_inferior(n10: float, n01: float, n: float, margin: float) -> float:
@@ -35,7 +36,7 @@ def non_inferior(n10: float, n01: float, n: float, margin: float) -> float:
     return 1 - NormalDist().cdf(tango_score(n10, n01, n, -margin))
 
 
-def independent(k: float, n: float, other_k: float, other_n: float, confidence: float) -> tuple[float, float]:
+def independent(k: int, n: int, other_k: int, other_n: int, confidence: float) -> tuple[float, float]:
     """One-sided bounds of ``k / n - other_k / other_n`` for two independent sets of items, -1 to 1.
 
     Raises:
@@ -43,7 +44,7 @@ def independent(k: float, n: float, other_k: float, other_n: float, confidence: 
 
     Source: Newcombe, Statistics in Medicine 17, 1998, method 10.
     """
-    low, high = wilson(k, n, confidence)
-    other_low, other_high = wilson(other_k, other_n, confidence)
-    p, q = k / n, other_k / other_n
-    return p - q - math.hypot(p - low, other_high - q), p - q + math.hypot(high - p, q - other_low)
+    for share, whole in ((k, n), (other_k, other_n)):
+        check_rate(share, whole, confidence)
+    found = rate_difference([(Proportion(k, n), Proportion(other_k, other_n))], confidence, wilson)
+    return found.lower, found.upper
