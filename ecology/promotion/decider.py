@@ -92,7 +92,7 @@ def decide(plan: CanaryPlan, candidate: Digest, steps: Sequence[Sequence[Measure
         unproven.append(f"{times}: not proven to be at most {plan.latency_ratio:.2f}")
     if unproven:
         return "hold", "; ".join(unproven)
-    asked = f"{alerts} alerts of {plan.max_alerts} allowed in {harmful} harmful requests"
+    asked = f"{alerts} of {harmful} harmful requests were answered, {plan.max_alerts} alerts allowed"
     return "advance", f"{rates}; {times}; {asked}"
 
 
@@ -123,4 +123,6 @@ def _rates(seen: Sequence[tuple[_Seen, _Seen]], gap: Estimate) -> str:
     ours, theirs = (", ".join(f"{s.success.k}/{s.success.n}" for s in arms) for arms in zip(*seen, strict=True))
     value = "unknown" if math.isnan(gap.value) else f"{gap.value:+.3f}"
     within = " within steps" if len(seen) > 1 else ""
-    return f"success {ours} against {theirs}, difference{within} {value} [{gap.lower:+.3f}, {gap.upper:+.3f}]"
+    more = sum(side.served - side.success.n for arms in seen for side in arms)
+    beyond = f" ({more} more requests were served and not compared)" if more else ""
+    return f"success {ours} against {theirs}{beyond}, difference{within} {value} [{gap.lower:+.3f}, {gap.upper:+.3f}]"
