@@ -56,9 +56,9 @@ def rate_difference(
 
     where (l, u) are the limits of ``p * size`` of ``size``, and (l', u') those of q. The size is what the weights make
     of an arm; that strata differ in their rates would allow a little more and is not used, since that cannot be
-    estimated from arms of three. Exact limits are the default: of the ways that were simulated (docs/statistics.md)
-    Wilson's limits, the constrained score, and limits of each stratum squared and added are wrong two to five times
-    as often as stated where arms are tiny.
+    estimated from arms of three. Exact limits are the default: where arms are tiny, Wilson's limits, the constrained
+    score, and limits of each stratum squared and added err three to nine times as often as stated
+    (``benchmarks/canary.py``).
 
     Args:
         strata: The two arms of each stratum.
