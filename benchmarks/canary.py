@@ -1,7 +1,7 @@
 """How often a canary errs and what it asks: ``python benchmarks/canary.py [--draws N]``.
 
-First the bounds of the success rate: for arms of several sizes, the worst error of either one-sided bound over rates and
-true differences, for what ``kernel.strata`` computes and for what else could be. Then promotions and aborts of the
+First the bounds of the success rate: for arms of several sizes, the worst error of either one-sided bound over rates
+and true differences, for what ``kernel.strata`` computes and for what else could be. Then promotions and aborts of the
 main job's sizes at its margin. Last the exposure that the shipped plan gets from the shipped traffic.
 """
 
@@ -162,7 +162,8 @@ def main() -> None:
     low, high = here(x, y, MAIN, STATED)  # the many draws at once are the kernel's bounds
     for row in range(200):
         arms = [
-            tuple(Proportion(int(k), n) for k, n in zip(won[row], arm, strict=True)) for won, arm in zip((x, y), MAIN)
+            tuple(Proportion(int(k), n) for k, n in zip(won[row], arm, strict=True))
+            for won, arm in zip((x, y), MAIN, strict=True)
         ]
         found = rate_difference(list(zip(*arms, strict=True)), 1 - STATED)
         if abs(found.lower - low[row]) + abs(found.upper - high[row]) > 1e-6:
