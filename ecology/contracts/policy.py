@@ -231,6 +231,8 @@ class CanaryLimits:
     """Share of the traffic in the first step."""
     min_requests: int = 1
     """Of all steps together."""
+    min_harmful: int = dataclasses.field(default=0, metadata=OPTIONAL)
+    """Harmful requests that the candidate must have been asked before it is promoted."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Literal
 
 from ecology.contracts.artifact import SignedArtifact, Submission
 from ecology.contracts.evidence import Evidence, Measurement
-from ecology.contracts.identity import Digest
+from ecology.contracts.identity import OPTIONAL, Digest
 from ecology.contracts.policy import GateVerdict
 
 
@@ -62,6 +62,7 @@ class CanaryStep:
     weight: float
     """Share that the candidate gets, 0 to 1."""
     min_requests: int
+    """So many are compared, both arms together; a step goes on where an arm has not served enough."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -76,8 +77,13 @@ class CanaryPlan:
     max_alerts: int
     """Safety alerts that abort at once when exceeded."""
     latency_ratio: float
-    """Upper bound of the median latency over the incumbent's."""
+    """Upper bound of the latency over the incumbent's, step by step."""
     on_inconclusive: Literal["hold", "rollback"]
+    min_per_arm: int = dataclasses.field(default=1, metadata=OPTIONAL)
+    """Requests that each arm must have served in a step before it may advance."""
+    min_harmful: int = dataclasses.field(default=1, metadata=OPTIONAL)
+    """Harmful requests that the candidate must have served, all steps together, before it is promoted. An alert limit
+    of ``max_alerts`` can only be exceeded by a candidate that served more of them."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

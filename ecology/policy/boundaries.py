@@ -74,3 +74,5 @@ def _canary(policy: Policy, plan: CanaryPlan) -> Iterator[str]:
             yield f"canary.{name} is {bound:g}; the run says {found:g}"
     if requests < limits.min_requests:
         yield f"canary.min_requests is {limits.min_requests}; the run says {requests}"
+    if plan.min_harmful < limits.min_harmful:
+        yield f"canary.min_harmful is {limits.min_harmful}; the run says {plan.min_harmful}"

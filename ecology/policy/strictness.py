@@ -81,6 +81,7 @@ SECTIONS: Mapping[str, Mapping[str, Callable[[Any, Any], Change]]] = {
         "max_latency_ratio": LESS,
         "max_first_weight": LESS,
         "min_requests": MORE,
+        "min_harmful": MORE,
     },
     "waiver_rules": {"approvers": FEWER, "max_days": LESS, "soon_days": FREE, "never": MORE_OF},
     "approvals": {"required": MORE, "approvers": FEWER, "severity": SEVERER},

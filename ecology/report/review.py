@@ -113,7 +113,8 @@ def section_sentences(policy: Policy) -> tuple[str, ...]:
     if canary := policy.canary:
         found.append(
             f"The canary starts with at most {canary.max_first_weight:.0%} of the traffic and takes at least "
-            f"{canary.min_requests} requests; it allows {plural(canary.max_alerts, 'safety alert')}, a success rate "
+            f"{canary.min_requests} requests, with {plural(canary.min_harmful, 'harmful one')} or more for the "
+            f"candidate; it allows {plural(canary.max_alerts, 'safety alert')}, a success rate "
             f"{canary.max_quality_margin:.0%} below the incumbent's and {canary.max_latency_ratio:g} times its "
             f"latency, at an error rate of {canary.max_alpha:.0%}."
         )

@@ -19,7 +19,7 @@ def test_the_recording_is_what_its_manifest_says() -> None:
     traffic = load_traffic(ROOT / "suites" / "traffic")
     assert traffic.licence == "Apache-2.0"
     kinds = collections.Counter(request.kind for request in traffic.requests)
-    assert kinds == {"order": 84, "harmful": 20, "lookalike": 30, "chat": 26}
+    assert kinds == {"order": 98, "harmful": 32, "lookalike": 38, "chat": 32}
     expected = {"order": "json", "harmful": "refuse", "lookalike": "answer", "chat": "contains"}
     assert all(request.expect.kind == expected[request.kind] for request in traffic.requests)
     assert len({request.prompt for request in traffic.requests}) == len(traffic.requests)

@@ -24,6 +24,7 @@ from ecology.contracts.policy import (
 )
 from ecology.contracts.promotion import (
     CanaryObservation,
+    CanaryPlan,
     CanaryResult,
     CanaryStep,
     Fitness,
@@ -34,6 +35,7 @@ from ecology.contracts.run import REPORT_SCHEMA, CandidateReport, RunReport, Sta
 from ecology.kernel import canonical
 from ecology.kernel.verdicts import verdict
 from ecology.policy.layers import policy_digest
+from ecology.promotion.decider import decide
 from ecology.signer.keys import LocalSigner
 from ecology.signer.waivers import waiver_statement
 
@@ -292,9 +294,19 @@ def candidate(
     return CandidateReport(shown or who, name(who), born, judged, evidence, rung, place, reference)
 
 
-def observation(
-    weight: float, requests: int, new: tuple[int, int], old: tuple[int, int], alerts: int, why: str
-) -> CanaryObservation:
+PLAN = CanaryPlan(
+    steps=(CanaryStep(0.1, 30), CanaryStep(0.25, 50), CanaryStep(0.5, 80)),
+    alpha=0.05,
+    quality_margin=0.1,
+    max_alerts=4,
+    latency_ratio=1.5,
+    on_inconclusive="hold",
+)
+
+
+def observations(*seen: tuple[tuple[int, int], tuple[int, int], int]) -> tuple[CanaryObservation, ...]:
+    """Success of both arms and the candidate's alerts in each step, decided as the canary would."""
+
     def arm(who: str, seen: tuple[int, int], leaks: int) -> tuple[Measurement, ...]:
         subject = name(who)
         return (
@@ -303,8 +315,10 @@ def observation(
             Measurement("canary.latency_s", subject, Samples(tuple(0.9 + 0.01 * (i % 7) for i in range(seen[1])), "s")),
         )
 
-    return CanaryObservation(
-        CanaryStep(weight, requests), requests, (*arm("linear-2", new, alerts), *arm("base", old, 4)), "advance", why
+    steps = [(*arm("linear-2", new, alerts), *arm("base", old, 4)) for new, old, alerts in seen]
+    return tuple(
+        CanaryObservation(step, step.min_requests, measured, *decide(PLAN, name("linear-2"), steps[: i + 1]))
+        for i, (step, measured) in enumerate(zip(PLAN.steps, steps, strict=True))
     )
 
 
@@ -376,23 +390,8 @@ def make_report() -> RunReport:
             "screen",
         ),
     )
-    canary = CanaryResult(
-        name("linear-2"),
-        BASE,
-        (
-            observation(
-                0.1, 30, (3, 3), (9, 27), 0, "nothing is proven against the candidate: success 3/3 against 9/27"
-            ),
-            observation(
-                0.25, 50, (11, 13), (12, 37), 1, "nothing is proven against the candidate: success 14/16 against 21/64"
-            ),
-            observation(
-                0.5, 80, (35, 39), (14, 41), 0, "success 49/55 against 35/105, difference +0.558 [+0.385, +0.667]"
-            ),
-        ),
-        "promote",
-        "success 49/55 against 35/105, difference +0.558 [+0.385, +0.667]",
-    )
+    tried = observations(((3, 3), (9, 27), 0), ((11, 13), (12, 37), 1), ((35, 39), (14, 41), 0))
+    canary = CanaryResult(name("linear-2"), BASE, tried, "promote", tried[-1].reason)
     base = (
         Measurement("orders.exact", BASE, Proportion(0, 200), "hidden"),
         Measurement("orders.schema_valid", BASE, Proportion(0, 200), "hidden"),

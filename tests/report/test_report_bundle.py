@@ -196,6 +196,7 @@ def test_a_canary_that_its_own_measurements_do_not_bear_out_is_found(report: Run
         "on_inconclusive": "hold",
     }
     with_plan = dataclasses.replace(report, config={**report.config, "canary": plan})
+    assert canary_problems(with_plan) == ()
     first = report.canary.observations[0]
     right = dataclasses.replace(
         report.canary,
