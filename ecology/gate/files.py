@@ -8,13 +8,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from ecology.contracts.artifact import CLAIMS_FILE, CONFIG_FILE, WEIGHTS_FILE
+from ecology.contracts.artifact import CLAIMS_FILE, CONFIG_FILE, MAX_CLAIMS_BYTES, WEIGHTS_FILE
 from ecology.contracts.identity import Digest
 from ecology.gate.violation import Violation, show
 from ecology.store.snapshot import Entry, Snapshot
 
 README_FILE = "README.md"
-MAX_CLAIMS_BYTES = 16 * 1024 * 1024
 MAX_CONFIG_BYTES = 512 * 1024
 MAX_README_BYTES = 256 * 1024
 MAX_OTHER_BYTES = 32 * 1024 * 1024

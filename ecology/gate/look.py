@@ -248,6 +248,8 @@ def vouched(artifact: Artifact, submission: Submission, context: StaticContext) 
         submission: Whose claims are read.
         context: Whose keys and identities count.
     """
+    if submission.unread:
+        return Vouched(None, False, (submission.unread,))
     return vouched_for(
         artifact,
         submission.claims,
