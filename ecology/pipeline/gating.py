@@ -26,7 +26,7 @@ from ecology.errors import EXIT_OK, EXIT_REFUSED, MalformedArtifact
 from ecology.gate import weighing
 from ecology.gate.context import context_for
 from ecology.gate.ladder import Climb, Rung, climb, rung_of
-from ecology.gate.static import static_evidence
+from ecology.gate.static import StaticRung
 from ecology.kernel.sight import USUAL, sufficient
 from ecology.kernel.verdicts import verdict
 from ecology.pipeline.announce import announced, write_out
@@ -75,7 +75,7 @@ def gate(paths: Sequence[Path], want: Asked, house: House) -> int:
     desk = Desk(governed, want, now, house, known_base(want.base, house))
     gated = [_one(folder, desk) for folder in folders]
     for one in gated:
-        if one.member is not None and not want.at:
+        if one.member is not None and not want.at and not _unsettled(one.verdict):
             keep_verdict(house, one.member.submission.artifact, one.verdict, governed.policy, one.evidence)
             if one.verdict.scope == "full":
                 _told(one.member, one.verdict, one.rung, now, house)
@@ -85,6 +85,11 @@ def gate(paths: Sequence[Path], want: Asked, house: House) -> int:
     if want.out is not None:
         write_out(gated, governed, want.out, house)
     return EXIT_OK if all(one.verdict.outcome.admits for one in gated) else EXIT_REFUSED
+
+
+def _unsettled(judged: GateVerdict) -> bool:
+    """Whether what was seen says more about this machine, or about who writes to the folder, than about its bytes."""
+    return any(f.rule == f"{RUNG_RULE}static" and f.outcome is Outcome.INCONCLUSIVE for f in judged.findings)
 
 
 def _one(folder: Path, desk: Desk) -> Gated:
@@ -184,7 +189,8 @@ def _static(member: Member, desk: Desk) -> Climb:
         base_files=tokenizer_files(model.folder, member.folder),
         forbidden=_forbidden,
     )
-    rung = Rung("static", lambda: static_evidence(member.submission, context))
+    static = StaticRung(member.submission, context)
+    rung = Rung("static", static.measure, static.findings)
     return climb(member.submission, policy, [rung], desk.now, scope="static", standing=desk.governed.standing)
 
 

@@ -14,8 +14,8 @@ The steps, in order:
 5. A predicate of one of our types has our shape. Predicates of other types are kept as they are: true, and unread.
 
 Whatever goes wrong, foreseen or not, is a refusal of that one line with a reason; the other lines are read on. Looking
-at a signature takes a tenth of a millisecond, so how many are looked at is bounded for all lines together (``_Effort``):
-an honest line costs one, all that a file may have a quarter of a second.
+at a signature takes a tenth of a millisecond, so how many are looked at is bounded for all lines together
+(``_Effort``): an honest line costs one, all that a file may have a quarter of a second.
 
 What the caller still owes: whether what was said is enough (a policy's question), and whether the key is still in use.
 """

@@ -44,12 +44,19 @@ def describe(folder: Path, max_bytes: int | None = None) -> Artifact:
 
     Raises:
         MalformedArtifact: No such folder, a link, a device, more than ``MAX_FILES`` files and folders,
-            more than ``max_bytes``, or a name that is not UTF-8.
+            more than ``max_bytes``, or a name that is not UTF-8; or it may not be read, or changes meanwhile.
     """
-    if folder.is_symlink() or not folder.is_dir():
+    if os.path.islink(folder) or not os.path.isdir(folder):  # unlike pathlib's, they raise for no name
         raise MalformedArtifact(
             "not a folder", where=str(folder), todo="give the adapter's own folder, not a link to it"
         )
+    try:
+        return _describe(folder, max_bytes)
+    except OSError as error:
+        raise MalformedArtifact(f"cannot be read: {error}", where=str(folder)) from error
+
+
+def _describe(folder: Path, max_bytes: int | None) -> Artifact:
     paths = list(_walk(folder, MAX_DEPTH, folder / CLAIMS_FILE))
     if max_bytes is not None and (size := sum(path.lstat().st_size for path in paths)) > max_bytes:
         raise MalformedArtifact(f"its files have {size} bytes; at most {max_bytes} are read", where=str(folder))
@@ -68,7 +75,7 @@ def nameless(folder: Path) -> Artifact:
     try:
         with os.scandir(folder) as entries:
             listed = sorted((entry.name, entry.stat(follow_symlinks=False)) for entry in islice(entries, MAX_FILES))
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise MalformedArtifact(f"cannot be listed: {error}", where=str(folder)) from error
     rows = [[ascii(name), stat.S_IFMT(found.st_mode), str(found.st_size)] for name, found in listed]
     return Artifact(digest({"refused unread": rows}), ())

@@ -14,9 +14,11 @@ import pytest
 
 from ecology.cli import main
 from ecology.contracts.artifact import CLAIMS_FILE, WEIGHTS_FILE
-from ecology.contracts.evidence import Count, Measurement
+from ecology.contracts.evidence import Count, Evidence, Measurement
 from ecology.contracts.genome import INTERFACE_VERSION, Genome, Lineage, ResourceProfile
 from ecology.errors import ConfigError, IntegrityError
+from ecology.gate import weighing
+from ecology.gate.static import StaticRung
 from ecology.gate.tensors import linear_modules
 from ecology.kernel.verdicts import verdict
 from ecology.pipeline import gating, overlaps
@@ -28,6 +30,7 @@ from ecology.pipeline.members import Member, submission_of
 from ecology.pipeline.overlaps import Overlaps
 from ecology.pipeline.places import subject
 from ecology.pipeline.revocations import quarantined
+from ecology.pipeline.verdicts import FOLDER
 from ecology.policy.reader import load_policy
 from ecology.signer.statements import genome_statement
 from ecology.store.folders import describe
@@ -144,6 +147,48 @@ def test_the_name_of_a_folder_writes_no_line_of_its_own(
     text = capsys.readouterr().out
     assert not any(line.startswith(("good: passed", "::")) for line in text.splitlines())
     assert "\x1b" not in text
+
+
+@pytest.mark.parametrize("failing", ["the reader dies", "the folder changes", "memory runs out"])
+def test_what_the_machine_did_is_refused_and_not_remembered(
+    tmp_path: Path, house: House, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    folder = adapter(tmp_path / "adapter", house, seed=100 + sum(failing.encode()))
+    call = ["gate", "--static", "--home", str(house.home), str(folder)]
+    drawer = house.home / FOLDER / f"{describe(folder).digest.removeprefix('sha256:')}.jsonl"
+    readme = folder / "README.md"
+
+    class Changing(StaticRung):
+        def measure(self) -> Evidence:
+            readme.write_text("meanwhile")
+            try:
+                return super().measure()
+            finally:
+                readme.unlink()
+
+    def exhausted(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as broken:
+        weighing._end()
+        if failing == "the reader dies":
+            broken.setattr(weighing, "_BOOT", "raise SystemExit(3)")
+        elif failing == "the folder changes":
+            broken.setattr(gating, "StaticRung", Changing)
+        else:
+            broken.setattr("ecology.gate.look.weigh", exhausted)
+        assert main(call) == 1
+        text = capsys.readouterr().out
+        assert "REFUSED" in text
+        assert "The rung 'static' could be measured" in text
+        assert "DENY" in text, "and what was found is told as well"
+    assert not drawer.exists(), "nothing that a replay would find"
+    assert main(call) == 0
+    text = capsys.readouterr().out
+    assert "unchanged" not in text
+    assert drawer.exists()
+    assert main(call) == 0
+    assert "unchanged" in capsys.readouterr().out
 
 
 def test_overlaps_are_computed_once_and_a_changed_note_is_not_believed(
