@@ -151,5 +151,5 @@ def unmeasured(rung: str, outcome: Outcome, reason: str) -> Finding:
         lower=None,
         upper=None,
         n=0,
-        reason=reason[:500],
+        reason="".join(char if char.isprintable() else ascii(char)[1:-1] for char in reason[:500]),
     )

@@ -14,6 +14,7 @@ that was asked as of another instant (``--at``), which is a question and no judg
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,6 +42,7 @@ from ecology.pipeline.power import AGAIN, refuse_blind, samples_of
 from ecology.pipeline.revocations import quarantined
 from ecology.pipeline.unchanged import NOBODY, Measured, asked_rules, cache_key, recalled
 from ecology.pipeline.verdicts import keep_verdict
+from ecology.report.words import visible
 from ecology.store.folders import nameless
 
 SMALL_FILES_BYTES = 64 * 1024 * 1024
@@ -67,7 +69,7 @@ def gate(paths: Sequence[Path], want: Asked, house: House) -> int:
     governed = govern(want.policy, now)
     for why in governed.refused:
         print(f"ecology: {why}: without effect", file=sys.stderr)
-    folders = list(dict.fromkeys(path.parent if path.is_file() else path for path in paths))
+    folders = list(dict.fromkeys(path.parent if os.path.isfile(path) else path for path in paths))
     if want.since and not policy_changed(governed.path, want.since):
         folders = [folder for folder in folders if changed_since(folder, want.since)]
     if not want.static and folders:
@@ -146,7 +148,7 @@ def _told(member: Member, judged: GateVerdict, rung: str, now: str, house: House
 
 def _stands(folder: Path, policy: Policy) -> tuple[Member, bool]:
     """A folder before the gate, and whether its bytes have a name; one that has none is refused by the static rules."""
-    name = folder.resolve().name
+    name = Path(os.path.realpath(folder)).name  # pathlib's own raises for links that lead in a circle
     most = policy.adapter.max_file_bytes + SMALL_FILES_BYTES
     try:
         submission, whole = submission_of(name, folder, most), True
@@ -168,7 +170,7 @@ def _unreadable(error: MalformedArtifact, policy: Policy, want: Asked, now: str)
         lower=None,
         upper=None,
         n=0,
-        reason=str(error),
+        reason=visible(str(error)),
     )
     scope: Literal["static", "full"] = "static" if want.static else "full"
     return verdict(policy, (), NOBODY, scope, now, rules_asked=(), extra=(why,))

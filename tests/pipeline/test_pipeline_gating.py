@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
+import xml.etree.ElementTree as ET
 from pathlib import Path
+from urllib.parse import unquote_to_bytes
 
 import numpy as np
 import pytest
@@ -30,12 +33,14 @@ from ecology.pipeline.members import Member, submission_of
 from ecology.pipeline.overlaps import Overlaps
 from ecology.pipeline.places import subject
 from ecology.pipeline.revocations import quarantined
+from ecology.pipeline.unchanged import NOBODY
 from ecology.pipeline.verdicts import FOLDER
 from ecology.policy.reader import load_policy
 from ecology.signer.statements import genome_statement
 from ecology.store.folders import describe
 from ecology.store.writer import write_adapter
 
+OUTSIDER = Path(__file__).parents[2] / "examples" / "outsider"
 FORBIDDEN = {"torch", "scipy", "sqlalchemy", "hydra", "omegaconf", "transformers", "peft", "pydantic", "sigstore"}
 
 
@@ -189,6 +194,61 @@ def test_what_the_machine_did_is_refused_and_not_remembered(
     assert drawer.exists()
     assert main(call) == 0
     assert "unchanged" in capsys.readouterr().out
+
+
+NAMES = {
+    "not-utf-8": os.fsdecode(b"bad\xff\xfe"),
+    "half-a-character": os.fsdecode(b"bad\xe2\x80"),
+    "controls": "".join(map(chr, range(1, 32))).replace("/", "") + "\x7f",
+    "c1-controls": "".join(map(chr, range(0x80, 0xA0))),
+    "line-ends": "a\u2028b\u2029c\x85::error::d",
+    "direction": "\u202eevil\u2066\u200b\ufeff",
+    "uri": "a:b%41?c#d e|f`g<img src=x>",
+}
+
+
+@pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
+def test_no_name_of_a_folder_breaks_a_format(
+    tmp_path: Path, house: House, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    folder, out = tmp_path / name, tmp_path / "out"
+    shutil.copytree(OUTSIDER, folder)
+    (folder / os.fsdecode(b"\xff\n\x1b[2K")).touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
+    said = {}
+    for form in ("text", "json", "junit", "sarif", "github"):
+        call = ["gate", "--static", "--home", str(house.home), "--format", form, "--out", str(out), str(folder)]
+        assert main([*call, str(folder / "nowhere" / name)]) == 1
+        said[form] = capsys.readouterr().out
+        said[form].encode()
+        assert all(char == "\n" or char.isprintable() for char in said[form])
+    for text in (*said.values(), (tmp_path / "summary.md").read_text("utf-8")):
+        assert not any(line.startswith("::error::") for line in text.splitlines())
+    (uri,) = {
+        unquote_to_bytes(r["locations"][0]["physicalLocation"]["artifactLocation"]["uri"])
+        for r in json.loads(said["sarif"])["runs"][0]["results"]
+        if r["properties"]["subject"] != NOBODY
+    }
+    assert uri == os.fsencode(name) + b"/adapter_config.json"
+    assert json.loads(said["json"])[0]["path"] == os.fsencode(name).decode("utf-8", "backslashreplace")
+    assert len(ET.fromstring(said["junit"].encode())) == 2
+    for path in out.iterdir():
+        path.read_bytes().decode("utf-8").encode("utf-8")
+        assert not path.name.endswith(".json") or json.loads(path.read_bytes())
+
+
+def test_a_path_that_leads_nowhere_is_refused_and_the_others_are_judged(
+    tmp_path: Path, house: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to("loop")
+    good = adapter(tmp_path / "good", house)
+    paths = [loop, loop / "deeper", tmp_path / ("x" * 5000), good / CLAIMS_FILE]
+    call = ["gate", "--static", "--home", str(house.home), "--format", "json", *map(str, paths)]
+    assert main(call) == 1
+    said = json.loads(capsys.readouterr().out)
+    assert [one["verdict"]["outcome"] for one in said] == ["deny"] * 3 + ["warn"]
 
 
 def test_overlaps_are_computed_once_and_a_changed_note_is_not_believed(
