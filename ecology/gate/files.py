@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from ecology.contracts.artifact import CLAIMS_FILE, CONFIG_FILE, MAX_CLAIMS_BYTES, WEIGHTS_FILE
 from ecology.contracts.identity import Digest
 from ecology.gate.violation import Violation, show
+from ecology.kernel.invisible import first_hidden
 from ecology.store.snapshot import Entry, Snapshot
 
 README_FILE = "README.md"
@@ -76,8 +77,8 @@ def _readme(entry: Entry, data: bytes) -> list[Violation]:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
         return [_foreign(entry, "bytes that are not UTF-8", "text")]
-    bad = next((c for c in text if not (c.isprintable() or c in "\n\r\t")), "")
-    return [_foreign(entry, f"the character {show(bad)}", "printable text")] if bad else []
+    bad = first_hidden(text)
+    return [_foreign(entry, f"the character {show(bad)}", "text that a reader sees")] if bad else []
 
 
 def _foreign(entry: Entry, found: str, allowed: str) -> Violation:

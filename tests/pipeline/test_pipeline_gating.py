@@ -19,7 +19,7 @@ from ecology.cli import main
 from ecology.contracts.artifact import CLAIMS_FILE, WEIGHTS_FILE
 from ecology.contracts.evidence import Count, Evidence, Measurement
 from ecology.contracts.genome import INTERFACE_VERSION, Genome, Lineage, ResourceProfile
-from ecology.errors import ConfigError, IntegrityError
+from ecology.errors import EXIT_BACKEND, ConfigError, IntegrityError
 from ecology.gate import weighing
 from ecology.gate.static import StaticRung
 from ecology.gate.tensors import linear_modules
@@ -313,3 +313,15 @@ def test_a_full_verdict_is_a_fact_and_the_same_one_again_is_no_news(tmp_path: Pa
     rules = [next(f["outcome"] for f in v.findings if f["rule"] == "STA-001") for v in known.verdicts]
     assert rules == ["pass", "deny", "pass"]
     assert {v.policy for v in known.verdicts} == {policy.digest}
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_verdict_that_cannot_be_printed_is_no_refusal(tmp_path: Path, house: House) -> None:
+    """Exit 4: the machine gave out, which says nothing about the adapter."""
+    folder = adapter(tmp_path / "adapter", house)
+    command = [sys.executable, "-m", "ecology", "gate", "--static", "--home", str(house.home), str(folder)]
+    with Path("/dev/full").open("w") as full:
+        ran = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )  # fmt: skip
+    assert ran.returncode == EXIT_BACKEND
+    assert "no room to write" in ran.stderr
