@@ -6,7 +6,8 @@
     ├─ IncompatibleParents           carries the differing fields                                    exit 2
     ├─ PolicyError                   unknown metric, no deny rule, waiver without expiry             exit 2
     ├─ IntegrityError                what WE hold is damaged: store, log, registry, report           exit 3
-    ├─ BackendError                  an engine cannot start, out of memory                           exit 4
+    ├─ BackendError                  an engine cannot start, no memory, no room to write             exit 4
+    ├─ ReaderFailed                  what reads weights died or hangs; refuses, and is not remembered  exit 4
     ├─ LearningRefused               training has nothing to learn from, or went wrong; carries the reason  exit 1
     ├─ Stopped                       a person stopped this home; no run takes another step           exit 1
     └─ MalformedArtifact             what a CANDIDATE brought is malformed; gates turn it into a finding, exit 1
@@ -96,7 +97,13 @@ class IntegrityError(EcologyError):
 
 
 class BackendError(EcologyError):
-    """An engine cannot start or has run out of memory."""
+    """An engine cannot start, or memory or disk gave out; it says nothing about a candidate."""
+
+    exit_code = EXIT_BACKEND
+
+
+class ReaderFailed(EcologyError):
+    """The process that reads weights died, does not answer, or lacks memory; it says nothing about the weights."""
 
     exit_code = EXIT_BACKEND
 

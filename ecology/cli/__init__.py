@@ -27,7 +27,7 @@ exit codes:
   1   refused: a normal result with a full report
   2   the configuration, the policy or the command line is wrong
   3   something this installation holds is damaged
-  4   an engine cannot start
+  4   an engine cannot start, or memory or disk gave out
   70  a bug of ours
 """
 

@@ -14,6 +14,11 @@ CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 CLAIMS_FILE = "claims.jsonl"
 """DSSE envelopes, one a line, beside the artifact and outside its digest."""
+MAX_CLAIMS = 1024
+"""Lines of claims that are read; ours have one envelope for each signer and each verdict."""
+MAX_CLAIMS_BYTES = 16 * 1024 * 1024
+MAX_WIDE_CLAIMS_BYTES = 4 * 1024 * 1024
+"""Of lines that are not ASCII, which take up to four times as much in memory; bundles of some writers are not."""
 BASE_KEY = "base"
 """Key of the weights file's metadata that holds the base's weights digest."""
 
@@ -60,6 +65,8 @@ class Submission:
     folder: str
     artifact: Artifact
     claims: tuple[str, ...]
+    unread: str = ""
+    """Why none of the claims was read, such as too many lines; empty where they were."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -8,13 +8,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from ecology.contracts.artifact import CLAIMS_FILE, CONFIG_FILE, WEIGHTS_FILE
+from ecology.contracts.artifact import CLAIMS_FILE, CONFIG_FILE, MAX_CLAIMS_BYTES, WEIGHTS_FILE
 from ecology.contracts.identity import Digest
 from ecology.gate.violation import Violation, show
+from ecology.kernel.invisible import first_hidden
 from ecology.store.snapshot import Entry, Snapshot
 
 README_FILE = "README.md"
-MAX_CLAIMS_BYTES = 16 * 1024 * 1024
 MAX_CONFIG_BYTES = 512 * 1024
 MAX_README_BYTES = 256 * 1024
 MAX_OTHER_BYTES = 32 * 1024 * 1024
@@ -77,8 +77,8 @@ def _readme(entry: Entry, data: bytes) -> list[Violation]:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
         return [_foreign(entry, "bytes that are not UTF-8", "text")]
-    bad = next((c for c in text if not (c.isprintable() or c in "\n\r\t")), "")
-    return [_foreign(entry, f"the character {show(bad)}", "printable text")] if bad else []
+    bad = first_hidden(text)
+    return [_foreign(entry, f"the character {show(bad)}", "text that a reader sees")] if bad else []
 
 
 def _foreign(entry: Entry, found: str, allowed: str) -> Violation:

@@ -101,9 +101,9 @@ def climb(
             evidence = (*evidence, *rung.measure())
             trouble = tuple(rung.findings())
         except EcologyError as error:
-            trouble = (_trouble(rung, Outcome.INCONCLUSIVE, f"{type(error).__name__}: {error}"),)
+            trouble = (unmeasured(rung.name, Outcome.INCONCLUSIVE, f"{type(error).__name__}: {error}"),)
         except Exception as error:
-            trouble = (_trouble(rung, Outcome.DENY, f"unforeseen {type(error).__name__}: {error}"),)
+            trouble = (unmeasured(rung.name, Outcome.DENY, f"unforeseen {type(error).__name__}: {error}"),)
         judged = _judge(submission, policy, evidence, climbed, decided_at, scope, (*standing, *trouble))
         if trouble or _refused(judged, policy, climbed):
             return Climb(judged, evidence, rung.name, climbed)
@@ -131,11 +131,18 @@ def _refused(judged: GateVerdict, policy: Policy, climbed: Sequence[str]) -> boo
     return any(finding.rule in asked and not finding.outcome.admits for finding in judged.findings)
 
 
-def _trouble(rung: Rung, outcome: Outcome, reason: str) -> Finding:
+def unmeasured(rung: str, outcome: Outcome, reason: str) -> Finding:
+    """The finding of a rung that could not be measured; whoever remembers what was measured does not remember this.
+
+    Args:
+        rung: A name of ``RUNGS``.
+        outcome: INCONCLUSIVE or DENY.
+        reason: Why.
+    """
     return Finding(
-        rule=f"{RUNG_RULE}{rung.name}",
-        title=f"The rung {rung.name!r} could be measured",
-        metric=rung.name,
+        rule=f"{RUNG_RULE}{rung}",
+        title=f"The rung {rung!r} could be measured",
+        metric=rung,
         split="none",
         severity="deny",
         outcome=outcome,
@@ -144,5 +151,5 @@ def _trouble(rung: Rung, outcome: Outcome, reason: str) -> Finding:
         lower=None,
         upper=None,
         n=0,
-        reason=reason[:500],
+        reason="".join(char if char.isprintable() else ascii(char)[1:-1] for char in reason[:500]),
     )

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ecology.contracts.artifact import CLAIMS_FILE, CONFIG_FILE, WEIGHTS_FILE, Artifact, Submission
 from ecology.contracts.identity import Json
-from ecology.errors import EcologyError, MalformedArtifact
+from ecology.errors import EcologyError, MalformedArtifact, ReaderFailed
 from ecology.gate import provenance, tensors
 from ecology.gate.anomaly import anomalies, statistics
 from ecology.gate.bounds import check_norms
@@ -72,6 +72,23 @@ class Look:
             self._weight = error
             if not isinstance(self._head, Header):
                 self._head = error
+
+    def unsettled(self, errors: Sequence[Exception]) -> str:
+        """Why the answers may be others when it is asked again; empty where they follow from the bytes alone.
+
+        Args:
+            errors: What went wrong in finding them.
+        """
+        for error in errors:
+            if isinstance(error, _PASSING) or isinstance(error.__cause__, _PASSING):
+                return f"{type(error).__name__}: {error}"
+        named = self.submission.artifact
+        if named.files and "_snapshot" in self.__dict__:  # it has a name, and was read
+            kinds = {entry.kind for entry in self._snapshot.entries}
+            other = self._artifact is not None and self._artifact != named
+            if other or kinds & {"link", "device"}:  # none was there when it was named
+                return "the folder changed while it was judged; judge one that nobody writes to"
+        return ""
 
     def files(self) -> list[Violation]:
         """What does not belong into the folder, or is missing."""
@@ -248,6 +265,8 @@ def vouched(artifact: Artifact, submission: Submission, context: StaticContext) 
         submission: Whose claims are read.
         context: Whose keys and identities count.
     """
+    if submission.unread:
+        return Vouched(None, False, (submission.unread,))
     return vouched_for(
         artifact,
         submission.claims,
@@ -258,17 +277,25 @@ def vouched(artifact: Artifact, submission: Submission, context: StaticContext) 
     )
 
 
-def asked(ask: Callable[[], list[Violation] | None]) -> list[Violation] | None:
+_PASSING = (ReaderFailed, MemoryError, OSError)
+"""What goes wrong without the candidate: the same bytes may be read the next time."""
+
+
+def asked(ask: Callable[[], list[Violation] | None], errors: list[Exception] | None = None) -> list[Violation] | None:
     """The answer to a question; whatever goes wrong in finding it is a violation too.
 
     Args:
         ask: Gives what violates, or None where the question cannot be put.
+        errors: Gets what went wrong.
     """
+    noted = [] if errors is None else errors
     try:
         return ask()
     except EcologyError as error:
+        noted.append(error)
         return [_broken(error)]
     except Exception as error:
+        noted.append(error)
         return [Violation("unforeseen", "", "", f"{type(error).__name__}: {show(str(error), 200)}", "no error")]
 
 

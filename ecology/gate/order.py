@@ -20,6 +20,7 @@ FRAME_BYTES = 1 << 18
 READABLE = frozenset({"F32", "F16", "BF16"})
 """Types whose values are looked at; the gate refuses the others, whatever they hold."""
 SHORTER = "the file became shorter while it was read"
+OUT_OF_MEMORY = "it needs more memory than twice the file, or than there is"
 
 
 class Stream(Protocol):

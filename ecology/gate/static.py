@@ -25,12 +25,15 @@ Verify before parse, parse before load: this module imports neither torch nor pe
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 
 from ecology.contracts.artifact import Submission
 from ecology.contracts.evidence import Count, Evidence, Measurement, Samples
+from ecology.contracts.policy import Finding, Outcome
 from ecology.errors import EcologyError
 from ecology.gate.context import StaticContext
+from ecology.gate.ladder import unmeasured
 from ecology.gate.look import Look, asked, vouched
 from ecology.gate.violation import Violation
 
@@ -51,6 +54,15 @@ def static_evidence(submission: Submission, context: StaticContext) -> Evidence:
         A count for each question that could be put, in the order of the module's list. Never raises for what a
         candidate brought.
     """
+    return static_answers(submission, context)[0]
+
+
+def static_answers(submission: Submission, context: StaticContext) -> tuple[Evidence, str]:
+    """As ``static_evidence``; and why the answers may be others when it is asked again, empty where they would not be.
+
+    Memory ran out, the process that reads weights died, the folder changed meanwhile: that refuses as any violation
+    does, and whoever keeps what was measured keeps this not.
+    """
     look = Look(submission, context)
     questions: Mapping[str, Callable[[], list[Violation] | None]] = {
         "static.files": look.files,
@@ -65,12 +77,31 @@ def static_evidence(submission: Submission, context: StaticContext) -> Evidence:
         "static.overlap": look.overlap,
         "static.anomaly": look.anomaly,
     }
-    evidence = []
+    evidence: list[Measurement] = []
+    errors: list[Exception] = []
     for metric, ask in questions.items():
-        violations = asked(ask)
+        violations = asked(ask, errors)
         if violations is not None:
             evidence.append(Measurement(metric, submission.artifact.digest, _count(violations), source=SOURCE))
-    return tuple(evidence)
+    return tuple(evidence), look.unsettled(errors)
+
+
+@dataclasses.dataclass
+class StaticRung:
+    """The first rung, as a ladder climbs it."""
+
+    submission: Submission
+    context: StaticContext
+    unsettled: str = ""
+
+    def measure(self) -> Evidence:
+        """The answers."""
+        evidence, self.unsettled = static_answers(self.submission, self.context)
+        return evidence
+
+    def findings(self) -> tuple[Finding, ...]:
+        """That they are not the last word, where they are not; asked after ``measure``."""
+        return (unmeasured("static", Outcome.INCONCLUSIVE, self.unsettled),) if self.unsettled else ()
 
 
 def retained_evidence(submission: Submission, context: StaticContext) -> Evidence:

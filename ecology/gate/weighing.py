@@ -3,7 +3,9 @@
 The bytes of a stranger's weights are looked into by a process of their own: it has no key, no file, no environment and
 no network code, may not take more memory than twice the bytes that it is shown (``weights``), and is told nothing but
 which tensors lie where. It is started when the first folder comes and serves all that follow; when this process ends,
-however it ends, its input does and so does it. If it dies the folder is refused.
+however it ends, its input does and so does it. If it dies, or does not take or answer what it is sent for longer than
+``PATIENCE_S`` and a second for every ``BYTES_A_SECOND``, it is ended and the folder refused; that says nothing about
+the folder (``ReaderFailed``), so the refusal is not remembered.
 
 The digest is taken here, of the very bytes that are handed over (``store.snapshot``). NumPy is not imported on this
 side.
@@ -18,22 +20,39 @@ import fcntl
 import importlib.util
 import json
 import os
+import select
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from ecology.contracts.artifact import WEIGHTS_FILE
 from ecology.contracts.policy import AdapterLimits
-from ecology.errors import MalformedArtifact
-from ecology.gate.order import FRAME_BYTES, READABLE, SHORTER, Answer, Factored, Order, Stored, Stream, framed
+from ecology.errors import EcologyError, MalformedArtifact, ReaderFailed
+from ecology.gate.order import (
+    FRAME_BYTES,
+    OUT_OF_MEMORY,
+    READABLE,
+    SHORTER,
+    Answer,
+    Factored,
+    Order,
+    Stored,
+    Stream,
+    framed,
+)
 from ecology.gate.tensors import Implied, Module
 from ecology.gate.violation import Violation
 from ecology.store.header import ITEM_BYTES, Header
 
 MOST_ANSWERED_BYTES = 64 << 20
 """Of one line; 65 numbers a module are some hundred kilobytes."""
+PATIENCE_S = 30.0
+"""How long is waited for it in all, its start included, before what its bytes may take is added."""
+BYTES_A_SECOND = 10_000_000
+"""A tenth of what one slow core reads."""
 _BOOT = "import sys; sys.path[:0] = sys.argv[1:]; from ecology.gate.weights import main; main()"
 _PASSED_ON = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT")
 """Of the environment: where the loader finds libraries."""
@@ -72,7 +91,8 @@ def weigh(stream: Stream, header: Header, meant: Implied | None, limits: Adapter
         limits: The policy's bounds; ``max_rank`` is read here.
 
     Raises:
-        MalformedArtifact: The file became shorter while it was read, or the process could not read it.
+        MalformedArtifact: The file became shorter while it was read, or is none that can be read.
+        ReaderFailed: The process died, hung or lacked memory, whatever the file.
     """
     order, modules = _order(header, meant, limits)
     answer = _answer(order, stream)
@@ -136,9 +156,35 @@ class _Reader:
     """The process that reads weights, and who started it: a fork has none."""
 
     process: subprocess.Popen[bytes]
-    requests: IO[bytes]
-    replies: IO[bytes]
+    requests: int
+    """Descriptors, so that waiting can be bounded."""
+    replies: int
     owner: int
+
+
+class _Patience:
+    """How long may still be waited for the process; what we do ourselves, such as reading the file, does not count.
+
+    Args:
+        size: Bytes that it is sent.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.whole = self.left = PATIENCE_S + size / BYTES_A_SECOND
+
+    def wait(self, descriptor: int, event: int) -> None:
+        """Until it can be written or read.
+
+        Raises:
+            TimeoutError: It was not in time.
+        """
+        ready = select.poll()
+        ready.register(descriptor, event)
+        began = time.monotonic()
+        found = ready.poll(1000.0 * max(0.0, self.left))
+        self.left -= time.monotonic() - began
+        if not found:
+            raise TimeoutError(f"it did not answer within {self.whole:.0f} s")
 
 
 _LOCK = threading.Lock()
@@ -152,25 +198,43 @@ def _answer(order: Order, stream: Stream) -> Answer:
         except BaseException as error:  # out of step: the next folder gets a process of its own
             _end()
             if isinstance(error, OSError | ValueError | RecursionError):
-                raise _unread(f"the process that reads weights failed: {error}") from error
+                raise _failed(f"failed: {error}") from error
             raise
     try:
         if "error" in said:
             raise _unread(str(said["error"]))
         return Answer.of(said, order)
     except (ValueError, TypeError, KeyError) as error:
-        raise _unread(f"the process that reads weights answered something else: {error}") from error
+        raise _failed(f"answered something else: {error}") from error
 
 
 def _said(reader: _Reader, order: Order, stream: Stream) -> Any:
-    reader.requests.write(order.line())
-    for part in framed(stream, sum(tensor.size_bytes for tensor in order.tensors)):
-        reader.requests.write(part)
-    reader.requests.flush()
-    line = reader.replies.readline(MOST_ANSWERED_BYTES)
-    if not line.endswith(b"\n"):
-        raise OSError(f"it ended with code {reader.process.wait(1)}")
+    size = sum(tensor.size_bytes for tensor in order.tensors)
+    patience = _Patience(size)
+    _send(reader.requests, order.line(), patience)
+    for part in framed(stream, size):
+        _send(reader.requests, part, patience)
+    line = bytearray()
+    while not line.endswith(b"\n"):
+        patience.wait(reader.replies, select.POLLIN)
+        part = os.read(reader.replies, FRAME_BYTES)
+        line += part
+        if not part:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                reader.process.wait(1)
+            raise OSError(f"it ended with code {reader.process.returncode}")
+        if len(line) > MOST_ANSWERED_BYTES:
+            raise OSError("its answer has no end")
     return json.loads(line)
+
+
+def _send(descriptor: int, data: bytes, patience: _Patience) -> None:
+    left = memoryview(data)
+    while left:
+        try:
+            left = left[os.write(descriptor, left) :]
+        except BlockingIOError:
+            patience.wait(descriptor, select.POLLOUT)
 
 
 def _reader() -> _Reader:
@@ -188,6 +252,7 @@ def _reader() -> _Reader:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
+        bufsize=0,
         env=threads | {name: os.environ[name] for name in _PASSED_ON if name in os.environ},
         cwd="/",
     )
@@ -195,7 +260,8 @@ def _reader() -> _Reader:
         raise OSError("it has no pipes")
     with contextlib.suppress(OSError, AttributeError):  # then a frame goes over in more pieces
         fcntl.fcntl(process.stdin, fcntl.F_SETPIPE_SZ, FRAME_BYTES)
-    _STARTED.append(_Reader(process, process.stdin, process.stdout, os.getpid()))
+    os.set_blocking(process.stdin.fileno(), False)
+    _STARTED.append(_Reader(process, process.stdin.fileno(), process.stdout.fileno(), os.getpid()))
     return _STARTED[0]
 
 
@@ -209,6 +275,13 @@ def _end() -> None:
             reader.process.__exit__(None, None, None)
 
 
-def _unread(why: str) -> MalformedArtifact:
+def _unread(why: str) -> EcologyError:
+    if why == OUT_OF_MEMORY:
+        return _failed(why)
     todo = "judge a folder that nobody writes to" if why == SHORTER else ""
     return MalformedArtifact(why, where=WEIGHTS_FILE, todo=todo)
+
+
+def _failed(why: str) -> ReaderFailed:
+    what = f"the process that reads weights {why}" if why != OUT_OF_MEMORY else f"what reads weights stopped: {why}"
+    return ReaderFailed(what, where=WEIGHTS_FILE, todo="see to memory and processor, and judge it again")

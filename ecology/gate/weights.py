@@ -33,7 +33,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from ecology.gate.order import SHORTER, Answer, Factored, Frames, Order, Size, Stored, Stream
+from ecology.gate.order import OUT_OF_MEMORY, SHORTER, Answer, Factored, Frames, Order, Size, Stored, Stream
 
 BLOCK = 1 << 18
 """Values that are widened at a time."""
@@ -240,7 +240,7 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
             bounded(2 * sum(tensor.size_bytes for tensor in order.tensors) + len(line))
             reply = weigh(frames, order).line()
         except MemoryError:
-            reply = _error("it needs more memory than twice the file")
+            reply = _error(OUT_OF_MEMORY)
         except Exception as error:
             reply = _error(str(error) if isinstance(error, EOFError) else f"{type(error).__name__}: {error}")
         frames.drain()

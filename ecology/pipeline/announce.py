@@ -84,13 +84,18 @@ def write_out(gated: Sequence[Gated], governed: Governed, out: Path, house: Hous
 
 def _plain(one: Gated, policy: Policy) -> Json:
     return {
-        "name": one.name,
-        "path": _shown_path(one.folder),
+        "name": _utf8(one.name),
+        "path": _utf8(_shown_path(one.folder)),
         "kept": one.kept,
         "verdict": canonical.plain(one.verdict),
         "evidence": canonical.plain(one.evidence),
         "sees": list(rule_sights(policy, [one.verdict])),
     }
+
+
+def _utf8(name: str) -> str:
+    r"""A name as it is; what is not UTF-8 in it, which JSON cannot hold, as ``\xff``."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _text(gated: Gated, policy: Policy) -> str:
@@ -103,8 +108,8 @@ def _text(gated: Gated, policy: Policy) -> str:
     for finding in judged.findings:
         if not asked(finding):
             continue
-        lines.append(f"  {MARKS[finding.outcome]:<13} {finding.rule:<10} {finding.title}: {finding.reason}")
-        lines += [f"                {detail}" for detail in finding.details]
+        lines.append(f"  {MARKS[finding.outcome]:<13} {finding.rule:<10} {finding.title}: {visible(finding.reason)}")
+        lines += [f"                {visible(detail)}" for detail in finding.details]
         if finding.controls and not finding.outcome.admits:
             lines.append(f"                see {', '.join(finding.controls)}")
     left_out = [finding.rule for finding in judged.findings if not asked(finding)]
@@ -119,6 +124,6 @@ def _text(gated: Gated, policy: Policy) -> str:
 def _shown_path(folder: Path) -> str:
     """Relative to the working directory where it lies below, in POSIX form."""
     try:
-        return folder.resolve().relative_to(Path.cwd().resolve()).as_posix()
+        return Path(os.path.realpath(folder)).relative_to(os.path.realpath(Path.cwd())).as_posix()
     except ValueError:
         return folder.as_posix()

@@ -14,6 +14,7 @@ that was asked as of another instant (``--at``), which is a question and no judg
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +27,7 @@ from ecology.errors import EXIT_OK, EXIT_REFUSED, MalformedArtifact
 from ecology.gate import weighing
 from ecology.gate.context import context_for
 from ecology.gate.ladder import Climb, Rung, climb, rung_of
-from ecology.gate.static import static_evidence
+from ecology.gate.static import StaticRung
 from ecology.kernel.sight import USUAL, sufficient
 from ecology.kernel.verdicts import verdict
 from ecology.pipeline.announce import announced, write_out
@@ -41,6 +42,7 @@ from ecology.pipeline.power import AGAIN, refuse_blind, samples_of
 from ecology.pipeline.revocations import quarantined
 from ecology.pipeline.unchanged import NOBODY, Measured, asked_rules, cache_key, recalled
 from ecology.pipeline.verdicts import keep_verdict
+from ecology.report.words import visible
 from ecology.store.folders import nameless
 
 SMALL_FILES_BYTES = 64 * 1024 * 1024
@@ -67,7 +69,7 @@ def gate(paths: Sequence[Path], want: Asked, house: House) -> int:
     governed = govern(want.policy, now)
     for why in governed.refused:
         print(f"ecology: {why}: without effect", file=sys.stderr)
-    folders = list(dict.fromkeys(path.parent if path.is_file() else path for path in paths))
+    folders = list(dict.fromkeys(path.parent if os.path.isfile(path) else path for path in paths))
     if want.since and not policy_changed(governed.path, want.since):
         folders = [folder for folder in folders if changed_since(folder, want.since)]
     if not want.static and folders:
@@ -75,7 +77,7 @@ def gate(paths: Sequence[Path], want: Asked, house: House) -> int:
     desk = Desk(governed, want, now, house, known_base(want.base, house))
     gated = [_one(folder, desk) for folder in folders]
     for one in gated:
-        if one.member is not None and not want.at:
+        if one.member is not None and not want.at and not _unsettled(one.verdict):
             keep_verdict(house, one.member.submission.artifact, one.verdict, governed.policy, one.evidence)
             if one.verdict.scope == "full":
                 _told(one.member, one.verdict, one.rung, now, house)
@@ -85,6 +87,11 @@ def gate(paths: Sequence[Path], want: Asked, house: House) -> int:
     if want.out is not None:
         write_out(gated, governed, want.out, house)
     return EXIT_OK if all(one.verdict.outcome.admits for one in gated) else EXIT_REFUSED
+
+
+def _unsettled(judged: GateVerdict) -> bool:
+    """Whether what was seen says more about this machine, or about who writes to the folder, than about its bytes."""
+    return any(f.rule == f"{RUNG_RULE}static" and f.outcome is Outcome.INCONCLUSIVE for f in judged.findings)
 
 
 def _one(folder: Path, desk: Desk) -> Gated:
@@ -141,7 +148,7 @@ def _told(member: Member, judged: GateVerdict, rung: str, now: str, house: House
 
 def _stands(folder: Path, policy: Policy) -> tuple[Member, bool]:
     """A folder before the gate, and whether its bytes have a name; one that has none is refused by the static rules."""
-    name = folder.resolve().name
+    name = Path(os.path.realpath(folder)).name  # pathlib's own raises for links that lead in a circle
     most = policy.adapter.max_file_bytes + SMALL_FILES_BYTES
     try:
         submission, whole = submission_of(name, folder, most), True
@@ -163,7 +170,7 @@ def _unreadable(error: MalformedArtifact, policy: Policy, want: Asked, now: str)
         lower=None,
         upper=None,
         n=0,
-        reason=str(error),
+        reason=visible(str(error)),
     )
     scope: Literal["static", "full"] = "static" if want.static else "full"
     return verdict(policy, (), NOBODY, scope, now, rules_asked=(), extra=(why,))
@@ -184,7 +191,8 @@ def _static(member: Member, desk: Desk) -> Climb:
         base_files=tokenizer_files(model.folder, member.folder),
         forbidden=_forbidden,
     )
-    rung = Rung("static", lambda: static_evidence(member.submission, context))
+    static = StaticRung(member.submission, context)
+    rung = Rung("static", static.measure, static.findings)
     return climb(member.submission, policy, [rung], desk.now, scope="static", standing=desk.governed.standing)
 
 

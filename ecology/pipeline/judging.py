@@ -23,7 +23,7 @@ from ecology.evaluator.noise import noisy
 from ecology.evaluator.suites import has_hidden
 from ecology.gate import measured, serving
 from ecology.gate.context import StaticContext, context_for
-from ecology.gate.static import retained_evidence, static_evidence
+from ecology.gate.static import StaticRung, retained_evidence
 from ecology.kernel import canonical
 from ecology.kernel.racing import Race
 from ecology.pipeline.bench import Bench, tokenizer_files
@@ -74,6 +74,8 @@ class Judge:
     """What the policy's own standing contributes to every verdict."""
     claimed: Mapping[Digest, Evidence] = dataclasses.field(default_factory=dict)
     """What claims of learning say of the adapters that they are about."""
+    unsettled: dict[Digest, tuple[Finding, ...]] = dataclasses.field(default_factory=dict)
+    """Of members whose static answers do not follow from their bytes alone."""
     draw: str = "hidden"
     """Which secret draw plays the hidden items; any other than ``hidden`` leaves out what the first draw asks."""
 
@@ -95,8 +97,9 @@ class Judge:
         return Track(Race(self.budget.race_alpha, self.budget.race_look), self.policy, self.house.clock)
 
     def dropped(self, member: Member) -> tuple[Finding, ...]:
-        """Why a member was dropped from the race."""
-        return self.track.findings(member.digest) if self.track else ()
+        """Why a member was dropped from the race, or why what was seen of it statically is not the last word."""
+        lost = self.track.findings(member.digest) if self.track else ()
+        return (*self.unsettled.get(member.digest, ()), *lost)
 
     def races(self) -> tuple[RaceReport, ...]:
         """What racing saved so far."""
@@ -198,7 +201,9 @@ class Judge:
 
     def static(self, member: Member) -> Evidence:
         """Rung 1: no model."""
-        evidence = static_evidence(member.submission, self.context)
+        rung = StaticRung(member.submission, self.context)
+        evidence = rung.measure()
+        self.unsettled[member.digest] = rung.findings()
         claimed = self.claimed.get(member.digest, ())
         return (*evidence, *retained_evidence(member.submission, self.context), *claimed)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ecology.contracts.artifact import SignedArtifact, Submission
 from ecology.contracts.identity import Digest
-from ecology.store.folders import describe, read_claims
+from ecology.store.folders import claims_beside, describe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,4 +42,5 @@ def submission_of(name: str, folder: Path, max_bytes: int | None = None) -> Subm
     Raises:
         MalformedArtifact: It is no folder or cannot be read.
     """
-    return Submission(name, str(folder), describe(folder, max_bytes), read_claims(folder))
+    artifact = describe(folder, max_bytes)
+    return Submission(name, str(folder), artifact, *claims_beside(folder))

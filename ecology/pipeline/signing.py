@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ecology.contracts.artifact import CLAIMS_FILE, CONFIG_FILE, WEIGHTS_FILE
+from ecology.contracts.artifact import CLAIMS_FILE, CONFIG_FILE, MAX_CLAIMS, WEIGHTS_FILE
 from ecology.contracts.identity import Digest, Json
 from ecology.contracts.policy import TrustedIdentity, TrustedKey
 from ecology.contracts.ports import Signer
@@ -138,6 +138,12 @@ def sign_folder(folder: Path, signer: Signer, house: House, oms: Path | None = N
     said = _said(lines, artifact.digest, signer)
     wanted = [*(births[:1] if not signer.development else ()), bare]
     if new := [signer.sign(one) for one in wanted if _meaning(one) not in said]:
+        if (count := len(lines) + len(new)) > MAX_CLAIMS:
+            raise ConfigError(
+                f"it would have {count} claims, and at most {MAX_CLAIMS} are read",
+                where=str(folder / CLAIMS_FILE),
+                todo="leave out what need not travel with it",
+            )
         write_atomic(folder / CLAIMS_FILE, "".join(line + "\n" for line in (*lines, *new)).encode())
     if oms is not None:
         write_atomic(oms, (_oms(folder, oms, signer) + "\n").encode())

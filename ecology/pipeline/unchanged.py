@@ -7,8 +7,10 @@ kept: it is made anew from the evidence, since waivers expire.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 
 import ecology
+from ecology.contracts.artifact import Submission
 from ecology.contracts.evidence import Evidence
 from ecology.contracts.identity import Digest, Json
 from ecology.contracts.policy import Finding, GateVerdict, Outcome
@@ -45,7 +47,7 @@ def cache_key(member: Member, desk: Desk) -> Digest:
     """
     want, house = desk.want, desk.house
     mine: Json = []
-    if member.submission.claims or not want.static:
+    if member.submission.claims or member.submission.unread or not want.static:
         revoked = quarantined(house.home / "registry.sqlite3")
         seed = house.seed_commitment if house.has_seed or not want.static else None
         mine = [[key.public_key for key in house.development_keys], seed, dict(revoked)]
@@ -55,9 +57,17 @@ def cache_key(member: Member, desk: Desk) -> Digest:
     asked: Json = [want.static, [files_below(shared(folder)) for folder in ("suites", "corpora")]]
     if not want.static:
         asked = [*asked, canonical.digest_bytes(shared("conf", "evaluator", f"{want.evaluator}.yaml").read_bytes())]
-    claims = list(member.submission.claims)
     policy, base = desk.governed.policy.digest, desk.model.identity
+    claims = _digest_of(member.submission)
     return canonical.digest([ecology.__version__, member.digest, claims, policy, base, asked, mine, anchor])
+
+
+def _digest_of(submission: Submission) -> Digest:
+    """Of the claims' own bytes: nobody has read them yet, so they are not put into any form."""
+    lines = hashlib.sha256()
+    for line in (submission.unread, *submission.claims):
+        lines.update(line.encode("utf-8", "surrogatepass") + b"\n")
+    return Digest(f"sha256:{lines.hexdigest()}")
 
 
 def recalled(key: Digest, house: House) -> Climb | None:

@@ -14,6 +14,7 @@ Source: OASIS, Static Analysis Results Interchange Format (SARIF) Version 2.1.0 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from urllib.parse import quote
 
@@ -94,7 +95,7 @@ def _result(one: Judged, finding: Finding, index: int, policy: Policy) -> Json:
         "level": level,
         "message": {"text": f"{visible(one.name)}: {visible(finding.title)}: {visible(finding.reason)}{details}"},
         "locations": [{"physicalLocation": {"artifactLocation": {"uri": location(one.path)}}}],
-        "partialFingerprints": {"ruleAndAdapter/v1": digest([finding.rule, one.path])[7:39]},
+        "partialFingerprints": {"ruleAndAdapter/v1": digest([finding.rule, _utf8(one.path)])[7:39]},
         "properties": {"subject": one.verdict.subject, "outcome": finding.outcome.value, **_seen(finding, policy)},
     }
     if finding.outcome is Outcome.WAIVED:
@@ -117,6 +118,18 @@ def _seen(finding: Finding, policy: Policy) -> dict[str, Json]:
     return {**about, **{name: value for name, value in numbers.items() if value is not None}}
 
 
+def _utf8(path: str) -> str:
+    """The path itself; of one that is not UTF-8, its URI."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return location(path)
+    return path
+
+
 def location(path: str) -> str:
-    """The adapter's configuration file as a URI reference, which is where a reader of the change finds it."""
-    return quote(f"{path.rstrip('/')}/adapter_config.json")
+    """The adapter's configuration file as a URI reference, which is where a reader of the change finds it.
+
+    What is not UTF-8 in the path is percent-encoded octet by octet (RFC 3986, section 2.1).
+    """
+    return quote(os.fsencode(f"{path.rstrip('/')}/adapter_config.json"))

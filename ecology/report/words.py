@@ -8,18 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from ecology.kernel.invisible import all_visible
+
 MINUS = "\N{MINUS SIGN}"
 
 
 def visible(text: str) -> str:
     r"""Text in which every character can be seen: hidden ones as ``\u{202E}``, any white space as a space."""
-    if text.isprintable():
+    if all_visible(text):
         return text
     return "".join(_seen(char) for char in text)
 
 
 def _seen(char: str) -> str:
-    if char.isprintable():
+    if all_visible(char):
         return char
     return " " if char.isspace() else f"\\u{{{ord(char):04X}}}"
 

@@ -28,6 +28,8 @@ MEDIA_TYPES = (
     "application/vnd.dev.sigstore.bundle.v0.3+json",
 )
 MAX_BUNDLE_BYTES = 16 * 1024 * 1024
+MAX_PARTS = 4096
+"""Commas, colons and brackets of a bundle: some fifty for each log entry, and one for each hash of its proof."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -95,7 +97,7 @@ def read(text: str) -> Bundle:
     if len(text) > MAX_BUNDLE_BYTES:
         raise ClaimRefused("size", f"longer than the {MAX_BUNDLE_BYTES} bytes that are read")
     try:
-        value = strict.parse(text.encode("utf-8"), MAX_BUNDLE_BYTES)
+        value = strict.parse(text.encode("utf-8"), MAX_BUNDLE_BYTES, max_parts=MAX_PARTS)
     except UnicodeEncodeError:
         raise ClaimRefused("json", "not UTF-8 text") from None
     if not isinstance(value, dict):

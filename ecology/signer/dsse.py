@@ -27,6 +27,8 @@ from ecology.signer.refusal import ClaimRefused
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 MAX_LINE_BYTES = strict.MAX_BYTES
 MAX_SIGNATURES = 16
+MAX_PARTS = 1024
+"""Commas, colons and brackets of an envelope: five for each signature and seven more, unless key ids have some."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ def read(line: str) -> Envelope:
         data = line.encode("utf-8")
     except UnicodeEncodeError:
         raise ClaimRefused("json", "not UTF-8 text") from None
-    value = strict.parse(data, MAX_LINE_BYTES)
+    value = strict.parse(data, MAX_LINE_BYTES, max_parts=MAX_PARTS)
     if not isinstance(value, dict):
         raise ClaimRefused("envelope", "not a JSON object")
     _only(value, ("payload", "payloadType", "signatures"))

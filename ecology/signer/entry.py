@@ -31,7 +31,7 @@ from cryptography.x509.oid import PublicKeyAlgorithmOID
 
 from ecology.contracts.identity import Json
 from ecology.signer import strict
-from ecology.signer.bundle import Bundle, LogEntry, Message, unbase64
+from ecology.signer.bundle import MAX_PARTS, Bundle, LogEntry, Message, unbase64
 from ecology.signer.refusal import ClaimRefused
 
 Key = Ed25519PublicKey | ec.EllipticCurvePublicKey | rsa.RSAPublicKey
@@ -147,7 +147,7 @@ def check_entry(bundle: Bundle, entry: LogEntry, signed: Signed, verifier: bytes
     Raises:
         ClaimRefused: ``log``.
     """
-    body = strict.parse(entry.body)
+    body = strict.parse(entry.body, max_parts=MAX_PARTS)
     spec = body.get("spec") if isinstance(body, dict) else None
     if not isinstance(spec, dict) or (body["kind"], body["apiVersion"]) != (entry.kind, entry.version):
         raise ClaimRefused(

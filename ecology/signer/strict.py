@@ -3,6 +3,11 @@
 Python's reader is lenient where attackers like it: a key given twice (the last one wins here, the first elsewhere),
 NaN, integers that other languages round, lone surrogates that blow up when printed, nesting up to the stack's end.
 Everything of that kind is refused; what comes back is I-JSON (RFC 7493) and can be canonicalised.
+
+A parsed value may take dozens of times the memory of its text: ``{},`` is 3 bytes of text and 72 of memory. So before
+anything is parsed its punctuation is counted. What wraps bytes that somebody signed (an envelope, a bundle) has a
+handful of members however long the bytes are; what was signed has no more objects, lists and strings for its length
+than the densest statement that we write, which are counts of families of items (``[1,0],``).
 """
 
 from __future__ import annotations
@@ -17,21 +22,30 @@ from ecology.signer.refusal import ClaimRefused
 MAX_BYTES = 4 * 1024 * 1024
 MAX_DEPTH = 64
 _MAX_INTEGER = 2**53 - 1
+_SPARSE = 64
+"""So many of anything are cheap in the shortest text."""
+_LEAST_BYTES = ((b"{", 12), (b"[", 5), (b'"', 3))
+"""Text that one object, list or half string has around it at least."""
 
 
-def parse(data: bytes, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH) -> Json:
+def parse(data: bytes, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH, max_parts: int | None = None) -> Json:
     """The one value that these bytes hold.
 
     Args:
         data: UTF-8 JSON text.
         max_bytes: Longer input is not looked at.
         max_depth: Arrays and objects inside each other, the outermost included.
+        max_parts: Commas, colons and opening brackets, those in strings included; None: as many as the length allows.
 
     Raises:
         ClaimRefused: ``size`` or ``json``.
     """
     if len(data) > max_bytes:
         raise ClaimRefused("size", f"{len(data)} bytes, and at most {max_bytes} are read")
+    if max_parts is not None and (parts := sum(map(data.count, (b",", b":", b"{", b"[")))) > max_parts:
+        raise ClaimRefused("json", f"{parts} commas, colons and brackets, and at most {max_parts} are read")
+    if any(data.count(mark) > len(data) // least + _SPARSE for mark, least in _LEAST_BYTES):
+        raise ClaimRefused("json", "denser than any statement")
     try:
         value = json.loads(
             data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=_integer

@@ -13,8 +13,11 @@ The steps, in order:
 4. It is about the artifact that was asked about, or it is *replayed from* another one.
 5. A predicate of one of our types has our shape. Predicates of other types are kept as they are: true, and unread.
 
-Whatever goes wrong, foreseen or not, is a refusal of that one line with a reason; the other lines are read on. What the
-caller still owes: whether what was said is enough (a policy's question), and whether the key is still in use.
+Whatever goes wrong, foreseen or not, is a refusal of that one line with a reason; the other lines are read on. Looking
+at a signature takes a tenth of a millisecond, so how many are looked at is bounded for all lines together
+(``_Effort``): an honest line costs one, all that a file may have a quarter of a second.
+
+What the caller still owes: whether what was said is enough (a policy's question), and whether the key is still in use.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ import dataclasses
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 
+from ecology.contracts.artifact import MAX_CLAIMS
 from ecology.contracts.genome import Genome
 from ecology.contracts.identity import Digest, Json
 from ecology.contracts.policy import TrustedIdentity, TrustedKey
@@ -36,10 +40,13 @@ from ecology.signer.refusal import ClaimRefused
 from ecology.signer.roots import Root
 from ecology.signer.statements import BREED, PROVENANCE, SUMMARY, VERDICT, genome_from_statement, verdict_from_statement
 
-MAX_CLAIMS = 1024
-"""Lines of one ``claims.jsonl`` that are read; a longer file is refused from there on."""
-
 MAX_BUNDLE_CHARACTERS = 4 * 1024 * 1024
+MOST_LOOKS, MOST_WHYS = 2048, 256
+"""Looks at signatures of all lines: at those named after a trusted key, and at others, to tell why one is refused."""
+_BYTES_A_LOOK = 64 * 1024
+"""Hashing so much takes as long as the curve's arithmetic."""
+_LOOKS_A_BUNDLE = 16
+"""A certificate's path, a log's proof and some signatures."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -89,7 +96,7 @@ def verify_envelope(line: str, keys: Sequence[TrustedKey], identities: Sequence[
     """
     anchors = _loaded(keys)
     with nothing_but_refusals():
-        return _signed(line, anchors, identities)[0]
+        return _signed(line, anchors, identities, _Effort())[0]
 
 
 def verify_claims(
@@ -118,12 +125,13 @@ def verify_claims(
     refused: list[str] = []
     if len(claims) > MAX_CLAIMS:
         refused.append(f"line {MAX_CLAIMS + 1}: size: {len(claims)} lines, and at most {MAX_CLAIMS} are read")
+    effort = _Effort()
     for number, line in enumerate(claims[:MAX_CLAIMS], start=1):
         if not line.strip():
             continue
         try:
             with nothing_but_refusals():
-                found, which = _about(line, subject, anchors, identities)
+                found, which = _about(line, subject, anchors, identities, effort)
         except ClaimRefused as refusal:
             refused.append(f"line {number}: {refusal.reason}: {refusal}")
         else:
@@ -204,15 +212,37 @@ _Anchor = tuple[PublicKey, str, str]
 """Key, key id, name."""
 
 
+class _Effort:
+    """What may still be spent on the lines of one file."""
+
+    def __init__(self) -> None:
+        self.looks, self.whys = MOST_LOOKS, MOST_WHYS
+
+    def look(self, cost: int) -> None:
+        """Before a signature that is named after a trusted key is looked at.
+
+        Raises:
+            ClaimRefused: ``size``.
+        """
+        self.looks -= cost
+        if self.looks < 0:
+            raise ClaimRefused("size", "the lines before it have more signatures than are looked at")
+
+    def why(self, cost: int) -> bool:
+        """Whether one that nobody has to look at may be looked at."""
+        self.whys -= cost
+        return self.whys >= 0
+
+
 def _loaded(keys: Sequence[TrustedKey]) -> list[_Anchor]:
     loaded = [(load_public(key), key.name) for key in keys]
     return [(key, key_id(key), name) for key, name in loaded]
 
 
 def _about(
-    line: str, subject: Digest, anchors: Sequence[_Anchor], identities: Sequence[TrustedIdentity]
+    line: str, subject: Digest, anchors: Sequence[_Anchor], identities: Sequence[TrustedIdentity], effort: _Effort
 ) -> tuple[Verified, int]:
-    found, which = _signed(line, anchors, identities)
+    found, which = _signed(line, anchors, identities, effort)
     about = intoto.subject(found.statement)
     if about != subject:
         raise ClaimRefused("replayed", f"replayed from {about}, whose statement this is")
@@ -223,7 +253,7 @@ def _about(
     return found, which
 
 
-def _keyless(line: str, identities: Sequence[TrustedIdentity]) -> tuple[Verified, int]:
+def _keyless(line: str, identities: Sequence[TrustedIdentity], effort: _Effort) -> tuple[Verified, int]:
     """The statement of a Sigstore bundle and the position of the identity that signed it."""
     if len(line) > MAX_BUNDLE_CHARACTERS:
         raise ClaimRefused("size", f"longer than the {MAX_BUNDLE_CHARACTERS} characters that are read")
@@ -233,6 +263,7 @@ def _keyless(line: str, identities: Sequence[TrustedIdentity]) -> tuple[Verified
 
     refusals = []
     for which, one in enumerate(identities):
+        effort.look(_LOOKS_A_BUNDLE + len(line) // _BYTES_A_LOOK)
         try:
             if digest_bytes(one.root.encode("utf-8")) != one.root_digest:
                 raise ClaimRefused("root", f"the trusted root of {one.name!r} is not the one that is pinned")
@@ -251,19 +282,27 @@ def _root(text: str) -> Root:
     return load_root(text)
 
 
-def _signed(line: str, anchors: Sequence[_Anchor], identities: Sequence[TrustedIdentity]) -> tuple[Verified, int]:
+def _signed(
+    line: str, anchors: Sequence[_Anchor], identities: Sequence[TrustedIdentity], effort: _Effort
+) -> tuple[Verified, int]:
     """The statement and the position of the anchor that vouches for it; identities are counted behind the keys."""
     if is_bundle(line):
-        found, which = _keyless(line, identities)
+        found, which = _keyless(line, identities, effort)
         return found, len(anchors) + which
     envelope = dsse.read(line)
     signed_bytes = envelope.signed_bytes
+    cost = 1 + len(signed_bytes) // _BYTES_A_LOOK
     for which, (key, keyid, name) in enumerate(anchors):
         for signature in envelope.signatures:
+            if signature.keyid != keyid:
+                continue
+            effort.look(cost)
             if signed_by(key, signature.sig, signed_bytes):
-                if signature.keyid != keyid:  # nobody signed it, so it may not say anything else
-                    raise ClaimRefused("signature", f"signed by key {name!r} and not named after it")
                 return Verified(_statement(envelope.payload), keyid, name), which
+    for key, keyid, name in anchors:  # nobody signed what a signature is named, so it may not say anything else
+        for signature in envelope.signatures:
+            if signature.keyid != keyid and effort.why(cost) and signed_by(key, signature.sig, signed_bytes):
+                raise ClaimRefused("signature", f"signed by key {name!r} and not named after it")
     hints = {signature.keyid for signature in envelope.signatures}
     for _, keyid, name in anchors:
         if keyid in hints:

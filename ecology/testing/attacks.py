@@ -265,6 +265,16 @@ def _unsigned(claims: tuple[str, ...], *_: object) -> tuple[str, ...]:
     return (json.dumps({**json.loads(claims[0]), "signatures": []}),)
 
 
+def _and(*lines: str) -> Callable[..., tuple[str, ...]]:
+    """Lines behind the good one."""
+    return lambda claims, *_: (*claims, *lines)
+
+
+def _sub_folders(folder: Path) -> None:
+    for i in range(1001):
+        (folder / f"{i // 40}" / f"{i}").mkdir(parents=True)
+
+
 def _no_keys(context: StaticContext, artifact: Artifact) -> StaticContext:
     del artifact
     return dataclasses.replace(context, development=())
@@ -554,6 +564,7 @@ HOSTILE: tuple[Hostile, ...] = (
     Hostile("hidden", "foreign file", _F, _file(".env", b"")),
     Hostile("link", "foreign file", _F, _link),
     Hostile("subfolder", "foreign file", _F, _subfolder),
+    Hostile("folders-without-end", "foreign file", _F, _sub_folders),
     Hostile("pipe", "foreign file", _F, _fifo),
     Hostile("config-is-a-link", "foreign file", _F, _config_link),
     Hostile("other-case", "foreign file", _F, _file("Adapter_Config.json", b"{}")),
@@ -567,6 +578,10 @@ HOSTILE: tuple[Hostile, ...] = (
     Hostile("library", "foreign file", _F, _file("kernel.so", b"\x7fELF")),
     Hostile("readme-is-a-pickle", "foreign file", _F, _file("README.md", pickle.dumps(_Pickle()))),
     Hostile("readme-hides-text", "foreign file", _F, _file("README.md", "safe\u202e".encode())),
+    Hostile("readme-has-fillers", "foreign file", _F, _file("README.md", "safe\u3164\u115f".encode())),
+    Hostile("readme-has-selectors", "foreign file", _F, _file("README.md", "safe\ufe01\U000e0148".encode())),
+    Hostile("readme-has-tags", "foreign file", _F, _file("README.md", "safe\U000e0069\U000e0067".encode())),
+    Hostile("readme-has-blanks", "foreign file", _F, _file("README.md", "safe\u2800".encode())),
     Hostile("sparse", "magnitude", _L, _sparse(WEIGHTS_FILE, 2**40)),
     Hostile("sparse-config", "foreign file", _F, _sparse(CONFIG_FILE, 2**40)),
     Hostile("no-weights", "foreign file", _F, lambda folder: (folder / WEIGHTS_FILE).unlink()),
@@ -597,6 +612,10 @@ HOSTILE: tuple[Hostile, ...] = (
     Hostile("garbage", "signature", _S, claims=lambda *_: ("{", "null", "[]")),
     Hostile("revoked", "signature", _S, context=_revoke),
     Hostile("revoked-parent", "signature", _S, genome=_lineage(parents=(digest("parent"),)), context=_revoke_parent),
+    Hostile("more-lines-than-are-read", "signature", _S, claims=_and(*["ab"] * 1024)),
+    Hostile("blank-lines-without-end", "signature", _S, claims=_and("\n" * 70_000)),
+    Hostile("dense-claim", "signature", _S, claims=lambda *_: ('{"payload":[' + "{}," * 20_000 + "{}]}",)),
+    Hostile("wide-claims", "signature", _S, claims=_and("\u4e00" * 1_400_000)),
     Hostile("claims-in-utf-16", "signature", _S, claims=_in_utf16),
     Hostile("parameters", "claim", _T, genome=_profile(parameters=14)),
     Hostile("bytes", "claim", _T, genome=_profile(size_bytes=1)),

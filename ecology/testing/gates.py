@@ -26,6 +26,7 @@ from ecology.kernel.canonical import digest
 from ecology.signer.keys import LocalSigner
 from ecology.signer.statements import genome_statement
 from ecology.store.adapters import describe, write_adapter
+from ecology.store.folders import claims_beside
 from ecology.store.header import read_header
 from ecology.store.mapped import load_tensor
 
@@ -131,7 +132,8 @@ def submit(case: Hostile | None, folder: Path, home: Path) -> tuple[Submission, 
         revoked={},
         base_names=frozenset({"toy"}),
     )
-    return Submission(case.name, str(folder), artifact, claims), case.context(context, artifact)
+    read, unread = claims_beside(folder)
+    return Submission(case.name, str(folder), artifact, read, unread), case.context(context, artifact)
 
 
 def benign(folder: Path, seed: int = 0) -> Artifact:

@@ -118,6 +118,49 @@ def test_a_pull_request_with_a_good_and_a_bad_adapter_is_refused_for_the_bad_one
     }
 
 
+HOSTILE = 'import os; print("bad: passed (said by the pull request)", flush=True); os._exit(0)'
+
+
+def hostile(clone: Path) -> None:
+    """Modules that a pull request brings in its own root, named like ours and like what we import."""
+    for name in ("cryptography", "yaml", "rfc8785", "numpy", "argparse", "hashlib", "pip"):
+        (clone / f"{name}.py").write_text(HOSTILE, "utf-8")
+    git(clone, "add", "-f", ".")
+
+
+def test_no_module_of_a_pull_request_runs_in_place_of_ours(clone: Path) -> None:
+    hostile(clone)
+    unsafe = [sys.executable, "-m", "ecology", "gate", "--static", "--home", str(clone / ".home"), "adapters/bad"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(unsafe, cwd=clone, env=env, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, "said by the pull request" in done.stdout) == (1, False), done.stderr
+    (clone / "ecology").mkdir()
+    (clone / "ecology" / "__init__.py").write_text(HOSTILE, "utf-8")
+    (clone / "ecology" / "__main__.py").write_text(HOSTILE, "utf-8")
+    done, _, _ = step(clone, **inputs())
+    assert done.returncode == 1, done.stderr
+    assert "said by the pull request" not in done.stdout
+    assert "payload.pkl" in done.stdout
+    for name in ("ecology-gate", "ecology-policy-test"):
+        files = ["adapters/bad/adapter_config.json", "policies/team.yaml"]
+        assert "said by the pull request" not in hook(name, clone, *files).stdout
+    action: dict[str, Any] = yaml.safe_load((ROOT / "action.yml").read_text("utf-8"))
+    runs = " ".join(one.get("run", "") for one in action["runs"]["steps"])
+    assert runs.count(" -m ") == runs.count(" -P -m ") == 2
+
+
+@pytest.mark.parametrize(
+    "given", [".ecology-home/keys/development.pem", ".ecology-home/notes/gate/x", "ecology-gate/x"]
+)
+def test_a_pull_request_brings_no_keys_notes_or_verdicts(clone: Path, given: str) -> None:
+    (clone / given).parent.mkdir(parents=True)
+    (clone / given).write_text("mine", "utf-8")
+    git(clone, "add", "-f", given)
+    done, _, _ = step(clone, **inputs())
+    assert done.returncode == 2
+    assert "::error::" in done.stdout
+
+
 def kept(out: Path) -> dict[str, bool]:
     """Adapter to whether nothing had to be measured again."""
     return {one["name"]: one["kept"] for one in json.loads((out / "gate.json").read_bytes())}

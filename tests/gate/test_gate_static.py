@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import random
 import subprocess
 import sys
+import threading
 import tracemalloc
 from pathlib import Path
 
@@ -17,9 +19,10 @@ from hypothesis import strategies as st
 from ecology.contracts.artifact import CLAIMS_FILE, CONFIG_FILE, WEIGHTS_FILE, Submission
 from ecology.contracts.evidence import Count, Evidence, Samples
 from ecology.contracts.policy import AdapterLimits, DataPolicy, Outcome, Rule
+from ecology.errors import MalformedArtifact
 from ecology.gate import look
 from ecology.gate.context import StaticContext, context_for
-from ecology.gate.static import MOST_DETAILS, SOURCE, retained_evidence, static_evidence
+from ecology.gate.static import MOST_DETAILS, SOURCE, retained_evidence, static_answers, static_evidence
 from ecology.kernel.canonical import canonical
 from ecology.kernel.verdicts import headline, verdict
 from ecology.policy.metrics import STATIC
@@ -313,6 +316,7 @@ def test_the_command_line_loads_nothing_heavy(tmp_path: Path) -> None:
     """A static gate in a home that is not there yet keeps its signed verdict and a note of what was measured."""
     code = """
 import sys
+import threading
 from ecology.cli import main
 code = main(["gate", "--static", "--home", sys.argv[1], sys.argv[2]])
 heavy = ("numpy", "torch", "peft", "transformers", "scipy", "hydra", "omegaconf", "pydantic", "sqlalchemy", "sigstore",
@@ -388,3 +392,57 @@ def test_the_genome_tells_what_projection_kept(tmp_path: Path, home: Path) -> No
         evidence = (dataclasses.replace(kept, statistic=Samples((share,), "of ||dW||^2")),)
         assert verdict(strict, evidence, submission.artifact.digest, "full", NOW).outcome is outcome
     assert verdict(strict, (), submission.artifact.digest, "full", NOW).outcome is Outcome.INCONCLUSIVE
+
+
+def test_files_that_change_while_they_are_read_are_refused_for_it(tmp_path: Path, home: Path) -> None:
+    """A writer swaps, cuts and extends both files all the time; only what was signed may pass, whole."""
+    submission, context = submit(None, tmp_path / "adapter", home)
+    folder, signed = Path(submission.folder), submission.artifact
+    good = {name: (folder / name).read_bytes() for name in (CONFIG_FILE, WEIGHTS_FILE)}
+    rng, over = random.Random(0), threading.Event()
+
+    def write() -> None:
+        while not over.is_set():
+            name = rng.choice(sorted(good))
+            path, data = folder / name, good[name]
+            match rng.randrange(6):
+                case 0:
+                    path.write_bytes(data[: rng.randrange(len(data))])
+                case 1:
+                    with path.open("ab") as file:
+                        file.write(b" " * 100)
+                case 2:
+                    (folder / ".new").write_bytes(data[:-8] + b"\xff" * 8)
+                    (folder / ".new").rename(path)
+                case 3:
+                    path.unlink(missing_ok=True)
+                case 4:
+                    path.unlink(missing_ok=True)
+                    path.symlink_to("/dev/zero")
+                case _:
+                    path.unlink(missing_ok=True)
+                    path.write_bytes(data)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(150):
+            try:
+                named = describe(folder, 1 << 20)
+            except MalformedArtifact:
+                continue
+            evidence, unsettled = static_answers(dataclasses.replace(submission, artifact=named), context)
+            wrong = {metric for metric, count in counts(evidence).items() if count} - {"static.development"}
+            if not wrong and "static.finite" in counts(evidence):
+                assert named == signed
+                assert not unsettled
+            elif named == signed:
+                assert unsettled, "what is said of good bytes must not be kept"
+    finally:
+        over.set()
+        writer.join()
+    for name, data in good.items():
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).write_bytes(data)
+    (folder / ".new").unlink(missing_ok=True)
+    assert static_answers(submission, context)[1] == ""

@@ -20,9 +20,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ecology.contracts.policy import AdapterLimits
-from ecology.errors import MalformedArtifact
+from ecology.errors import MalformedArtifact, ReaderFailed
 from ecology.gate import weighing
-from ecology.gate.order import FRAME_BYTES, SHORTER, Answer, Factored, Frames, Order, Size, Stored, framed
+from ecology.gate.order import (
+    FRAME_BYTES,
+    OUT_OF_MEMORY,
+    SHORTER,
+    Answer,
+    Factored,
+    Frames,
+    Order,
+    Size,
+    Stored,
+    framed,
+)
 from ecology.gate.tensors import Implied, Module
 from ecology.gate.weighing import Weighed, reader_id, weigh
 from ecology.gate.weights import SLACK_BYTES
@@ -112,11 +123,51 @@ def test_a_folder_whose_reader_dies_is_refused_and_the_next_gets_another(signal_
 
     module, tensors = lora(np.random.Generator(np.random.PCG64(0)))
     stream, header = file_of(tensors)
-    with pytest.raises(MalformedArtifact, match="the process that reads weights failed"):
+    with pytest.raises(ReaderFailed, match="the process that reads weights failed"):
         weigh(Deadly(stream.getvalue()), header, Implied((module,), {}), LIMITS)
     found, norm = weighed()
     assert math.isclose(found.changes[0].norm, norm, rel_tol=1e-12)
     assert reader_id() != killed
+
+
+@pytest.mark.parametrize("size", [6, 200_000], ids=["when it answers", "when it is sent the file"])
+def test_a_reader_that_hangs_is_ended_and_the_next_folder_gets_another(
+    monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    weighed()
+    stopped = weighing._STARTED[0].process
+    os.kill(stopped.pid, signal.SIGSTOP)
+    monkeypatch.setattr(weighing, "PATIENCE_S", 0.2)
+    module, tensors = lora(np.random.Generator(np.random.PCG64(0)), out=size)
+    stream, header = file_of(tensors)
+    with pytest.raises(ReaderFailed, match="did not answer within"):
+        weigh(stream, header, Implied((module,), {}), LIMITS)
+    assert stopped.returncode == -signal.SIGKILL
+    monkeypatch.undo()
+    assert weighed()[0].changes
+    assert reader_id() != stopped.pid
+
+
+def test_patience_grows_with_the_file_and_is_not_spent_on_reading_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            time.sleep(0.3)
+            return super().read(size)
+
+    weighed()
+    monkeypatch.setattr(weighing, "PATIENCE_S", 0.25)
+    module, tensors = lora(np.random.Generator(np.random.PCG64(0)))
+    stream, header = file_of(tensors)
+    assert weigh(Slow(stream.getvalue()), header, Implied((module,), {}), LIMITS).changes
+    assert weighing._Patience(50_000_000).whole == 5.25
+
+
+def test_a_reader_without_memory_says_nothing_about_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, tensors = lora(np.random.Generator(np.random.PCG64(0)))
+    stream, header = file_of(tensors)
+    monkeypatch.setattr(weighing, "_said", lambda *_: {"error": OUT_OF_MEMORY})
+    with pytest.raises(ReaderFailed, match=OUT_OF_MEMORY):
+        weigh(stream, header, Implied((module,), {}), LIMITS)
 
 
 def test_a_reader_that_died_between_two_folders_is_replaced() -> None:
@@ -146,7 +197,7 @@ def test_a_file_that_cannot_be_read_ends_the_reader() -> None:
 
     module, tensors = lora(np.random.Generator(np.random.PCG64(0)))
     _, header = file_of(tensors)
-    with pytest.raises(MalformedArtifact, match="input/output error"):
+    with pytest.raises(ReaderFailed, match="input/output error"):
         weigh(Broken(), header, Implied((module,), {}), LIMITS)
     assert weighed()[0].changes
 
@@ -304,7 +355,7 @@ def test_another_answer_is_a_refusal(monkeypatch: pytest.MonkeyPatch, said: obje
     module, tensors = lora(np.random.Generator(np.random.PCG64(0)))
     stream, header = file_of(tensors)
     monkeypatch.setattr(weighing, "_said", lambda *_: said)
-    with pytest.raises(MalformedArtifact):
+    with pytest.raises(ReaderFailed):
         weigh(stream, header, Implied((module,), {}), LIMITS)
 
 

@@ -5,18 +5,23 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
+import xml.etree.ElementTree as ET
 from pathlib import Path
+from urllib.parse import unquote_to_bytes
 
 import numpy as np
 import pytest
 
 from ecology.cli import main
 from ecology.contracts.artifact import CLAIMS_FILE, WEIGHTS_FILE
-from ecology.contracts.evidence import Count, Measurement
+from ecology.contracts.evidence import Count, Evidence, Measurement
 from ecology.contracts.genome import INTERFACE_VERSION, Genome, Lineage, ResourceProfile
-from ecology.errors import ConfigError, IntegrityError
+from ecology.errors import EXIT_BACKEND, ConfigError, IntegrityError
+from ecology.gate import weighing
+from ecology.gate.static import StaticRung
 from ecology.gate.tensors import linear_modules
 from ecology.kernel.verdicts import verdict
 from ecology.pipeline import gating, overlaps
@@ -28,11 +33,14 @@ from ecology.pipeline.members import Member, submission_of
 from ecology.pipeline.overlaps import Overlaps
 from ecology.pipeline.places import subject
 from ecology.pipeline.revocations import quarantined
+from ecology.pipeline.unchanged import NOBODY
+from ecology.pipeline.verdicts import FOLDER
 from ecology.policy.reader import load_policy
 from ecology.signer.statements import genome_statement
 from ecology.store.folders import describe
 from ecology.store.writer import write_adapter
 
+OUTSIDER = Path(__file__).parents[2] / "examples" / "outsider"
 FORBIDDEN = {"torch", "scipy", "sqlalchemy", "hydra", "omegaconf", "transformers", "peft", "pydantic", "sigstore"}
 
 
@@ -146,6 +154,103 @@ def test_the_name_of_a_folder_writes_no_line_of_its_own(
     assert "\x1b" not in text
 
 
+@pytest.mark.parametrize("failing", ["the reader dies", "the folder changes", "memory runs out"])
+def test_what_the_machine_did_is_refused_and_not_remembered(
+    tmp_path: Path, house: House, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    folder = adapter(tmp_path / "adapter", house, seed=100 + sum(failing.encode()))
+    call = ["gate", "--static", "--home", str(house.home), str(folder)]
+    drawer = house.home / FOLDER / f"{describe(folder).digest.removeprefix('sha256:')}.jsonl"
+    readme = folder / "README.md"
+
+    class Changing(StaticRung):
+        def measure(self) -> Evidence:
+            readme.write_text("meanwhile")
+            try:
+                return super().measure()
+            finally:
+                readme.unlink()
+
+    def exhausted(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as broken:
+        weighing._end()
+        if failing == "the reader dies":
+            broken.setattr(weighing, "_BOOT", "raise SystemExit(3)")
+        elif failing == "the folder changes":
+            broken.setattr(gating, "StaticRung", Changing)
+        else:
+            broken.setattr("ecology.gate.look.weigh", exhausted)
+        assert main(call) == 1
+        text = capsys.readouterr().out
+        assert "REFUSED" in text
+        assert "The rung 'static' could be measured" in text
+        assert "DENY" in text, "and what was found is told as well"
+    assert not drawer.exists(), "nothing that a replay would find"
+    assert main(call) == 0
+    text = capsys.readouterr().out
+    assert "unchanged" not in text
+    assert drawer.exists()
+    assert main(call) == 0
+    assert "unchanged" in capsys.readouterr().out
+
+
+NAMES = {
+    "not-utf-8": os.fsdecode(b"bad\xff\xfe"),
+    "half-a-character": os.fsdecode(b"bad\xe2\x80"),
+    "controls": "".join(map(chr, range(1, 32))).replace("/", "") + "\x7f",
+    "c1-controls": "".join(map(chr, range(0x80, 0xA0))),
+    "line-ends": "a\u2028b\u2029c\x85::error::d",
+    "direction": "\u202eevil\u2066\u200b\ufeff",
+    "uri": "a:b%41?c#d e|f`g<img src=x>",
+}
+
+
+@pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
+def test_no_name_of_a_folder_breaks_a_format(
+    tmp_path: Path, house: House, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    folder, out = tmp_path / name, tmp_path / "out"
+    shutil.copytree(OUTSIDER, folder)
+    (folder / os.fsdecode(b"\xff\n\x1b[2K")).touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
+    said = {}
+    for form in ("text", "json", "junit", "sarif", "github"):
+        call = ["gate", "--static", "--home", str(house.home), "--format", form, "--out", str(out), str(folder)]
+        assert main([*call, str(folder / "nowhere" / name)]) == 1
+        said[form] = capsys.readouterr().out
+        said[form].encode()
+        assert all(char == "\n" or char.isprintable() for char in said[form])
+    for text in (*said.values(), (tmp_path / "summary.md").read_text("utf-8")):
+        assert not any(line.startswith("::error::") for line in text.splitlines())
+    (uri,) = {
+        unquote_to_bytes(r["locations"][0]["physicalLocation"]["artifactLocation"]["uri"])
+        for r in json.loads(said["sarif"])["runs"][0]["results"]
+        if r["properties"]["subject"] != NOBODY
+    }
+    assert uri == os.fsencode(name) + b"/adapter_config.json"
+    assert json.loads(said["json"])[0]["path"] == os.fsencode(name).decode("utf-8", "backslashreplace")
+    assert len(ET.fromstring(said["junit"].encode())) == 2
+    for path in out.iterdir():
+        path.read_bytes().decode("utf-8").encode("utf-8")
+        assert not path.name.endswith(".json") or json.loads(path.read_bytes())
+
+
+def test_a_path_that_leads_nowhere_is_refused_and_the_others_are_judged(
+    tmp_path: Path, house: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to("loop")
+    good = adapter(tmp_path / "good", house)
+    paths = [loop, loop / "deeper", tmp_path / ("x" * 5000), good / CLAIMS_FILE]
+    call = ["gate", "--static", "--home", str(house.home), "--format", "json", *map(str, paths)]
+    assert main(call) == 1
+    said = json.loads(capsys.readouterr().out)
+    assert [one["verdict"]["outcome"] for one in said] == ["deny"] * 3 + ["warn"]
+
+
 def test_overlaps_are_computed_once_and_a_changed_note_is_not_believed(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,3 +313,15 @@ def test_a_full_verdict_is_a_fact_and_the_same_one_again_is_no_news(tmp_path: Pa
     rules = [next(f["outcome"] for f in v.findings if f["rule"] == "STA-001") for v in known.verdicts]
     assert rules == ["pass", "deny", "pass"]
     assert {v.policy for v in known.verdicts} == {policy.digest}
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_verdict_that_cannot_be_printed_is_no_refusal(tmp_path: Path, house: House) -> None:
+    """Exit 4: the machine gave out, which says nothing about the adapter."""
+    folder = adapter(tmp_path / "adapter", house)
+    command = [sys.executable, "-m", "ecology", "gate", "--static", "--home", str(house.home), str(folder)]
+    with Path("/dev/full").open("w") as full:
+        ran = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )  # fmt: skip
+    assert ran.returncode == EXIT_BACKEND
+    assert "no room to write" in ran.stderr

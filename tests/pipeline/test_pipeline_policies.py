@@ -15,7 +15,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from ecology.contracts.artifact import Artifact, Submission
+from ecology.contracts.artifact import Artifact
 from ecology.contracts.evidence import Count, Measurement
 from ecology.contracts.identity import Digest
 from ecology.contracts.policy import APPROVAL_RULE, Outcome
@@ -233,10 +233,10 @@ def test_what_did_not_change_is_not_measured_again(
     gate([OUTSIDER], want, desk.house)
     first = capsys.readouterr().out
 
-    def never(submission: Submission, context: object) -> object:
+    def never(rung: object) -> object:
         raise AssertionError("it was measured again")
 
-    monkeypatch.setattr("ecology.pipeline.gating.static_evidence", never)
+    monkeypatch.setattr("ecology.pipeline.gating.StaticRung.measure", never)
     gate([OUTSIDER, OUTSIDER / "adapter_config.json"], want, desk.house)
     again = capsys.readouterr().out
     assert "unchanged: nothing was measured again" in again

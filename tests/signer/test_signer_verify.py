@@ -21,12 +21,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from securesystemslib.signer import SSlibKey
 
+from ecology.contracts.artifact import MAX_CLAIMS
+from ecology.contracts.evidence import Measurement, Paired, Proportion, Samples
 from ecology.contracts.identity import Digest
 from ecology.contracts.policy import TrustedKey
 from ecology.errors import ConfigError, EcologyError, IntegrityError, MalformedArtifact, PolicyError
 from ecology.kernel.canonical import canonical
-from ecology.signer import dsse, intoto, strict
-from ecology.signer.keys import LocalSigner, key_id, load_public, read_trusted
+from ecology.signer import bundle, dsse, intoto, strict, verify
+from ecology.signer.keys import LocalSigner, key_id, load_public, read_trusted, signed_by
 from ecology.signer.refusal import ClaimRefused
 from ecology.signer.verify import genome_of, unverified_statement, verify_claims, verify_envelope
 
@@ -189,6 +191,65 @@ def test_too_many_lines_are_told() -> None:
     claims = verify_claims([""] * 2000 + [GENOME], SUBJECT, [FIXED.public_key], [])
     assert claims.verified == ()
     assert "size" in claims.refused[0]
+
+
+def test_as_many_lines_as_are_read_are_all_believed() -> None:
+    """Countersigned, of a hundred kilobytes here and there: nothing that bounds a hostile file is in their way."""
+    lines = [
+        GENOME,
+        *(FIXED.sign(statement(predicate={"n": i, "x": "x" * (i % 64) * 500})) for i in range(MAX_CLAIMS - 1)),
+    ]
+    claims = verify_claims(lines, SUBJECT, [OTHER.public_key, FIXED.public_key], [])
+    assert (len(claims.verified), claims.refused) == (MAX_CLAIMS, ())
+
+
+def test_how_many_signatures_are_looked_at_is_bounded_for_a_whole_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = []
+
+    def counted(key: Any, sig: bytes, data: bytes) -> bool:
+        looks.append(len(data))
+        return signed_by(key, sig, data)
+
+    monkeypatch.setattr(verify, "signed_by", counted)
+    line = json.loads(GENOME)
+    for keyid, reason in ((FIXED.keyid, "size"), ("somebody", "untrusted")):
+        looks.clear()
+        bad = json.dumps({**line, "signatures": [{"keyid": keyid, "sig": "AAAA"}] * 16})
+        claims = verify_claims([GENOME, *[bad] * (MAX_CLAIMS - 1)], SUBJECT, [FIXED.public_key], [])
+        assert len(claims.verified) == 1
+        assert claims.refused[-1].split(": ")[1] == reason
+        assert len(looks) <= 1 + verify.MOST_LOOKS
+    long = json.dumps({**line, "payload": "A" * 3_000_000, "signatures": [{"keyid": FIXED.keyid, "sig": "AAAA"}] * 16})
+    looks.clear()
+    assert not verify_claims([long] * 8, SUBJECT, [FIXED.public_key], []).verified
+    assert sum(looks) <= verify.MOST_LOOKS * 64 * 1024
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"payload":[' + "{}," * 100_000 + "{}]}",
+        '{"payload":[' + "[]," * 100_000 + "[]]}",
+        "{" + ",".join(f'"{i:x}":1' for i in range(50_000)) + "}",
+        '["' + '","'.join("ab" for _ in range(100_000)) + '"]',
+        '{"mediaType":"application/vnd.dev.sigstore.bundle.v0.3+json","x":[' + "{}," * 100_000 + "{}]}",
+    ],
+    ids=["objects", "lists", "keys", "strings", "bundle"],
+)
+def test_dense_text_is_refused_before_it_is_parsed(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json, "loads", lambda *_, **__: pytest.fail("parsed"))
+    for read in (bundle.read, dsse.read, lambda text: strict.parse(text.encode(), max_parts=1000)):
+        with pytest.raises(ClaimRefused) as refused:
+            read(text)
+        assert refused.value.reason == "json"
+
+
+def test_the_densest_statement_that_we_write_is_read() -> None:
+    families = Paired(999, 1, 0, families=((1, 1, 0), (1, 0, 0)) * 500)
+    dense = [Measurement("a.b", SUBJECT, s) for s in (families, Proportion(1, 999, families=((1, 1), (1, 0)) * 500))]
+    dense.append(Measurement("a.b", SUBJECT, Samples((0.0, 1.0) * 500, "s", families=(1, 2) * 500)))
+    text = canonical(dense)
+    assert json.loads(text) == strict.parse(text)
 
 
 def test_foreign_provenance_is_true_and_no_genome() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import tracemalloc
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ecology.contracts.artifact import MAX_CLAIMS, MAX_CLAIMS_BYTES, MAX_WIDE_CLAIMS_BYTES
 from ecology.contracts.identity import Digest
 from ecology.errors import ConfigError, MalformedArtifact
 from ecology.kernel.canonical import canonical, digest
 from ecology.store.adapters import describe, read_adapter, read_claims, write_adapter
+from ecology.store.folders import claims_beside
 from ecology.store.header import read_header
 
 torch = pytest.importorskip("torch")
@@ -374,3 +377,37 @@ def test_folders_without_end_are_refused(folder: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("ecology.store.folders.MAX_FILES", 1)
     with pytest.raises(MalformedArtifact, match="more than 1 files"):
         describe(folder)
+
+
+def test_folders_count_like_files_and_claims_do_not(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "claims.jsonl").write_text("{}\n")
+    there = len(describe(folder).files)
+    (folder / "a/b").mkdir(parents=True)
+    (folder / "c").mkdir()
+    monkeypatch.setattr("ecology.store.folders.MAX_FILES", there + 3)
+    assert len(describe(folder).files) == there
+    (folder / "a/d").mkdir()
+    with pytest.raises(MalformedArtifact, match="files and folders"):
+        describe(folder)
+
+
+def test_claims_are_bounded_before_they_are_taken_apart(folder: Path) -> None:
+    path = folder / "claims.jsonl"
+    path.write_bytes(b"{}\n" * MAX_CLAIMS)
+    assert claims_beside(folder) == (("{}",) * MAX_CLAIMS, "")
+    path.write_bytes(b"{}\n" * MAX_CLAIMS + b"{}")
+    assert claims_beside(folder) == ((), f"claims.jsonl has {MAX_CLAIMS + 1} lines; at most {MAX_CLAIMS} are read")
+    path.write_bytes(b"ab\n" * (MAX_CLAIMS_BYTES // 3))
+    tracemalloc.start()
+    assert "lines; at most" in claims_beside(folder)[1]
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 2.5 * MAX_CLAIMS_BYTES
+    path.write_bytes(b"a" * (MAX_CLAIMS_BYTES + 1))
+    assert "larger than" in claims_beside(folder)[1]
+    path.write_bytes("\u4e00".encode() * (MAX_WIDE_CLAIMS_BYTES // 3 + 1))
+    assert "not ASCII" in claims_beside(folder)[1]
+    path.write_bytes(b"\xff")
+    assert claims_beside(folder) == ((), "claims.jsonl is not UTF-8")
+    path.unlink()
+    assert claims_beside(folder) == ((), "")
