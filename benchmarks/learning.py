@@ -3,8 +3,8 @@
     python benchmarks/learning.py --ladder --base DIR [--device cuda] [--workers 12] [--seconds 540] --out FILE.json
     python benchmarks/learning.py --ladder --like FILE.json [--only ROW ...] [--seeds 0] --base DIR --out FILE.json
     python benchmarks/learning.py --speed [--json] [--repeats 3] [--kept FILE] [--toy]
-    python benchmarks/learning.py --plot FILE.json [docs/learning.svg]
-    python benchmarks/learning.py --table FILE.json
+    python benchmarks/learning.py --plot FILE.json ... [docs/learning.svg]
+    python benchmarks/learning.py --table FILE.json ... [--against ROW]
 
 ``--ladder`` trains on the task of ``ladder`` (experiments 1 and 2). It asks for hours of two CPU cores or minutes of an
 accelerator, so what one machine found is kept in ``benchmarks/results`` and drawn and tabled from there. With
@@ -21,7 +21,9 @@ import argparse
 import json
 import platform
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
@@ -33,7 +35,8 @@ def main() -> int:
     parser.add_argument("--ladder", action="store_true")
     parser.add_argument("--speed", action="store_true")
     parser.add_argument("--plot", nargs="+", metavar="FILE")
-    parser.add_argument("--table", metavar="FILE")
+    parser.add_argument("--table", nargs="+", metavar="FILE")
+    parser.add_argument("--against", default="", metavar="ROW", help="of --table: compare every row with this one")
     parser.add_argument("--base", type=Path, help="folder of the base: config, tokenizer, safetensors")
     parser.add_argument("--cache", type=Path, default=Path(".ecology/ladder"))
     parser.add_argument("--device", default="cpu")
@@ -63,14 +66,17 @@ def main() -> int:
 
         rows = measure(asked.repeats, toy=asked.toy, kept=asked.kept)
         return said(rows, asked.json)
-    from learning_figures import drawn, tabled
+    from learning_figures import drawn, joined, tabled
+
+    def read(names: list[str]) -> list[Mapping[str, Any]]:
+        return joined([json.loads(Path(name).read_text())["runs"] for name in names])
 
     if asked.plot:
-        data = json.loads(Path(asked.plot[0]).read_text())
-        Path(asked.plot[1] if len(asked.plot) > 1 else "docs/learning.svg").write_text(drawn(data["runs"]))
+        *files, out = asked.plot if asked.plot[-1].endswith(".svg") else [*asked.plot, "docs/learning.svg"]
+        Path(out).write_text(drawn(read(files)))
         return 0
     if asked.table:
-        print(tabled(json.loads(Path(asked.table).read_text())["runs"]))
+        print(tabled(read(asked.table), asked.against))
         return 0
     parser.print_usage()
     return 2

@@ -19,6 +19,7 @@ KINDS = {
     "TinyLoRA": "#0b6e99",
     "LoRA": "#7a3e9d",
     "other": "#2e7d32",
+    "ES": "#d68910",
     "SFT": "#c0392b",
     "shuffled": "#888888",
 }
@@ -70,26 +71,73 @@ def _interval(table: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def tabled(runs: Sequence[Mapping[str, Any]]) -> str:
-    """Markdown."""
+def joined(files: Sequence[Sequence[Mapping[str, Any]]]) -> list[Mapping[str, Any]]:
+    """The runs of several ladders of one task: the base of the first, and every row from the first that reports it.
+
+    Raises:
+        ValueError: They asked other sums, or the base answered them otherwise.
+    """
+    runs: list[Mapping[str, Any]] = []
+    for file in files:
+        bases = [run["greedy"] for run in (*runs, *file) if run["name"] == "base"]
+        if len(set(bases)) > 1:
+            raise ValueError("the base answers differently in these files: their rows cannot stand in one table")
+        told = {run["name"] for run in runs if run.get("seed") is not None}
+        runs += [run for run in file if run["name"] not in told and (run["name"] != "base" or len(bases) == 1)]
+    return runs
+
+
+def tabled(runs: Sequence[Mapping[str, Any]], against: str = "") -> str:
+    """Markdown.
+
+    Args:
+        runs: Of a ladder.
+        against: A row that the others are compared with, seed by seed and sum by sum, in a further column.
+    """
     base = next(r for r in runs if r["name"] == "base")
     items = len(base["greedy"])
     lines = [
         "| trained | numbers | bytes | right, each seed | mean [95 %] | gain over the base [95 %] | number alone | "
-        "tokens |",
-        "|---|---:|---:|---|---|---|---:|---:|",
+        "tokens |" + (f" against {against} [95 %] |" if against else ""),
+        "|---|---:|---:|---|---|---|---:|---:|" + ("---|" if against else ""),
         f"| nothing (base) | 0 | 0 | {_array([base], 'greedy').mean():.3f} | of {items} sums | | "
-        f"{_array([base], 'greedy_strict').mean():.3f} | {base['greedy_length']:.1f} |",
+        f"{_array([base], 'greedy_strict').mean():.3f} | {base['greedy_length']:.1f} |" + (" |" if against else ""),
     ]
+    rival = _by_seed(runs, against)
     for row in grouped(runs):
         low, high = row["interval"]
         worse, better = row["gain_interval"]
         lines.append(
             f"| {row['name']} | {row['trained']:,} | {row['bytes']:,} | {', '.join(f'{x:.3f}' for x in row['each'])} | "
             f"{row['mean']:.3f} [{low:.2f}, {high:.2f}] | {row['gain']:+.3f} [{worse:+.2f}, {better:+.2f}] | "
-            f"{row['strict']:.3f} | {row['length']:.1f} |"
+            f"{row['strict']:.3f} | {row['length']:.1f} |" + _against(_by_seed(runs, row["name"]), rival)
         )
     return "\n".join(lines)
+
+
+def _by_seed(runs: Sequence[Mapping[str, Any]], name: str) -> dict[int, str]:
+    return {
+        r["seed"]: r["greedy"] for r in runs if r["name"] == name and r.get("seed") is not None and "error" not in r
+    }
+
+
+def _against(mine: Mapping[int, str], rival: Mapping[int, str]) -> str:
+    if not rival:
+        return ""
+    seeds = sorted(set(mine) & set(rival) & set(_seeds()))
+    if mine == rival or not seeds:
+        return " |"
+    gained = _array([{"greedy": mine[s]} for s in seeds], "greedy") - _array(
+        [{"greedy": rival[s]} for s in seeds], "greedy"
+    )
+    low, high = _interval(gained)
+    return f" {gained.mean():+.3f} [{low:+.2f}, {high:+.2f}] |"
+
+
+def _seeds() -> Sequence[int]:
+    from ladder import SEEDS
+
+    return SEEDS
 
 
 def drawn(runs: Sequence[Mapping[str, Any]]) -> str:
@@ -111,6 +159,7 @@ def drawn(runs: Sequence[Mapping[str, Any]]) -> str:
             "LoRA": "LoRA, LoRA-XS by reward",
             "TinyLoRA": "TinyLoRA by reward",
             "other": "IA3, LN-tuning by reward",
+            "ES": "evolution strategy",
             "SFT": "supervised (SFT)",
             "shuffled": "rewards shuffled (control)",
         }[kind]
@@ -123,8 +172,8 @@ def drawn(runs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _kind(row: Mapping[str, Any]) -> str:
-    if row["how"] in ("sft", "shuffled"):
-        return "SFT" if row["how"] == "sft" else "shuffled"
+    if row["how"] in ("sft", "shuffled", "es"):
+        return {"sft": "SFT", "es": "ES"}.get(row["how"], row["how"])
     return "TinyLoRA" if row["name"].startswith("TinyLoRA") else "LoRA" if "LoRA" in row["name"] else "other"
 
 

@@ -313,6 +313,8 @@ def test_a_full_verdict_is_a_fact_and_the_same_one_again_is_no_news(tmp_path: Pa
     rules = [next(f["outcome"] for f in v.findings if f["rule"] == "STA-001") for v in known.verdicts]
     assert rules == ["pass", "deny", "pass"]
     assert {v.policy for v in known.verdicts} == {policy.digest}
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_verdict_that_cannot_be_printed_is_no_refusal(tmp_path: Path, house: House) -> None:
     """Exit 4: the machine gave out, which says nothing about the adapter."""
