@@ -53,12 +53,13 @@ def statistics(found: Sequence[Change], weight_norms: Mapping[str, float]) -> di
         found: What ``weighing.weigh`` measured.
         weight_norms: ||W||_F by name of the base's tensor.
     """
-    live = [one for one in found if one.spectrum and 0 < one.norm < math.inf]
+    live = [one for one in found if one.spectrum and one.spectrum[0] > 0 and 0 < one.norm < math.inf]
     known = [(one, weight_norms.get(f"{one.module.name}.weight", 0.0)) for one in live]
     shares = [one.norm / base for one, base in known if base > 0]
     if not shares:
         return {}
-    energies = [one.spectrum[0] ** 2 / sum(value**2 for value in one.spectrum) for one in live]
+    # shares before squares: the square of a small number is 0
+    energies = [1 / sum((value / one.spectrum[0]) ** 2 for value in one.spectrum) for one in live]
     return {
         "largest_share": max(shares),
         "median_share": median(shares),

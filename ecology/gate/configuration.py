@@ -4,6 +4,11 @@ The keys are those of ``store.peft_config``, the one table of what PEFT's config
 nothing under its plain value may have that value and no other. A key that a method needs stands in ``VALUES`` with its
 type and range. Everything else, be it a key of a later PEFT or of a loader that we do not know, is refused.
 
+Values are admitted under which the loaded adapter is its tensors and nothing else. ``pissa``, ``olora``, ``corda``,
+``loftq``, ``mica``, ``eva`` and ``lora_ga`` change the base or the factors from what is not in the file. False fills
+modules that have no tensors with random numbers. ``orthogonal`` fills them with factors whose product is 0 but for
+rounding: refused beside a pattern, which may reach modules that no schema tells of.
+
 Claimed range: folders written by PEFT 0.4.0 to 0.21.2. No release in it has changed the default of a key, so an absent
 key means its default; those that decide what the tensors mean (``NEEDED``) have to be said.
 """
@@ -53,6 +58,10 @@ def check_configuration(config: Mapping[str, Json], limits: AdapterLimits) -> li
         found.append(
             _wrong("layers_to_transform", config["layers_to_transform"], "null beside a target_modules pattern")
         )
+    start = config.get("init_lora_weights", True)
+    if isinstance(config.get("target_modules"), str) and start not in _SILENT:
+        allowed = "true or gaussian beside a pattern: what it matches beyond the file would start as other than nothing"
+        found.append(_wrong("init_lora_weights", start, allowed, "undeclared module"))
     if config.get("layers_pattern") and config.get("layers_to_transform") is None:
         found.append(_wrong("layers_pattern", config["layers_pattern"], "null without layers_to_transform"))
     return found
@@ -175,6 +184,8 @@ def _mapping_of_class(value: Json) -> bool:
 
 _LOADER = ("auto_mapping", "peft_type", "init_lora_weights")
 """Keys whose other values make a loader import a class or change the base."""
+_SILENT = (True, "gaussian")
+"""Starts with B = 0, exactly: a module that is matched and has no tensors is as it was."""
 _ALSO: Mapping[str, tuple[Json, ...]] = types.MappingProxyType(
     {"megatron_core": ("megatron.core", None), "loftq_config": ({}, None)}
 )
@@ -212,8 +223,8 @@ VALUES: Mapping[str, Mapping[str, tuple[Callable[[Json], bool], str]]] = types.M
                 "use_rslora": (_truth, "true or false"),
                 "use_dora": (_truth, "true or false"),
                 "init_lora_weights": (
-                    lambda value: type(value) is bool or value in ("gaussian", "orthogonal"),
-                    "true, false, gaussian or orthogonal",
+                    lambda value: value is True or value in ("gaussian", "orthogonal"),
+                    "true, gaussian or orthogonal; false leaves random numbers where the file has none",
                 ),
                 "exclude_modules": (
                     lambda value: value in (None, "", []) or _names(value) or _pattern(value),
@@ -225,6 +236,10 @@ VALUES: Mapping[str, Mapping[str, tuple[Callable[[Json], bool], str]]] = types.M
         ),
         "TINYLORA": types.MappingProxyType(
             {
+                "target_modules": (
+                    lambda value: _names(value) and bool(value),
+                    "module names without repetition: which vector a module has depends on how many there are",
+                ),
                 "u": (_integer(1, 65536), "a whole number from 1 to 65536"),
                 "weight_tying": (
                     lambda value: same_json(value, 0) or same_json(value, 1) or _number(value, -1e-300, 1 + 1e-12),

@@ -84,11 +84,15 @@ class Size:
     """What one module does to its weight, in numbers."""
 
     norm: float
-    """||dW||_F (of s B A alone for a DoRA); infinite where a value is not finite."""
+    """At least ||dW||_F (of s B A alone for a DoRA), by no more than rounding; infinite where a value is not finite."""
     spectrum: tuple[float, ...]
-    """Singular values of dW, largest first; empty where ``norm`` is not finite."""
+    """Singular values of dW, largest first, that one at least, likewise; empty where ``norm`` is not finite."""
     magnitude: float
     """||m|| of a DoRA, 0 otherwise; infinite where an entry is not positive."""
+    product: float
+    """s ||B||_F ||A||_F, with sum_i |v_i| ||P_i||_F between them for a TinyLoRA: what rounding is relative to."""
+    factor: float
+    """The largest of ||A||_F, ||B||_F and that sum."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -102,7 +106,7 @@ class Answer:
 
     def line(self) -> bytes:
         """As it is sent."""
-        sizes = [[one.norm, one.spectrum, one.magnitude] for one in self.sizes]
+        sizes = [[one.norm, one.spectrum, one.magnitude, one.product, one.factor] for one in self.sizes]
         return json.dumps({"infinite": self.infinite, "sizes": sizes}).encode() + b"\n"
 
     @classmethod
@@ -122,7 +126,9 @@ class Answer:
             key in keys and type(count) is int and count > 0 for key, count in counts.items()
         ):
             raise ValueError("no answer to what was asked")
-        return cls(counts, tuple(Size(_size(n), tuple(map(_size, s)), _size(m)) for n, s, m in sizes))
+        return cls(
+            counts, tuple(Size(_size(n), tuple(map(_size, s)), *map(_size, (m, p, f))) for n, s, m, p, f in sizes)
+        )
 
 
 def _size(value: Any) -> float:

@@ -37,7 +37,7 @@ from ecology.gate.ladder import unmeasured
 from ecology.gate.look import Look, asked, vouched
 from ecology.gate.violation import Violation
 
-SOURCE = "static/v1"
+SOURCE = "static/v2"
 """Name and version of the checks, as measurements carry it."""
 MOST_DETAILS = 20
 """Violations that are spelled out; the count has all of them."""

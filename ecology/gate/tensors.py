@@ -3,7 +3,8 @@
 PEFT loads any key that it finds by name, so a "LoRA" with a key of the base overwrites the base, silently and for good
 (peft 0.21.2; ``disable_adapter`` and ``unload`` do not undo it). Hence no list of what is forbidden: from
 ``peft_type``, ``target_modules``, ranks and the base's tensor schema follows the one set of keys and shapes that is
-allowed, and nothing may be missing from it. What the values do is ``weights``' business.
+allowed, and nothing may be missing from it. Targets may reach nothing but linear layers of the base (``reach``): what
+else PEFT finds by them has no tensors in the file. What the values do is ``weights``' business.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Mapping
 from ecology.contracts.artifact import BASE_KEY, WEIGHTS_FILE
 from ecology.contracts.identity import Json
 from ecology.contracts.policy import AdapterLimits
+from ecology.gate.reach import module_names
 from ecology.gate.violation import Violation, show
 from ecology.store.automaton import Budget
 from ecology.store.header import Header
@@ -118,16 +120,23 @@ def implied(
     Raises:
         MalformedArtifact: A pattern that cannot be matched in bounded time, or no target.
     """
-    linear, budget = linear_modules(schema), Budget()
-    chosen = sorted(targeted(config, linear, where, budget))
+    linear, budget, targets = linear_modules(schema), Budget(), config["target_modules"]
+    modules_of_base = sorted(module_names(schema) | set(linear))
+    reached = targeted(config, modules_of_base, where, budget)
+    chosen = sorted(reached & set(linear))
     problems = []
     if not chosen:
-        problems.append(_target(where, config["target_modules"], "what matches a linear module of the base"))
-    targets = config["target_modules"]
+        problems.append(_target(where, targets, "what matches a linear module of the base"))
+    if beyond := sorted(reached - set(linear)):
+        said = f"{show(targets)}, which reaches {show(beyond[0], 200)}"
+        problems.append(_said(where, said, "what reaches linear modules alone: PEFT would fill in the rest"))
     endings = {name[at:] for name in linear for at in (0, *(i + 1 for i, c in enumerate(name) if c == "."))}
     for entry in targets if isinstance(targets, list) else ():
         if entry not in endings:
             problems.append(_target(where, entry, "the name of a linear module of the base, or the end of one"))
+        elif entry in linear and config.get("layers_to_transform") not in (None, []):
+            # PEFT passes a full name by the list of layers, unless it has shortened a list of twenty
+            problems.append(_target(where, entry, "the end of a name beside layers_to_transform"))
     if config["peft_type"] == "TINYLORA":
         return _tiny(config, linear, chosen), problems
     ranks = pattern_values(config, "rank_pattern", config["r"], chosen, where, budget)
@@ -210,7 +219,11 @@ def _of(threat: str, key: str, found: str, allowed: str) -> Violation:
 
 
 def _target(where: str, entry: Json, allowed: str) -> Violation:
-    return Violation("undeclared module", where, "target_modules", show(entry), allowed)
+    return _said(where, show(entry), allowed)
+
+
+def _said(where: str, found: str, allowed: str) -> Violation:
+    return Violation("undeclared module", where, "target_modules", found, allowed)
 
 
 def _trespass(name: str, schema: Mapping[str, tuple[int, ...]], expected: int) -> Violation:

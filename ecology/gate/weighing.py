@@ -48,7 +48,7 @@ from ecology.gate.violation import Violation
 from ecology.store.header import ITEM_BYTES, Header
 
 MOST_ANSWERED_BYTES = 64 << 20
-"""Of one line; 65 numbers a module are some hundred kilobytes."""
+"""Of one line; 67 numbers a module are some hundred kilobytes."""
 PATIENCE_S = 30.0
 """How long is waited for it in all, its start included, before what its bytes may take is added."""
 BYTES_A_SECOND = 10_000_000
@@ -64,11 +64,15 @@ class Change:
 
     module: Module
     norm: float
-    """||dW||_F (of s B A alone for a DoRA); infinite where a value is not finite."""
+    """At least ||dW||_F (of s B A alone for a DoRA), by no more than rounding; infinite where a value is not finite."""
     spectrum: tuple[float, ...]
-    """Singular values of dW, largest first; empty where ``norm`` is not finite."""
+    """Singular values of dW, largest first, that one at least, likewise; empty where ``norm`` is not finite."""
     magnitude: float
     """||m|| of a DoRA, 0 otherwise; infinite where an entry is not positive."""
+    product: float
+    """s ||B||_F ||A||_F, with sum_i |v_i| ||P_i||_F between them for a TinyLoRA: what rounding is relative to."""
+    factor: float
+    """The largest of ||A||_F, ||B||_F and that sum."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -104,7 +108,7 @@ def weigh(stream: Stream, header: Header, meant: Implied | None, limits: Adapter
             Violation("non-finite", WEIGHTS_FILE, key[:200], f"{bad} of {size} values not finite", "finite values")
         )
     changes = (
-        Change(module, size.norm, size.spectrum, size.magnitude)
+        Change(module, size.norm, size.spectrum, size.magnitude, size.product, size.factor)
         for module, size in zip(modules, answer.sizes, strict=True)
     )
     return Weighed(tuple(infinite), tuple(changes))

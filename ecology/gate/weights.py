@@ -18,6 +18,14 @@ What is measured, by module:
 
 Grams are summed in double precision: the square of a finite F32, F16 or BF16 is finite in it, so a Gram matrix is
 finite exactly if its factor is, and counting what is not has to be done only for a file that is refused.
+
+What is measured is an upper bound. Columns of B that cancel leave <B^T B, A A^T> with a rounding error that is relative
+to ||B||_F^2 ||A||_F^2 and not to the difference: at most gamma_k of it, gamma_k = k u / (1 - k u), u = 2^-53, k the
+number of roundings on the longest way (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., 3.1 and 3.5: m
+for B^T B, n for A A^T, r^2 for the sum over both; as many again for the eigenvalues, whose errors are of the order
+r u ||B||^2 ||A||^2, LAPACK Users' Guide, 4.7). This is added before the root is taken, so ||dW||_F may be said too
+large by some 10^-6 s ||B||_F ||A||_F, and never too small. ``bounds`` limits s ||B||_F ||A||_F, and with it what
+cancellation can hide from PEFT, which multiplies in fewer digits.
 """
 
 from __future__ import annotations
@@ -75,6 +83,7 @@ class _Scales:
             roles = {module.a: "a", module.b: "b", module.m: "m", module.p: "p"}
             self.roles.update({key: (at, role) for key, role in roles.items() if key})
         self.dtypes = {tensor.key: tensor.dtype for tensor in order.tensors}
+        self.lines = {tensor.key: tensor.shape for tensor in order.tensors}
         self.held: dict[int, dict[str, Raw]] = {}
         self.vectors: dict[str, Floats] = {}
         self.found: dict[int, Size] = {}
@@ -109,13 +118,22 @@ class _Scales:
     def _finish(self, at: int, module: Factored) -> None:
         held = self.held.pop(at)
         left, right = held["b"], held["a"]
+        lines = self.lines[module.b][0] + self.lines[module.a][-1] + len(left) ** 2
+        factors = _root(left), _root(right)
         if module.p:
             vectors = np.stack([self.vectors[key] for key in self.order.vectors])
-            norm, spectrum = _largest(left, right, vectors, held["p"], self.dtypes[module.p])
+            mixes, between = _mixes(vectors, held["p"], self.dtypes[module.p])
+            product = factors[0] * between * factors[1]
+            ends, astray = factors[0] * factors[1], vectors.shape[1] * 2.0**-52 * product
+            norm, spectrum = _largest(left, right, mixes, (2 * lines, ends), astray)
         else:
-            norm, spectrum = _size(left, right, abs(module.scale))
+            between, product = 0.0, abs(module.scale) * factors[0] * factors[1]
+            norm, spectrum = _size(left, right, abs(module.scale), _rounding(2 * lines, product))
         magnitude = _magnitude(held["m"]) if module.m else 0.0
-        self.found[at] = Size(norm, spectrum, magnitude)
+        largest = max(*factors, between)
+        if not (math.isfinite(norm) and math.isfinite(product)):  # also of what is not a number
+            norm, spectrum, product, largest = math.inf, (), math.inf, math.inf
+        self.found[at] = Size(norm, spectrum, magnitude, product, largest)
 
     def sizes(self) -> tuple[Size, ...]:
         for at in list(self.held):  # TinyLoRA: its vectors may lie behind everything else
@@ -190,11 +208,22 @@ def _gram(values: Raw, dtype: str, *, columns: bool) -> Floats:
     return total
 
 
-def _size(left: Floats, right: Floats, scale: float) -> tuple[float, tuple[float, ...]]:
-    square = float(np.sum(left * right))
+def _root(gram: Floats) -> float:
+    """||X||_F of its Gram matrix; NaN where a value is not finite."""
+    return math.sqrt(max(0.0, float(np.trace(gram)))) if np.isfinite(gram).all() else math.nan
+
+
+def _rounding(count: int, product: float) -> float:
+    """Most that ``count`` roundings take from the square of a norm of which ``product`` is a bound."""
+    return (count + 16) * 2.0**-52 * product**2 if product < 1e150 else math.inf
+
+
+def _size(left: Floats, right: Floats, scale: float, error: float) -> tuple[float, tuple[float, ...]]:
+    square = scale**2 * float(np.sum(left * right)) + error
     if not math.isfinite(square):
         return math.inf, ()
-    return scale * math.sqrt(max(0.0, square)), tuple(scale * value for value in _singular(left, right))
+    found = [scale * value for value in _singular(left, right)]
+    return math.sqrt(max(error, square)), (math.hypot(found[0], math.sqrt(error)), *found[1:])
 
 
 def _singular(left: Floats, right: Floats) -> list[float]:
@@ -205,20 +234,38 @@ def _singular(left: Floats, right: Floats) -> list[float]:
     return [float(value) for value in np.sqrt(np.maximum(squares, 0.0))[::-1]]
 
 
-def _largest(
-    left: Floats, right: Floats, vectors: Floats, projections: Raw, dtype: str
-) -> tuple[float, tuple[float, ...]]:
-    """The largest ||B R A||_F over the vectors, and the singular values of that change."""
+def _mixes(vectors: Floats, projections: Raw, dtype: str) -> tuple[Floats, float]:
+    """sum_i v_i P_i for each vector, and the largest sum_i |v_i| ||P_i||_F."""
     count, rank, _ = projections.shape
-    mixes = np.zeros((len(vectors), rank, rank))
+    mixes, sums = np.zeros((len(vectors), rank, rank)), np.zeros(len(vectors))
     step = max(1, BLOCK // max(1, rank * rank))
     for at in range(0, count, step):
-        mixes += np.tensordot(vectors[:, at : at + step], _wide(projections[at : at + step], dtype), 1)
+        block = _wide(projections[at : at + step], dtype)
+        mixes += np.tensordot(vectors[:, at : at + step], block, 1)
+        sums += np.abs(vectors[:, at : at + step]) @ np.sqrt(np.einsum("ijk,ijk->i", block, block))
+    return mixes, float(sums.max())
+
+
+def _largest(
+    left: Floats, right: Floats, mixes: Floats, ends: tuple[int, float], astray: float
+) -> tuple[float, tuple[float, ...]]:
+    """The largest ||B R A||_F over the mixes R, and the singular values of that change.
+
+    Args:
+        left: B^T B.
+        right: A A^T.
+        mixes: The R, rounded.
+        ends: Number of roundings in a norm, and ||B||_F ||A||_F.
+        astray: ||B||_F ||A||_F times what rounding took from the largest R.
+    """
     squares = np.einsum("gij,gij->g", left @ mixes @ right, mixes)
-    if not np.isfinite(squares).all():
+    error = _rounding(ends[0], ends[1] * float(np.sqrt(np.einsum("gij,gij->g", mixes, mixes)).max()))
+    if not (np.isfinite(squares).all() and math.isfinite(error) and math.isfinite(astray)):
         return math.inf, ()
     mix = mixes[int(np.argmax(squares))]
-    return math.sqrt(max(0.0, float(squares.max()))), tuple(_singular(mix.T @ left @ mix, right))
+    found = _singular(mix.T @ left @ mix, right)
+    largest = math.sqrt(max(0.0, float(squares.max())) + error) + astray
+    return largest, (math.hypot(found[0], math.sqrt(error)) + astray, *found[1:])
 
 
 def _magnitude(values: Floats) -> float:

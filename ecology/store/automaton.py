@@ -1,20 +1,31 @@
-"""Regular expressions that strangers wrote, matched in bounded time.
+r"""Regular expressions that strangers wrote: matched in bounded time, and refused where ``re`` would take for ever.
 
-Python's ``re`` backtracks, so a pattern of forty characters can keep it busy for years, and no count of its stars says
-beforehand which ones do: ``.?`` forty times over, or ``(?:.|x)`` forty times over, has no star at all. We do not guess.
-A pattern without a choice (no repeat, no alternative) is run by ``re``, where it cannot backtrack. Every other one is
-parsed by Python's own parser, so that it means the same, and its automaton is followed for all paths at once (Thompson,
-CACM 11(6), 1968). What a set of states leads to is worked out once and kept, so that names that resemble each other
-cost little. Each step is counted, over all patterns of one configuration, and more than ``MAX_STEPS`` are refused.
-Whether a full match exists does not depend on greed, so the answer is the one that ``re.fullmatch`` would give.
+Python's ``re`` backtracks, so a pattern of forty characters can keep it busy for years, and PEFT, which loads what we
+let pass, uses ``re``. So there are two questions, and one automaton (Thompson, CACM 11(6), 1968) answers both. It is
+built from the tree of Python's own parser, so that it means the same, and followed for all paths at once. Whether a
+full match exists does not depend on greed, so the answer is the one that ``re.fullmatch`` would give. With every state
+goes the number of ways in which it was reached: their sum over the characters of a name is the number of places that a
+backtracking matcher would come through before it gave up. More than ``MAX_VISITS`` are refused.
 
-What an automaton cannot do (references back, looking around, atomic groups, flags) is refused.
+That count is of the names at hand. For all others the language is kept small, so that work is at most polynomial in the
+length of a name: what is repeated has one way to match and at least one character. ``(a+)+``, ``(a|aa)*``, ``(){9}``
+are refused by name; ``(...)?`` may hold anything, and ``.*`` or ``\d+`` may stand anywhere else.
+
+What leads on from a set of states is worked out once and kept, so that names that resemble each other cost little. Each
+step of ours is counted too, over all patterns of one configuration, and more than ``MAX_STEPS`` are refused.
+
+What an automaton cannot do (references back, looking around, atomic groups, flags) is refused, and so is what the
+parser warns about: it means something else in another Python.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import heapq
 import re
-from collections.abc import Callable, Iterable
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from re import _constants as sre  # type: ignore[attr-defined]
 from re import _parser  # type: ignore[attr-defined]
 from typing import Any
@@ -25,8 +36,13 @@ MAX_PATTERN_CHARACTERS = 2048
 MAX_STATES = 5000
 MAX_STEPS = 250_000
 """For the patterns of one configuration on all names: about a tenth of a second."""
+MAX_VISITS = 20_000_000
+"""Places that a backtracking matcher may come through, likewise: about a second of ``re``."""
 
 _TODO = "name the modules in full"
+_BUSY = "would keep a matcher that backtracks busy"
+_PREFIX, _END = r"(.*\.)?(", ")$"
+"""What PEFT puts around a key of ``rank_pattern`` and ``alpha_pattern``."""
 _CATEGORIES: dict[Any, Callable[[str], bool]] = {
     sre.CATEGORY_DIGIT: str.isdecimal,
     sre.CATEGORY_NOT_DIGIT: lambda c: not c.isdecimal(),
@@ -35,24 +51,33 @@ _CATEGORIES: dict[Any, Callable[[str], bool]] = {
     sre.CATEGORY_WORD: lambda c: c.isalnum() or c == "_",
     sre.CATEGORY_NOT_WORD: lambda c: not (c.isalnum() or c == "_"),
 }
+_PARSING = threading.Lock()
+"""Filters of warnings belong to the whole process: one thread at a time changes them."""
 
 
 class Budget:
-    """The steps that all patterns of one configuration may take together.
+    """What all patterns of one configuration may cost together.
 
     Args:
-        steps: How many.
+        steps: Of ours.
+        visits: Of a backtracking matcher.
     """
 
-    def __init__(self, steps: int = MAX_STEPS) -> None:
+    def __init__(self, steps: int = MAX_STEPS, visits: int = MAX_VISITS) -> None:
         """Nothing is spent yet."""
-        self._left = steps
+        self._steps, self._visits = steps, visits
 
     def spend(self, steps: int) -> None:
-        """Takes some of it; ``full_matches`` refuses a pattern for which there is not enough."""
-        self._left -= steps
-        if self._left < 0:
+        """Takes some of our steps; a pattern for which there are not enough is refused."""
+        self._steps -= steps
+        if self._steps < 0:
             raise _Unsupported("is too costly to match")
+
+    def visit(self, places: int) -> None:
+        """Takes some of what a backtracking matcher may do, likewise."""
+        self._visits -= places
+        if self._visits < 0:
+            raise _Unsupported(_BUSY)
 
 
 def full_matches(pattern: str, names: Iterable[str], where: str, budget: Budget | None = None) -> list[str]:
@@ -65,24 +90,38 @@ def full_matches(pattern: str, names: Iterable[str], where: str, budget: Budget 
         budget: Shared with other patterns; one of its own by default.
 
     Raises:
-        MalformedArtifact: It is no regular expression, does what no automaton can, or costs too many steps.
+        MalformedArtifact: It is no regular expression, does what no automaton can, or costs too much.
     """
+    return _matches(pattern, names, where, budget or Budget(), _parsed)
+
+
+def ending_matches(pattern: str, names: Iterable[str], where: str, budget: Budget | None = None) -> list[str]:
+    r"""Those of ``names`` that ``re.match(rf"(.*\.)?({pattern})$", name)`` finds: the whole, or an end behind a dot.
+
+    The pattern has to be one by itself, and to be one group of the whole: ``a)|(b`` is neither.
+
+    Args:
+        pattern: Written by nobody in particular.
+        names: What is matched; without line breaks, before which ``$`` would match too.
+        where: File name and key for messages.
+        budget: Shared with other patterns; one of its own by default.
+
+    Raises:
+        MalformedArtifact: It is no regular expression, does what no automaton can, or costs too much.
+    """
+    return _matches(pattern, names, where, budget or Budget(), _parsed_in_place)
+
+
+def _matches(pattern: str, names: Iterable[str], where: str, budget: Budget, parse: Callable[[str], Any]) -> list[str]:
     if len(pattern) > MAX_PATTERN_CHARACTERS:
         raise MalformedArtifact(f"a pattern of {len(pattern)} characters", where=where, todo=_TODO)
-    budget = budget or Budget()
     try:
         budget.spend(len(pattern))
-        tree = _parser.parse(pattern)
-        if tree.state.flags & ~re.UNICODE:
-            raise _Unsupported("sets flags")
-        if not _chooses(tree):
-            expression = re.compile(pattern)
-            return [name for name in names if expression.fullmatch(name)]
-        automaton = _Automaton(tree, budget)
+        automaton = _Automaton(parse(pattern), budget)
         return [name for name in names if automaton.accepts(name)]
     except _Unsupported as error:
         raise MalformedArtifact(f"pattern {pattern!a:.120} {error}", where=where, todo=_TODO) from error
-    except (re.error, RecursionError, OverflowError) as error:
+    except (re.error, RecursionError, OverflowError, Warning) as error:
         raise MalformedArtifact(
             f"pattern {pattern!a:.120} is no regular expression: {error}", where=where, todo=_TODO
         ) from error
@@ -92,22 +131,90 @@ class _Unsupported(Exception):
     pass
 
 
-def _chooses(tree: Any) -> bool:
-    """Whether there is more than one way to match; groups without a choice inside do not count."""
+def _parsed(pattern: str) -> Any:
+    with _PARSING, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tree = _parser.parse(pattern)
+    if tree.state.flags & ~re.UNICODE:
+        raise _Unsupported("sets flags")
+    _width(tree)
+    return tree
+
+
+def _parsed_in_place(pattern: str) -> Any:
+    """What PEFT parses, which has to hold the pattern as one group."""
+    alone, whole = _parsed(pattern), _parsed(f"{_PREFIX}{pattern}{_END}")
+    before, _, after = _AROUND
+    if [_plain(item) for item in whole] != [before, (str(sre.SUBPATTERN), (0, 0, _plain(alone))), after]:
+        raise _Unsupported("is not one pattern but parts of several")
+    return whole[:2]  # the end is where a match is asked for
+
+
+def _plain(tree: Any) -> Any:
+    """A tree as tuples, without the numbers of its groups."""
+    if isinstance(tree, _parser.SubPattern | list):
+        return tuple(_plain(item) for item in tree)
+    if isinstance(tree, tuple):
+        if len(tree) == 2 and tree[0] is sre.SUBPATTERN:
+            _, add, drop, inner = tree[1]
+            return str(sre.SUBPATTERN), (add, drop, _plain(inner))
+        return tuple(_plain(item) for item in tree)
+    return str(tree) if isinstance(tree, type(sre.LITERAL)) else tree
+
+
+def _width(tree: Any) -> int | None:
+    """How many characters it matches, None where there is more than one way to match.
+
+    Raises:
+        _Unsupported: It repeats what can match in more than one way, or without a character.
+    """
+    total: int | None = 0
     for operation, argument in tree:
-        if operation is sre.SUBPATTERN:
+        width: int | None = None
+        if operation in (sre.LITERAL, sre.NOT_LITERAL, sre.ANY, sre.IN):
+            width = 1
+        elif operation is sre.AT:
+            width = 0
+        elif operation is sre.SUBPATTERN:
             _, add, drop, inner = argument
             if add or drop:
                 raise _Unsupported("sets flags")
-            if _chooses(inner):
-                return True
-        elif operation not in (sre.LITERAL, sre.NOT_LITERAL, sre.ANY, sre.IN, sre.AT):
-            return True
-    return False
+            width = _width(inner)
+        elif operation is sre.BRANCH:
+            for alternative in argument[1]:
+                _width(alternative)
+        elif operation in (sre.MAX_REPEAT, sre.MIN_REPEAT):
+            least, most, inner = argument
+            one = _width(inner)
+            if most > 1:
+                if not one:
+                    what = "without a character" if one == 0 else "in more than one way"
+                    raise _Unsupported(f"repeats what can match {what}")
+                if max(least, 0 if most is sre.MAXREPEAT else most) * one > MAX_STATES:
+                    raise _Unsupported("is too large")
+            width = least * one if least == most and one is not None else None
+        else:
+            raise _Unsupported("refers back, looks around or holds on to what it matched")
+        total = None if total is None or width is None else total + width
+    return total
+
+
+_AROUND = [_plain(item) for item in _parser.parse(f"{_PREFIX}{_END}")]
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class _Place:
+    """The states in which a matcher can be, and what was found to follow."""
+
+    ways: Mapping[int, int]
+    """State to the number of ways to it."""
+    visits: int
+    """Sum of the ways."""
+    following: dict[tuple[str, tuple[bool, ...]], _Place]
 
 
 class _Automaton:
-    """States are numbers; ``free`` edges cost no character, ``eating`` ones cost one."""
+    """States are numbers; ``free`` edges cost no character and make no circle, ``eating`` ones cost one."""
 
     def __init__(self, tree: Any, budget: Budget) -> None:
         self.free: list[list[tuple[Any, int]]] = []
@@ -116,47 +223,75 @@ class _Automaton:
         self.budget = budget
         self.start = self._state()
         self.end = self._sequence(tree, self.start)
-        self._closed: dict[tuple[frozenset[int], tuple[bool, ...]], frozenset[int]] = {}
-        self._ate: dict[tuple[frozenset[int], str], frozenset[int]] = {}
+        self.order = self._ordered()
+        self._places: dict[frozenset[tuple[int, int]], _Place] = {}
+        self._first: dict[tuple[bool, ...], _Place] = {}
 
     def accepts(self, name: str) -> bool:
         self.budget.spend(1 + len(name) // 8)  # what a name costs where everything is known
-        current = self._closure(frozenset({self.start}), name, 0)
-        for place, character in enumerate(name):
-            following = self._eat(current, character)
-            if not following:
-                return False
-            current = self._closure(following, name, place + 1)
-        return self.end in current
+        holding = self._holding(name, 0)
+        place = self._first.get(holding)
+        if place is None:
+            place = self._first[holding] = self._closed({self.start: 1}, holding)
+        visits = place.visits
+        for at, character in enumerate(name, 1):
+            holding = self._holding(name, at)
+            following = place.following.get((character, holding))
+            if following is None:
+                following = place.following[character, holding] = self._closed(self._eaten(place, character), holding)
+            place = following
+            visits += place.visits
+            if not place.visits:
+                break
+        self.budget.visit(visits)
+        return self.end in place.ways
 
-    def _eat(self, current: frozenset[int], character: str) -> frozenset[int]:
-        """Where a character leads from any of these states."""
-        known = self._ate.get((current, character))
-        if known is None:
-            following = set()
-            for state in current:
-                for admits, cost, target in self.eating[state]:
-                    self.budget.spend(cost)
-                    if admits(character):
-                        following.add(target)
-            known = self._ate[current, character] = frozenset(following)
-        return known
+    def _holding(self, name: str, at: int) -> tuple[bool, ...]:
+        return tuple([_holds(condition, name, at) for condition in self.conditions]) if self.conditions else ()
 
-    def _closure(self, states: frozenset[int], name: str, place: int) -> frozenset[int]:
-        """These states and those that no character is needed to reach."""
-        holding = tuple([_holds(condition, name, place) for condition in self.conditions])
-        known = self._closed.get((states, holding))
-        if known is None:
-            holds = {None: True, **dict(zip(self.conditions, holding, strict=True))}
-            todo, seen = list(states), set(states)
-            while todo:
-                for condition, target in self.free[todo.pop()]:
-                    self.budget.spend(1)
-                    if target not in seen and holds[condition]:
-                        seen.add(target)
-                        todo.append(target)
-            known = self._closed[states, holding] = frozenset(seen)
-        return known
+    def _eaten(self, place: _Place, character: str) -> dict[int, int]:
+        """Where a character leads."""
+        found: dict[int, int] = {}
+        for state, ways in place.ways.items():
+            for admits, cost, target in self.eating[state]:
+                self.budget.spend(cost)
+                if admits(character):
+                    found[target] = found.get(target, 0) + ways
+        return found
+
+    def _closed(self, ways: dict[int, int], holding: tuple[bool, ...]) -> _Place:
+        """These states and those that no character is needed to reach, in an order that meets each state once."""
+        holds = {None: True, **dict(zip(self.conditions, holding, strict=True))}
+        todo = [(self.order[state], state) for state in ways]
+        heapq.heapify(todo)
+        while todo:
+            _, state = heapq.heappop(todo)
+            for condition, target in self.free[state]:
+                self.budget.spend(1)
+                if holds[condition]:
+                    if target not in ways:
+                        heapq.heappush(todo, (self.order[target], target))
+                    ways[target] = ways.get(target, 0) + ways[state]
+        if (visits := sum(ways.values())) > MAX_VISITS:  # before these numbers grow
+            raise _Unsupported(_BUSY)
+        return self._places.setdefault(frozenset(ways.items()), _Place(ways, visits, {}))
+
+    def _ordered(self) -> list[int]:
+        """A rank for each state, larger behind every free edge (Kahn, CACM 5(11), 1962)."""
+        entering = [0] * len(self.free)
+        for edges in self.free:
+            for _, target in edges:
+                entering[target] += 1
+        ready = [state for state, count in enumerate(entering) if not count]
+        order = [0] * len(self.free)
+        for rank in range(len(order)):
+            state = ready.pop()  # never empty: what is repeated eats a character, so there is no circle
+            order[state] = rank
+            for _, target in self.free[state]:
+                entering[target] -= 1
+                if not entering[target]:
+                    ready.append(target)
+        return order
 
     def _state(self) -> int:
         if len(self.free) >= MAX_STATES:
@@ -172,35 +307,28 @@ class _Automaton:
         return state
 
     def _node(self, operation: Any, argument: Any, state: int) -> int:
-        if operation in (sre.LITERAL, sre.NOT_LITERAL, sre.ANY, sre.IN):
-            after = self._state()
-            cost = len(argument) if operation is sre.IN else 1
-            self.eating[state].append((_admits(operation, argument), cost, after))
-            return after
+        if operation is sre.SUBPATTERN:
+            return self._sequence(argument[3], state)
+        if operation in (sre.MAX_REPEAT, sre.MIN_REPEAT):
+            least, most, inner = argument
+            return self._repeat(least, most, inner, state)
+        after = self._state()
         if operation is sre.AT:
-            after = self._state()
             self.free[state].append((argument, after))
             self.conditions[argument] = None
-            return after
-        if operation is sre.SUBPATTERN:
-            _, add, drop, inner = argument
-            if add or drop:
-                raise _Unsupported("sets flags")
-            return self._sequence(inner, state)
-        if operation is sre.BRANCH:
-            after = self._state()
+        elif operation is sre.BRANCH:
             for alternative in argument[1]:
                 first = self._state()
                 self.free[state].append((None, first))
                 self.free[self._sequence(alternative, first)].append((None, after))
-            return after
-        if operation in (sre.MAX_REPEAT, sre.MIN_REPEAT):
-            least, most, inner = argument
-            return self._repeat(least, most, inner, state)
-        raise _Unsupported("refers back, looks around or holds on to what it matched")
+        else:
+            cost = len(argument) if operation is sre.IN else 1
+            self.eating[state].append((_admits(operation, argument), cost, after))
+        return after
 
     def _repeat(self, least: int, most: Any, inner: Any, state: int) -> int:
-        for _ in range(least):
+        for _ in range(least):  # few, or ``_width`` had refused it
+            self.budget.spend(1)
             state = self._sequence(inner, state)
         if most is sre.MAXREPEAT:
             hub = self._state()
@@ -211,8 +339,11 @@ class _Automaton:
             return after
         after = self._state()
         for _ in range(most - least):
+            self.budget.spend(1)
             self.free[state].append((None, after))
-            state = self._sequence(inner, state)
+            first = self._state()
+            self.free[state].append((None, first))
+            state = self._sequence(inner, first)
         self.free[state].append((None, after))
         return after
 

@@ -6,8 +6,10 @@ expressions behind an optional ``.``-ended prefix, the first that matches wins (
 ``tuners_utils.check_target_module_exists``, ``utils.other.get_pattern_key``). We match alike, since a module that we
 leave out or scale otherwise is another function.
 
-Patterns are matched by ``store.automaton``, in bounded time. ``layers_pattern`` may hold names only: in a pattern,
-which index is the layer's would depend on the order in which ``re`` backtracks.
+Patterns are matched by ``store.automaton``, in bounded time. A key is parsed by itself and in the place where PEFT puts
+it, between ``(.*\.)?(`` and ``)$``: the text ``a)|(b`` is a pattern there and none here, and is refused.
+``layers_pattern`` may hold names only: in a pattern, which index is the layer's would depend on the order in which
+``re`` backtracks.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from collections.abc import Iterable, Mapping
 
 from ecology.contracts.identity import Json
 from ecology.errors import MalformedArtifact
-from ecology.store.automaton import Budget, full_matches
+from ecology.store.automaton import MAX_PATTERN_CHARACTERS, Budget, ending_matches, full_matches
 
 MOST_PATTERNS = 256
 """Entries of ``rank_pattern`` or ``alpha_pattern`` that are allowed for a base of few modules."""
@@ -25,7 +27,8 @@ MOST_LAYERS_PATTERNS = 16
 """Names in ``layers_pattern``; models have one or two."""
 
 _NAME = re.compile(r"[A-Za-z0-9_]+(?:\.[A-Za-z0-9_]+)*")
-_PLAIN = re.compile(r"(?:[A-Za-z0-9_]|\\\.)+")
+_PLAIN = re.compile(r"(?:[A-Za-z0-9_.]|\\\.)+")
+"""A name, its dots escaped or not: it has one length, and matches in one way at most."""
 
 
 def targeted(
@@ -134,15 +137,21 @@ def pattern_values(
     values = dict.fromkeys(names, default)
     left = dict.fromkeys(names)
     for pattern, value in patterns.items():  # in file order: the first match wins
-        if _PLAIN.fullmatch(pattern):  # what PEFT-minded writers write: a name with its dots escaped
-            plain = pattern.replace("\\.", ".")
-            found = [name for name in left if name == plain or name.endswith(f".{plain}")]
+        if len(pattern) <= MAX_PATTERN_CHARACTERS and _PLAIN.fullmatch(pattern):
+            found = _named(pattern, left)
         else:
-            found = full_matches(rf"(?:.*\.)?(?:{pattern})", left, f"{where}: {key}", budget)
+            found = ending_matches(pattern, left, f"{where}: {key}", budget)
         for name in found:
             values[name] = value
             del left[name]
     return values
+
+
+def _named(pattern: str, names: Iterable[str]) -> list[str]:
+    """What ``ending_matches`` finds for a name, without an automaton: rank and alpha of every module are often said."""
+    expression, length = re.compile(pattern), len(pattern.replace("\\.", "."))
+    ends = ((name, len(name) - length) for name in names)
+    return [n for n, at in ends if (at == 0 or (at > 0 and n[at - 1] == ".")) and expression.fullmatch(n, max(at, 0))]
 
 
 def _strings(value: Json) -> bool:

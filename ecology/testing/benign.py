@@ -27,7 +27,7 @@ OPTIONS: tuple[Mapping[str, Any], ...] = (
     {"target_modules": ["q_proj", "k_proj"], "rank_pattern": {"k_proj": 2}},
     {"target_modules": ["q_proj", "k_proj"], "alpha_pattern": {r"0\.self_attn\.q_proj": 4}},
     {"target_modules": ["o_proj"], "exclude_modules": ["layers.0.self_attn.o_proj"]},
-    {"target_modules": ["model.layers.0.self_attn.q_proj"], "init_lora_weights": False},
+    {"target_modules": ["model.layers.0.self_attn.q_proj"], "init_lora_weights": True},
     {"target_modules": ["q_proj"], "use_dora": True},
     {"target_modules": "all-linear", "use_dora": True, "use_rslora": True, "r": 3},
     {"target_modules": ["q_proj"], "task_type": None},  # PEFT then names the class of the base

@@ -21,7 +21,7 @@ from ecology.testing import gates
 
 
 def change(norm: float, *spectrum: float) -> Change:
-    return Change(Module(f"m{norm}", 4, 4, len(spectrum), 1.0), norm, spectrum, 0.0)
+    return Change(Module(f"m{norm}", 4, 4, len(spectrum), 1.0), norm, spectrum, 0.0, norm, 1.0)
 
 
 def test_the_statistics_are_what_they_say() -> None:
@@ -34,6 +34,15 @@ def test_the_statistics_are_what_they_say() -> None:
     assert said["spread"] == pytest.approx(0.5)
     assert said["concentration"] == pytest.approx((9 / 25 + 1) / 2)
     assert statistics([change(0.0, 0.0), change(math.inf)], norms) == {}
+
+
+@pytest.mark.parametrize("scale", [1e-300, 5e-324, 1e-160, 1e150, 1e300])
+def test_the_statistics_of_very_small_and_very_large_changes(scale: float) -> None:
+    """Squares would be 0 or infinite."""
+    said = statistics([change(5.0 * scale, 4.0 * scale, 3.0 * scale)], {f"m{5.0 * scale}.weight": 10.0})
+    assert said["concentration"] == pytest.approx(16 / 25, rel=0.1)
+    assert all(math.isfinite(value) for value in said.values())
+    assert statistics([change(5e-324, 0.0)], {"m5e-324.weight": 1.0}) == {}
 
 
 def test_outside_of_the_widened_range_is_an_anomaly() -> None:

@@ -24,7 +24,7 @@ def wrong(**changes: Any) -> list[Violation]:
 
 def test_a_plain_lora_is_allowed() -> None:
     assert wrong() == []
-    assert wrong(lora_alpha=16.5, lora_dropout=0.05, use_rslora=True, init_lora_weights=False, revision=None) == []
+    assert wrong(lora_alpha=16.5, lora_dropout=0.05, use_rslora=True, init_lora_weights="gaussian", revision=None) == []
     assert wrong(target_modules=r".*\.(q|v)_proj", layers_to_transform=None, exclude_modules=["lm_head"]) == []
     assert wrong(layers_to_transform=[0, 1], layers_pattern="layers", rank_pattern={r"layers\.0\.q_proj": 4}) == []
     assert wrong(base_model_name_or_path="org/model", task_type="CAUSAL_LM", peft_version="0.21.2") == []
@@ -44,7 +44,8 @@ def test_what_a_lora_needs_may_not_be_left_to_a_default(key: str) -> None:
         ("r", 0), ("r", -1), ("r", 8.0), ("r", 10**7), ("lora_alpha", 0), ("lora_alpha", -8), ("lora_alpha", True),
         ("lora_alpha", 1e16), ("lora_dropout", 1.0), ("lora_dropout", -0.1), ("lora_dropout", False), ("use_rslora", 1),
         ("task_type", "SEQ_CLS"), ("inference_mode", None), ("init_lora_weights", "olora"), ("init_lora_weights", None),
-        ("init_lora_weights", 1), ("target_modules", []), ("target_modules", None), ("target_modules", "all-linear"),
+        ("init_lora_weights", False), ("init_lora_weights", 1), ("target_modules", []), ("target_modules", None),
+        ("target_modules", "all-linear"),
         ("target_modules", "ALL-LINEAR"), ("target_modules", ["q_proj", "q_proj"]), ("target_modules", ["q proj"]),
         ("target_modules", ["../x"]), ("target_modules", {"a": 1}), ("layers_to_transform", "0"),
         ("layers_to_transform", [-1]), ("layers_to_transform", [True]), ("megatron_core", 3),

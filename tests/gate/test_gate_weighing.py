@@ -325,25 +325,29 @@ def test_an_order_is_one_line_and_comes_back() -> None:
     assert Order.of(ORDER.line()) == ORDER
 
 
-@given(st.lists(st.tuples(st.floats(0), st.lists(st.floats(0), max_size=3), st.floats(0)), min_size=1, max_size=1))
-def test_an_answer_comes_back_to_the_bit(sizes: list[tuple[float, list[float], float]]) -> None:
-    answer = Answer({"b": 3}, tuple(Size(norm, tuple(spectrum), m) for norm, spectrum, m in sizes))
+@given(st.lists(st.floats(0), max_size=3), st.tuples(*[st.floats(0)] * 4))
+def test_an_answer_comes_back_to_the_bit(spectrum: list[float], others: tuple[float, float, float, float]) -> None:
+    norm, *rest = others
+    answer = Answer({"b": 3}, (Size(norm, tuple(spectrum), *rest),))
     assert Answer.of(json.loads(answer.line()), ORDER) == answer
 
 
 @pytest.mark.parametrize(
     "said",
     [
-        {"infinite": {"c": 1}, "sizes": [[1.0, [1.0], 0.0]]},
-        {"infinite": {"b": 0}, "sizes": [[1.0, [1.0], 0.0]]},
-        {"infinite": {"b": True}, "sizes": [[1.0, [1.0], 0.0]]},
+        {"infinite": {"c": 1}, "sizes": [[1.0, [1.0], 0.0, 1.0, 1.0]]},
+        {"infinite": {"b": 0}, "sizes": [[1.0, [1.0], 0.0, 1.0, 1.0]]},
+        {"infinite": {"b": True}, "sizes": [[1.0, [1.0], 0.0, 1.0, 1.0]]},
         {"infinite": {}, "sizes": []},
-        {"infinite": {}, "sizes": [[math.nan, [1.0], 0.0]]},
-        {"infinite": {}, "sizes": [[-1.0, [1.0], 0.0]]},
-        {"infinite": {}, "sizes": [["1.0", [1.0], 0.0]]},
-        {"infinite": {}, "sizes": [[1.0, [None], 0.0]]},
+        {"infinite": {}, "sizes": [[math.nan, [1.0], 0.0, 1.0, 1.0]]},
+        {"infinite": {}, "sizes": [[-1.0, [1.0], 0.0, 1.0, 1.0]]},
+        {"infinite": {}, "sizes": [["1.0", [1.0], 0.0, 1.0, 1.0]]},
+        {"infinite": {}, "sizes": [[1.0, [None], 0.0, 1.0, 1.0]]},
         {"infinite": {}, "sizes": [[1.0, 0.0]]},
-        {"sizes": [[1.0, [1.0], 0.0]]},
+        {"infinite": {}, "sizes": [[1.0, [1.0], 0.0]]},
+        {"infinite": {}, "sizes": [[1.0, [1.0], 0.0, 1.0, math.nan]]},
+        {"infinite": {}, "sizes": [[1.0, [1.0], 0.0, -1.0, 1.0]]},
+        {"sizes": [[1.0, [1.0], 0.0, 1.0, 1.0]]},
         [],
         "error",
         None,
