@@ -53,10 +53,10 @@ def module_names(schema: Iterable[str]) -> frozenset[str]:
     owners = prefixes(name.rpartition(".")[0] for name in schema)
     found = {*owners, *HEADS}
     inner = {name.rpartition(".")[0] for name in owners}
-    for name in inner - {""}:
+    for name in owners:
         last = name.rpartition(".")[2]
         children = _LAYER if last.isdecimal() else _CHILDREN.get(last, ())
-        if name.count(".") < 2 and not last.isdecimal():  # the model itself, or its decoder
+        if name in inner and name.count(".") < 2 and not last.isdecimal():  # the model itself, or its decoder
             children = (*children, *_MODEL)
         found.update(f"{name}.{child}" for child in children)
     return frozenset(found)

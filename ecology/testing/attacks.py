@@ -404,6 +404,27 @@ def _dora(value: float) -> Callable[[Path], None]:
     return spoil
 
 
+def _columns(first: float, second: float, row: float = 100.0) -> Callable[[Path], None]:
+    """B has two columns of these values, A two rows of that one: dW is ``(first + second) * row`` everywhere."""
+
+    def spoil(folder: Path) -> None:
+        tensors = read_tensors(folder)
+        B, A = np.tile(np.array([first, second], "<f4"), (HIDDEN, 1)), np.full((RANK, HIDDEN), row, "<f4")  # noqa: N806
+        tensors[f"{Q}.lora_B.weight"] = ("F32", B.shape, B.tobytes())
+        tensors[f"{Q}.lora_A.weight"] = ("F32", A.shape, A.tobytes())
+        write_tensors(folder, tensors)
+
+    return spoil
+
+
+def _tied(context: StaticContext, artifact: Artifact) -> StaticContext:
+    """The base's head shares the embedding's weight and is no tensor of its own."""
+    del artifact
+    schema = {name: shape for name, shape in context.tensor_schema.items() if not name.startswith("lm_head.")}
+    return dataclasses.replace(context, tensor_schema=schema)
+
+
+_QV = r".*\.(q|v)_proj"
 _T, _C, _F, _L = "static.tensors", "static.config", "static.files", "static.limits"
 _B, _S, _X = "static.base", "static.signature", "static.taint"
 _BM = "base_model.model."
@@ -437,6 +458,13 @@ HOSTILE: tuple[Hostile, ...] = (
     Hostile("target-that-is-not", "undeclared module", _T, _say(target_modules=["q_proj", "v_proj", "nowhere"])),
     Hostile("saved-module", "base overwrite", _T, _add(f"{_BM}lm_head.modules_to_save.weight", VOCABULARY, HIDDEN)),
     Hostile("bias-of-base", "undeclared module", _T, _add(f"{Q}.bias", HIDDEN)),
+    Hostile("tied-head-by-pattern", "undeclared module", _T, _say(target_modules=_QV + "|lm_head"), context=_tied),
+    Hostile("tied-head-by-any", "undeclared module", _T, _say(target_modules=_QV + "|[^.]*"), context=_tied),
+    Hostile("embedding-by-pattern", "undeclared module", _T, _say(target_modules=_QV + r"|model\.embed_tokens")),
+    Hostile("norm-by-pattern", "undeclared module", _T, _say(target_modules=_QV + r"|model\.norm")),
+    Hostile("layer-by-pattern", "undeclared module", _T, _say(target_modules=_QV + r"|.*\.1")),
+    Hostile("activation-by-pattern", "undeclared module", _T, _say(target_modules=_QV + r"|.*\.act_fn")),
+    Hostile("orthogonal-by-pattern", "undeclared module", _C, _say(target_modules=_QV, init_lora_weights="orthogonal")),
     Hostile("embedding-target", "undeclared module", _T, _say(target_modules=["q_proj", "v_proj", "embed_tokens"])),
     Hostile("norm-target", "undeclared module", _T, _say(target_modules=["q_proj", "v_proj", "norm"])),
     Hostile("tiny-vector", "undeclared module", _T, _add("base_model.tinylora_v.0", 14)),
@@ -444,6 +472,15 @@ HOSTILE: tuple[Hostile, ...] = (
     Hostile("no-layer", "missing factor", _T, _say(target_modules=r".*\.(q|v|o)_proj")),
     Hostile("excluded", "undeclared module", _T, _say(exclude_modules=["layers.0.self_attn.q_proj"])),
     Hostile("one-layer", "undeclared module", _T, _say(target_modules=["q_proj", "v_proj"], layers_to_transform=[1])),
+    Hostile(
+        "full-names-and-layers",
+        "undeclared module",
+        _T,
+        _say(
+            target_modules=[f"model.layers.{i}.self_attn.{x}_proj" for i in (0, 1) for x in "qv"],
+            layers_to_transform=[0],
+        ),
+    ),
     Hostile("full-width-letter", "undeclared module", _T, _renamed("q_proj.lora_A", "q_pro\uff4a.lora_A")),
     Hostile("default-adapter-name", "undeclared module", _T, _renamed("lora_A.weight", "lora_A.default.weight")),
     Hostile("nul-in-name", "undeclared module", _T, _renamed("lora_A.weight", "lora_A.weight\0")),
@@ -478,6 +515,10 @@ HOSTILE: tuple[Hostile, ...] = (
     Hostile("magnitudes-negative", "magnitude", _L, _dora(-1.0)),
     Hostile("rank", "magnitude", _L, _rank(65)),
     Hostile("norm-of-change", "magnitude", _L, _scaled(1e4)),
+    Hostile("cancels", "magnitude", _L, _columns(100.0, -100.0)),
+    Hostile("cancels-all-but", "magnitude", _L, _columns(100.0, -100.00001)),
+    Hostile("between-overflows", "magnitude", _L, _columns(1e-42, 1e-42, 3e38)),
+    Hostile("between-underflows", "magnitude", _L, _columns(3e38, 3e38, 1e-42)),
     Hostile("overflowing-norm", "magnitude", _L, _scaled(1e37)),
     Hostile("more-behind", "config type", _C, _config_text(lambda text: text + b"{}")),
     Hostile("comment", "config type", _C, _config_text(lambda text: text[:-1] + b"/**/}")),
@@ -509,7 +550,22 @@ HOSTILE: tuple[Hostile, ...] = (
     Hostile("utf-16", "config type", _C, _config_text(lambda text: text.decode().encode("utf-16"))),
     Hostile("surrogate", "config type", _C, _config_text(lambda text: text[:-1] + b',"revision":"\\ud800"}')),
     Hostile("dense", "config type", _C, _config_text(lambda text: text[:-1] + b',"x":[' + b"[]," * 9999 + b"[]]}")),
-    Hostile("costly-pattern", "undeclared module", _T, _say(target_modules=".?" * 200 + "!")),
+    Hostile("costly-pattern", "config type", _T, _say(target_modules=".?" * 200 + "!")),
+    Hostile("unbalanced-key", "config type", _T, _say(alpha_pattern={"model)|(zzz": 1e14})),
+    Hostile("unbalanced-key-of-ranks", "config type", _T, _say(rank_pattern={"q_proj)|(?:v_proj": 2})),
+    Hostile("key-with-a-comment", "config type", _T, _say(alpha_pattern={"|(?#x))|q_proj(": 1e14})),
+    Hostile("key-that-ignores-case", "config type", _T, _say(alpha_pattern={"(?i:Q_PROJ)": 1e14})),
+    Hostile("pattern-that-ignores-case", "config type", _T, _say(target_modules=r"(?i).*\.(Q|V)_PROJ")),
+    Hostile("named-group-again", "config type", _T, _say(target_modules=r".*\.(?P<x>q|v)_proj(?P=x)?")),
+    Hostile("class-of-posix", "config type", _T, _say(alpha_pattern={"[[:alpha:]]": 2})),
+    Hostile("repeat-in-a-repeat", "config type", _T, _say(alpha_pattern={"(?:[a-z_.0-9]+)+!": 2})),
+    Hostile("repeat-in-a-repeat-excluded", "config type", _T, _say(exclude_modules="(?:[a-z_.0-9]+)+!")),
+    Hostile("choice-in-a-repeat", "config type", _T, _say(exclude_modules="(?:p|pr|r|o|j)*!")),
+    Hostile("repeats-in-a-row", "config type", _T, _say(exclude_modules=".*" * 8 + "!")),
+    Hostile("repeats-nothing", "config type", _T, _say(target_modules=r".*\.(q|v)_proj(?:){0,4000000000}")),
+    Hostile("repeats-nothing-often", "config type", _T, _say(target_modules=r".*\.(q|v)_proj(){30000000}")),
+    Hostile("repeats-nothing-of-something", "config type", _T, _say(exclude_modules="(?:(?:a{0}){9}){3000000}")),
+    Hostile("repeats-repeats", "config type", _T, _say(rank_pattern={"((q{70}){70}){70}": 2})),
     Hostile("looks-around", "config type", _T, _say(rank_pattern={"(?=q)q_proj": 2})),
     Hostile("rank-as-text", "config type", _C, _say(r="2")),
     Hostile("rank-as-truth", "config type", _C, _say(r=True)),
@@ -536,6 +592,10 @@ HOSTILE: tuple[Hostile, ...] = (
     Hostile("other-method", "config import", _C, _say(peft_type="BONE")),
     Hostile("modules_to_save", "config import", _C, _say(modules_to_save=["lm_head"])),
     Hostile("bias", "config import", _C, _say(bias="all")),
+    Hostile("random-start", "config import", _C, _say(init_lora_weights=False)),
+    Hostile("eva", "config import", _C, _say(init_lora_weights="eva")),
+    Hostile("mica", "config import", _C, _say(init_lora_weights="mica")),
+    Hostile("lora-ga", "config import", _C, _say(init_lora_weights="lora_ga")),
     Hostile("pissa", "config import", _C, _say(init_lora_weights="pissa")),
     Hostile("replication", "config import", _C, _say(layer_replication=[[0, 2], [0, 2]])),
     Hostile("trigger", "config import", _C, _say(alora_invocation_tokens=[1, 2])),

@@ -12,16 +12,18 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecology.contracts.policy import AdapterLimits
 from ecology.errors import MalformedArtifact, ReaderFailed
 from ecology.gate import weighing
+from ecology.gate.bounds import check_norms
 from ecology.gate.order import (
     FRAME_BYTES,
     OUT_OF_MEMORY,
@@ -35,7 +37,7 @@ from ecology.gate.order import (
     framed,
 )
 from ecology.gate.tensors import Implied, Module
-from ecology.gate.weighing import Weighed, reader_id, weigh
+from ecology.gate.weighing import Change, Weighed, reader_id, weigh
 from ecology.gate.weights import SLACK_BYTES
 from ecology.store.header import Header, TensorInfo
 
@@ -108,6 +110,108 @@ def test_the_largest_of_a_tinylora_is_that_of_the_full_matrices() -> None:
     largest = max(full.values(), key=np.linalg.norm)
     assert math.isclose(found.norm, float(np.linalg.norm(largest)), rel_tol=1e-9)
     assert np.allclose(found.spectrum[:16], np.linalg.svd(largest, compute_uv=False)[:16], rtol=1e-6)
+
+
+def exactly(tensors: dict[str, np.ndarray], module: Module) -> tuple[Fraction, Fraction]:
+    """||s B A||_F^2 and s^2 ||B||_F^2 ||A||_F^2, without rounding."""
+    B, A = ([[Fraction(float(x)) for x in row] for row in tensors[key]] for key in (module.b, module.a))
+    scale = Fraction(module.scale) ** 2
+    columns = list(zip(*A, strict=True))
+    product = sum(sum(b * a for b, a in zip(row, column, strict=True)) ** 2 for row in B for column in columns)
+    return scale * product, scale * sum(x * x for row in B for x in row) * sum(x * x for row in A for x in row)
+
+
+wide = st.floats(-(2.0**100), 2.0**100, width=32)
+
+
+@given(
+    st.integers(1, 3).flatmap(
+        lambda rank: st.tuples(
+            st.lists(st.lists(wide, min_size=rank, max_size=rank), min_size=2, max_size=4),
+            st.lists(st.lists(wide, min_size=3, max_size=3), min_size=rank, max_size=rank),
+        )
+    ),
+    st.booleans(),
+    st.sampled_from([1.0, 0.5, 1e-9, 7.3]),
+)
+@settings(max_examples=150, deadline=None)
+def test_no_norm_is_said_too_small(
+    factors: tuple[list[list[float]], list[list[float]]], cancel: bool, scale: float
+) -> None:
+    """Against fractions, also where columns cancel to the last bit or but for it."""
+    B, A = (np.array(one, np.float32) for one in factors)
+    if cancel:
+        B, A = np.concatenate([B, -np.nextafter(B, np.float32(np.inf))], 1), np.concatenate([A, A])
+    module = Module("q", 3, len(B), len(A), scale)
+    tensors = {module.a: A, module.b: B}
+    if not all(np.isfinite(one).all() for one in tensors.values()):
+        return
+    stream, header = file_of(tensors)
+    (found,) = weigh(stream, header, Implied((module,), {}), LIMITS).changes
+    square, most = exactly(tensors, module)
+    slack = 1 + Fraction(1, 10**12)
+    tiny = Fraction(1, 10**250)
+    assert Fraction(found.norm) ** 2 * slack + tiny >= square
+    assert Fraction(found.norm) ** 2 <= square + most / 10**12 + tiny
+    assert abs(Fraction(found.product) ** 2 - most) <= most / 10**9 + tiny
+    assert Fraction(found.spectrum[0]) ** 2 * len(A) * slack + tiny >= square
+    largest = max(float(np.linalg.norm(one.astype(float))) for one in tensors.values())
+    assert math.isclose(found.factor, largest, rel_tol=1e-12, abs_tol=1e-150)
+
+
+def test_what_cancels_in_a_tinylora_is_seen() -> None:
+    module = Module("q", 4, 4, 2, 1.0, projections=2)
+    one = np.ones((2, 4), np.float32)
+    tensors = {
+        module.a: one,
+        module.b: one.T.copy(),
+        module.p: np.array([np.eye(2), np.eye(2)], np.float32),
+        "v0": np.array([1e12, -1e12], np.float32),
+    }
+    stream, header = file_of(tensors)
+    (found,) = weigh(stream, header, Implied((module,), {"v0": (2,)}), LIMITS).changes
+    assert 0 < found.norm < 0.1
+    assert math.isclose(found.product, 8 * 2e12 * math.sqrt(2), rel_tol=1e-6)
+    assert math.isclose(found.factor, 2e12 * math.sqrt(2), rel_tol=1e-6)
+    (_, refused) = check_norms([found], {"q.weight": 1.0}, {}, LIMITS)
+    assert "overflows" in refused.sentence()
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float16])
+def test_the_largest_values_are_measured_or_infinite_and_never_small(kind: type) -> None:
+    most = np.finfo(kind).max
+    module = Module("q", 5, 6, 2, 1.0)
+    tensors = {module.a: np.full((2, 5), most, kind), module.b: np.full((6, 2), most, kind)}
+    stream, header = file_of(tensors)
+    (found,) = weigh(stream, header, Implied((module,), {}), LIMITS).changes
+    assert math.isclose(found.norm, 2 * math.sqrt(30) * float(most) ** 2, rel_tol=1e-9)
+    tiny = Module("q", 4, 4, 2, 1.0, projections=1)
+    values = {
+        tiny.a: np.full((2, 4), most, kind),
+        tiny.b: np.full((4, 2), most, kind),
+        tiny.p: np.full((1, 2, 2), most, kind),
+    }
+    stream, header = file_of({**values, "v0": np.full(1, most, kind)})
+    (found,) = weigh(stream, header, Implied((tiny,), {"v0": (1,)}), LIMITS).changes
+    assert found.norm >= float(most) ** 4
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ((1.0, (1.0,), 0.0, 640.0, 640.0), ()),
+        ((10.1, (1.0,), 0.0, 100.0, 10.0), ("weight's norm",)),
+        ((0.0, (0.0,), 0.0, 641.0, 100.0), ("multiply to",)),
+        ((0.0, (0.0,), 0.0, 1.0, 641.0), ("factor of norm",)),
+        ((math.inf, (), 0.0, math.inf, math.inf), ("weight's norm", "multiply to", "factor of norm")),
+    ],
+)
+def test_each_bound_is_kept(
+    change: tuple[float, tuple[float, ...], float, float, float], words: tuple[str, ...]
+) -> None:
+    found = check_norms([Change(Module("q", 4, 4, 2, 1.0), *change)], {"q.weight": 10.0}, {}, LIMITS)
+    assert len(found) == len(words)
+    assert all(word in one.found for word, one in zip(words, found, strict=True))
 
 
 @pytest.mark.parametrize("signal_", [signal.SIGKILL, signal.SIGTERM])
