@@ -105,3 +105,27 @@ def test_the_hole_that_is_closed_is_there(tmp_path: Path) -> None:
     assert not torch.equal(loaded.unload().lm_head.weight, before)
     (violation,) = judged(folder, tmp_path / "home")["static.tensors"]
     assert "overwrites lm_head.weight of the base" in violation
+
+
+@pytest.mark.parametrize("kind", ["float32", "bfloat16"])
+@pytest.mark.parametrize("cancelled", [True, False])
+def test_what_the_bounds_let_pass_peft_computes(kind: str, cancelled: bool) -> None:
+    """At the bound on the factors' norms, cancelling or not: finite, and off by less than is allowed."""
+    torch.manual_seed(0)
+    layer = torch.nn.Sequential(torch.nn.Linear(64, 48, bias=False))
+    wrapped = peft.get_peft_model(layer, peft.LoraConfig(r=8, lora_alpha=8, target_modules=["0"]))
+    weight, tuned = float(layer[0].weight.norm()), wrapped.base_model.model[0]
+    a, b = torch.randn(4, 64), torch.randn(48, 4)
+    a, b = torch.cat([a, a]), torch.cat([b, -b if cancelled else b], 1)
+    share = 64 * weight / float(a.norm() * b.norm())
+    a, b = (a * share**0.5).to(getattr(torch, kind)), (b * share**0.5).to(getattr(torch, kind))
+    x = torch.randn(256, 64).to(getattr(torch, kind))
+    with torch.no_grad():
+        tuned.to(getattr(torch, kind))
+        tuned.lora_A["default"].weight.copy_(a)
+        tuned.lora_B["default"].weight.copy_(b)
+        computed = (tuned(x) - tuned.base_layer(x)).double()
+    exact = x.double() @ a.double().T @ b.double().T
+    assert computed.isfinite().all()
+    off = (computed - exact).norm(dim=1) / x.double().norm(dim=1)
+    assert float(off.max()) <= weight

@@ -77,7 +77,20 @@ PIECES = [
     ),
     *("0", ".", "mlp", "norm", "embed_tokens", r"\w*", "up_proj", "act_fn", "?", "(", "[^.]*", "rotary_emb", r"\.?"),
 ]
+patterns = st.tuples(
+    st.sampled_from(
+        [".*", r"model\.layers\.", r".*\.", "", r"model\..*", r"(?:model\.)?layers\.", ".*?layers.", r"\w+\.\w+\."]
+    ),
+    st.sampled_from(["", r"\d+\.", "[01].", "1.*", r".*\.", r"(?:0|1|x)\."]),
+    st.sampled_from(["", r"(?:self_attn|mlp)\.", "self_attn.", r"mlp\.", ".*", "[a-z_]+."]),
+    st.sampled_from(
+        ["q_proj", "(q|v)_proj", r"\w+_proj", "(?:up|down)_proj", ".*", "._proj", "q_proj|lm_head", "[^.]*", "norm"]
+    ),
+).map("".join)
 targets = st.one_of(
+    patterns,
+    patterns,
+    st.tuples(patterns, patterns).map("|".join),
     st.lists(st.sampled_from(PIECES), min_size=1, max_size=8).map("".join),
     st.lists(
         st.sampled_from(
@@ -119,7 +132,7 @@ def tied_names() -> tuple[str, ...]:
     st.sampled_from([None, "layers", ["mlp", "layers"]]),
     st.sampled_from([None, ["lm_head", "norm"], r"model\.layers\.0.*", ["q_proj"]]),
 )
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=600, deadline=None)
 def test_what_passes_reaches_in_peft_what_it_has_tensors_for(
     tied_names: tuple[str, ...], target: Any, layers: Any, pattern: Any, exclude: Any
 ) -> None:
@@ -183,3 +196,84 @@ def test_the_hole_that_is_closed_is_there(tmp_path: Path) -> None:
         )  # B is 0: it does nothing
         assert changed(False) > 1e-3
         assert changed(True) == changed("gaussian") == 0.0
+
+
+LAYERS = 4
+ENDS = [name.removeprefix("model.layers.0.").removesuffix(".weight") for name in SCHEMA if ".layers.0." in name]
+LINEAR = [end for end in ENDS if "norm" not in end]
+FULL = [f"model.layers.{layer}.{end}" for layer in range(LAYERS) for end in LINEAR]
+keys = st.sampled_from(
+    [
+        *(
+            "q_proj",
+            r".*\.1\..*",
+            "mlp.up_proj",
+            r"layers\.[02]\..*",
+            "k_proj|v_proj",
+            r"model\.layers\.3\.self_attn\.q_proj",
+        ),
+        *("up_proj", "proj", "^model.*", "lm_head", r"(?:.*\.)?mlp\.\w+", "|q_proj", r"\bo_proj", "embed_tokens"),
+    ]
+)
+chosen = st.one_of(
+    st.lists(
+        st.sampled_from([*FULL, *LINEAR, "q_proj", "up_proj", "1.mlp.down_proj"]), min_size=1, max_size=9, unique=True
+    ),
+    st.permutations(FULL).flatmap(lambda names: st.integers(20, 26).map(lambda count: names[:count])),
+    st.sampled_from(
+        [
+            r".*\.(q|v)_proj",
+            r"model\.layers\.\d\.self_attn\.._proj",
+            r".*[13]\.mlp\..*_proj",
+            r"model.layers.2.*proj",
+            "q_proj",
+        ]
+    ),
+)
+
+
+@given(
+    chosen,
+    st.sampled_from([None, None, [1], [0, 3], 2]),
+    st.sampled_from([None, None, ["q_proj"], r".*\.0\..*", ["layers.2.mlp.up_proj", "v_proj"]]),
+    st.dictionaries(keys, st.integers(1, 9), max_size=3),
+    st.dictionaries(keys, st.floats(0.5, 99), max_size=3),
+    st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+def test_what_passes_is_what_peft_makes_of_it(
+    target: Any, layers: Any, exclude: Any, ranks: dict[str, int], alphas: dict[str, float], stabilised: bool
+) -> None:
+    """Whole models, lists of more than twenty names, which PEFT shortens, among them."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    peft = pytest.importorskip("peft")
+    options = {
+        "r": 4,
+        "lora_alpha": 8.0,
+        "target_modules": target,
+        "exclude_modules": exclude,
+        "use_rslora": stabilised,
+    }
+    options |= {"rank_pattern": ranks, "alpha_pattern": alphas}
+    if layers is not None and not isinstance(target, str):
+        options["layers_to_transform"] = layers
+    with torch.device("meta"):
+        shape = {**WIDE, "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": LAYERS}
+        model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**shape, tie_word_embeddings=True))
+        schema = {name: tuple(tensor.shape) for name, tensor in model.named_parameters()}
+        try:
+            meant, problems = implied({"peft_type": "LORA", **options}, schema, "c")
+        except MalformedArtifact:
+            return
+        if problems:
+            return
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            made = peft.get_peft_model(model, peft.LoraConfig(task_type="CAUSAL_LM", **options)).base_model.model
+    found = {
+        name: (one.r["default"], one.scaling["default"])
+        for name, one in made.named_modules()
+        if isinstance(one, peft.tuners.lora.LoraLayer)
+    }
+    assert found == {module.name: (module.rank, pytest.approx(module.scale)) for module in meant.modules}
