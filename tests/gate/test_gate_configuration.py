@@ -135,3 +135,19 @@ def test_other_methods_are_refused_by_name() -> None:
         if kind.value not in METHODS:
             (found,) = check_configuration({**PLAIN, "peft_type": kind.value}, BOTH)
             assert kind.value in found.found
+
+
+def test_what_is_beside_a_pattern_starts_as_nothing() -> None:
+    """A pattern may reach modules that no schema tells of; only a start with B = 0 leaves those as they are."""
+    for start in (True, "gaussian"):
+        assert wrong(target_modules=r".*\.(q|v)_proj", init_lora_weights=start) == []
+    (found,) = wrong(target_modules=r".*\.(q|v)_proj", init_lora_weights="orthogonal")
+    assert (found.key, found.threat) == ("init_lora_weights", "undeclared module")
+    assert wrong(target_modules=["q_proj"], init_lora_weights="orthogonal") == []
+
+
+def test_a_tinylora_names_its_modules() -> None:
+    """Which vector a module has depends on how many there are, so that one more that nobody sees would move them."""
+    assert check_configuration(TINY, BOTH) == []
+    (found,) = check_configuration({**TINY, "target_modules": ".*q_proj"}, BOTH)
+    assert found.key == "target_modules"
