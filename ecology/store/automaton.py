@@ -7,15 +7,10 @@ full match exists does not depend on greed, so the answer is the one that ``re.f
 goes the number of ways in which it was reached: their sum over the characters of a name is the number of places that a
 backtracking matcher would come through before it gave up. More than ``MAX_VISITS`` are refused.
 
-That count is of the names at hand. For all others the language is kept small, so that work is at most polynomial in the
-length of a name: what is repeated has one way to match and at least one character. ``(a+)+``, ``(a|aa)*``, ``(){9}``
-are refused by name; ``(...)?`` may hold anything, and ``.*`` or ``\d+`` may stand anywhere else.
+That count is of the names at hand. For all others ``syntax`` keeps the language small.
 
 What leads on from a set of states is worked out once and kept, so that names that resemble each other cost little. Each
 step of ours is counted too, over all patterns of one configuration, and more than ``MAX_STEPS`` are refused.
-
-What an automaton cannot do (references back, looking around, atomic groups, flags) is refused, and so is what the
-parser warns about: it means something else in another Python.
 """
 
 from __future__ import annotations
@@ -23,17 +18,14 @@ from __future__ import annotations
 import dataclasses
 import heapq
 import re
-import threading
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from re import _constants as sre  # type: ignore[attr-defined]
-from re import _parser  # type: ignore[attr-defined]
 from typing import Any
 
 from ecology.errors import MalformedArtifact
+from ecology.store.syntax import MAX_STATES, Unsupported, parsed, parsed_in_place
 
 MAX_PATTERN_CHARACTERS = 2048
-MAX_STATES = 5000
 MAX_STEPS = 250_000
 """For the patterns of one configuration on all names: about a tenth of a second."""
 MAX_VISITS = 20_000_000
@@ -41,8 +33,6 @@ MAX_VISITS = 20_000_000
 
 _TODO = "name the modules in full"
 _BUSY = "would keep a matcher that backtracks busy"
-_PREFIX, _END = r"(.*\.)?(", ")$"
-"""What PEFT puts around a key of ``rank_pattern`` and ``alpha_pattern``."""
 _CATEGORIES: dict[Any, Callable[[str], bool]] = {
     sre.CATEGORY_DIGIT: str.isdecimal,
     sre.CATEGORY_NOT_DIGIT: lambda c: not c.isdecimal(),
@@ -51,8 +41,6 @@ _CATEGORIES: dict[Any, Callable[[str], bool]] = {
     sre.CATEGORY_WORD: lambda c: c.isalnum() or c == "_",
     sre.CATEGORY_NOT_WORD: lambda c: not (c.isalnum() or c == "_"),
 }
-_PARSING = threading.Lock()
-"""Filters of warnings belong to the whole process: one thread at a time changes them."""
 
 
 class Budget:
@@ -71,13 +59,13 @@ class Budget:
         """Takes some of our steps; a pattern for which there are not enough is refused."""
         self._steps -= steps
         if self._steps < 0:
-            raise _Unsupported("is too costly to match")
+            raise Unsupported("is too costly to match")
 
     def visit(self, places: int) -> None:
         """Takes some of what a backtracking matcher may do, likewise."""
         self._visits -= places
         if self._visits < 0:
-            raise _Unsupported(_BUSY)
+            raise Unsupported(_BUSY)
 
 
 def full_matches(pattern: str, names: Iterable[str], where: str, budget: Budget | None = None) -> list[str]:
@@ -92,7 +80,7 @@ def full_matches(pattern: str, names: Iterable[str], where: str, budget: Budget 
     Raises:
         MalformedArtifact: It is no regular expression, does what no automaton can, or costs too much.
     """
-    return _matches(pattern, names, where, budget or Budget(), _parsed)
+    return _matches(pattern, names, where, budget or Budget(), parsed)
 
 
 def ending_matches(pattern: str, names: Iterable[str], where: str, budget: Budget | None = None) -> list[str]:
@@ -109,7 +97,7 @@ def ending_matches(pattern: str, names: Iterable[str], where: str, budget: Budge
     Raises:
         MalformedArtifact: It is no regular expression, does what no automaton can, or costs too much.
     """
-    return _matches(pattern, names, where, budget or Budget(), _parsed_in_place)
+    return _matches(pattern, names, where, budget or Budget(), parsed_in_place)
 
 
 def _matches(pattern: str, names: Iterable[str], where: str, budget: Budget, parse: Callable[[str], Any]) -> list[str]:
@@ -119,87 +107,12 @@ def _matches(pattern: str, names: Iterable[str], where: str, budget: Budget, par
         budget.spend(len(pattern))
         automaton = _Automaton(parse(pattern), budget)
         return [name for name in names if automaton.accepts(name)]
-    except _Unsupported as error:
+    except Unsupported as error:
         raise MalformedArtifact(f"pattern {pattern!a:.120} {error}", where=where, todo=_TODO) from error
     except (re.error, RecursionError, OverflowError, Warning) as error:
         raise MalformedArtifact(
             f"pattern {pattern!a:.120} is no regular expression: {error}", where=where, todo=_TODO
         ) from error
-
-
-class _Unsupported(Exception):
-    pass
-
-
-def _parsed(pattern: str) -> Any:
-    with _PARSING, warnings.catch_warnings():
-        warnings.simplefilter("error")
-        tree = _parser.parse(pattern)
-    if tree.state.flags & ~re.UNICODE:
-        raise _Unsupported("sets flags")
-    _width(tree)
-    return tree
-
-
-def _parsed_in_place(pattern: str) -> Any:
-    """What PEFT parses, which has to hold the pattern as one group."""
-    alone, whole = _parsed(pattern), _parsed(f"{_PREFIX}{pattern}{_END}")
-    before, _, after = _AROUND
-    if [_plain(item) for item in whole] != [before, (str(sre.SUBPATTERN), (0, 0, _plain(alone))), after]:
-        raise _Unsupported("is not one pattern but parts of several")
-    return whole[:2]  # the end is where a match is asked for
-
-
-def _plain(tree: Any) -> Any:
-    """A tree as tuples, without the numbers of its groups."""
-    if isinstance(tree, _parser.SubPattern | list):
-        return tuple(_plain(item) for item in tree)
-    if isinstance(tree, tuple):
-        if len(tree) == 2 and tree[0] is sre.SUBPATTERN:
-            _, add, drop, inner = tree[1]
-            return str(sre.SUBPATTERN), (add, drop, _plain(inner))
-        return tuple(_plain(item) for item in tree)
-    return str(tree) if isinstance(tree, type(sre.LITERAL)) else tree
-
-
-def _width(tree: Any) -> int | None:
-    """How many characters it matches, None where there is more than one way to match.
-
-    Raises:
-        _Unsupported: It repeats what can match in more than one way, or without a character.
-    """
-    total: int | None = 0
-    for operation, argument in tree:
-        width: int | None = None
-        if operation in (sre.LITERAL, sre.NOT_LITERAL, sre.ANY, sre.IN):
-            width = 1
-        elif operation is sre.AT:
-            width = 0
-        elif operation is sre.SUBPATTERN:
-            _, add, drop, inner = argument
-            if add or drop:
-                raise _Unsupported("sets flags")
-            width = _width(inner)
-        elif operation is sre.BRANCH:
-            for alternative in argument[1]:
-                _width(alternative)
-        elif operation in (sre.MAX_REPEAT, sre.MIN_REPEAT):
-            least, most, inner = argument
-            one = _width(inner)
-            if most > 1:
-                if not one:
-                    what = "without a character" if one == 0 else "in more than one way"
-                    raise _Unsupported(f"repeats what can match {what}")
-                if max(least, 0 if most is sre.MAXREPEAT else most) * one > MAX_STATES:
-                    raise _Unsupported("is too large")
-            width = least * one if least == most and one is not None else None
-        else:
-            raise _Unsupported("refers back, looks around or holds on to what it matched")
-        total = None if total is None or width is None else total + width
-    return total
-
-
-_AROUND = [_plain(item) for item in _parser.parse(f"{_PREFIX}{_END}")]
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -273,7 +186,7 @@ class _Automaton:
                         heapq.heappush(todo, (self.order[target], target))
                     ways[target] = ways.get(target, 0) + ways[state]
         if (visits := sum(ways.values())) > MAX_VISITS:  # before these numbers grow
-            raise _Unsupported(_BUSY)
+            raise Unsupported(_BUSY)
         return self._places.setdefault(frozenset(ways.items()), _Place(ways, visits, {}))
 
     def _ordered(self) -> list[int]:
@@ -295,7 +208,7 @@ class _Automaton:
 
     def _state(self) -> int:
         if len(self.free) >= MAX_STATES:
-            raise _Unsupported("is too large")
+            raise Unsupported("is too large")
         self.budget.spend(1)
         self.free.append([])
         self.eating.append([])
@@ -327,7 +240,7 @@ class _Automaton:
         return after
 
     def _repeat(self, least: int, most: Any, inner: Any, state: int) -> int:
-        for _ in range(least):  # few, or ``_width`` had refused it
+        for _ in range(least):  # few, or ``syntax`` had refused it
             self.budget.spend(1)
             state = self._sequence(inner, state)
         if most is sre.MAXREPEAT:
@@ -368,7 +281,7 @@ def _part(operation: Any, argument: Any) -> Callable[[str], bool]:
         return lambda c: low <= ord(c) <= high
     if operation is sre.CATEGORY and argument in _CATEGORIES:
         return _CATEGORIES[argument]
-    raise _Unsupported("has a class that is not known")
+    raise Unsupported("has a class that is not known")
 
 
 def _holds(condition: Any, name: str, place: int) -> bool:
@@ -382,4 +295,4 @@ def _holds(condition: Any, name: str, place: int) -> bool:
         word = _CATEGORIES[sre.CATEGORY_WORD]
         before, after = place > 0 and word(name[place - 1]), place < len(name) and word(name[place])
         return (before != after) is (condition is sre.AT_BOUNDARY)
-    raise _Unsupported("has an anchor that is not known")
+    raise Unsupported("has an anchor that is not known")

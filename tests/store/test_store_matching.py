@@ -18,6 +18,7 @@ from ecology.errors import MalformedArtifact
 from ecology.store import automaton as automata
 from ecology.store.automaton import MAX_STEPS, MAX_VISITS, Budget, ending_matches, full_matches
 from ecology.store.matching import pattern_values, targeted
+from ecology.store.syntax import parsed
 
 MODULES = ("self_attn.q_proj", "self_attn.v_proj", "mlp.up_proj", "mlp.experts.1.up_proj")
 NAMES = (
@@ -143,7 +144,7 @@ def test_what_is_counted_is_what_a_backtracking_matcher_does() -> None:
         (r"\w*\.?\w*!", "ab.cd"),
         ("a?" * 6 + "b", "aaaa"),
     ):
-        automaton = automata._Automaton(automata._parsed(pattern), Budget())
+        automaton = automata._Automaton(parsed(pattern), Budget())
 
         def visits(state: int, at: int, of: Any = automaton, name: str = name) -> int:
             ahead = [target for _, target in of.free[state]]
