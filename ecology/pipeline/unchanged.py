@@ -15,6 +15,7 @@ from ecology.contracts.evidence import Evidence
 from ecology.contracts.identity import Digest, Json
 from ecology.contracts.policy import Finding, GateVerdict, Outcome
 from ecology.gate.ladder import Climb
+from ecology.gate.static import SOURCE
 from ecology.kernel import canonical
 from ecology.kernel.verdicts import asked
 from ecology.pipeline.desk import Desk
@@ -59,7 +60,8 @@ def cache_key(member: Member, desk: Desk) -> Digest:
         asked = [*asked, canonical.digest_bytes(shared("conf", "evaluator", f"{want.evaluator}.yaml").read_bytes())]
     policy, base = desk.governed.policy.digest, desk.model.identity
     claims = _digest_of(member.submission)
-    return canonical.digest([ecology.__version__, member.digest, claims, policy, base, asked, mine, anchor])
+    version = [ecology.__version__, SOURCE]  # what another gate measured is measured again
+    return canonical.digest([version, member.digest, claims, policy, base, asked, mine, anchor])
 
 
 def _digest_of(submission: Submission) -> Digest:
