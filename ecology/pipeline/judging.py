@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ecology.contracts.evidence import Against, Evidence, Item, Measurement, Proportion, Samples, Split, Suite, Turn
+from ecology.contracts.evidence import Evidence, Item, Measurement, Proportion, Samples, Split, Suite, Turn
 from ecology.contracts.identity import Digest
 from ecology.contracts.policy import Finding, Policy
 from ecology.contracts.run import Budget, RaceReport
@@ -287,31 +287,44 @@ class Judge:
         count = self.budget.latency_pairs
         prompts = [prompts[i % len(prompts)] for i in range(count)]
         tokens = self.budget.latency_tokens
-        rivals = [self.base]  # at genesis the incumbent is the base; an adapter that serves is timed in turn with both
-        if self.incumbent.folder is not None and self.incumbent.digest != member.digest:
-            rivals.append(self.incumbent)
-        who = [member.digest, *(rival.digest for rival in rivals)]
-        note = canonical.digest(["turns", who, self.bench.engine.fingerprint, prompts, tokens])
-        used = self.house.recall("resources", note, Used)
-        if used is None:
+        rival = self.incumbent
+        serves = rival.folder is not None and rival.digest != member.digest
+
+        def note(*others: Comparator) -> Digest:
+            who = [member.digest, *(one.digest for one in others)]
+            return canonical.digest(["turns", who, self.bench.engine.fingerprint, prompts, tokens])
+
+        # What an adapter costs beside the base is kept for itself: with a new incumbent it must not become another
+        # figure, or the ranking of the same candidates would follow the noise of two sessions.
+        alone, beside = note(self.base), note(self.base, rival)
+        used = self.house.recall("resources", alone, Used)
+        three = self.house.recall("resources", beside, Used) if serves else used
+        if used is None or three is None:
             label = f"resources of {member.name}"
             with self.house.progress.track(label, count + 1, "requests, then memory") as step:
-                folders = [member.folder, *(rival.folder for rival in rivals)]
+                folders = [member.folder, self.base.folder, *([rival.folder] if serves else [])]
                 turns = self.bench.engine.time_turns(folders, prompts, tokens, step)
-                peak = measure_serving_memory(self.bench.base.folder, member.folder, prompts[:4])
+                peak = (
+                    used.peak_bytes
+                    if used
+                    else measure_serving_memory(self.bench.base.folder, member.folder, prompts[:4])
+                )
                 step.advance()
-            used = Used(turns, peak)
-            self.house.remember("resources", note, used)
-        timed = used.turns
-        pairs = [(ours.total_s, base.total_s) for ours, base, *_ in timed]
-        apart: list[Measurement] = []
-        for place, rival in enumerate(rivals, 1):
-            against: Against = "base" if place == 1 else "incumbent"
-            apart += serving.turns(member.digest, rival.digest, against, [(one[0], one[place]) for one in timed])
+            three = Used(turns, peak)
+            if serves:
+                self.house.remember("resources", beside, three)
+            if used is None:
+                used = Used(tuple(one[:2] for one in turns), peak)
+                self.house.remember("resources", alone, used)
+        pairs = [(ours.total_s, base.total_s) for ours, base, *_ in used.turns]
+        apart = list(serving.turns(member.digest, self.base.digest, "base", [(one[0], one[1]) for one in used.turns]))
+        if serves:
+            against = [(one[0], one[2]) for one in three.turns]
+            apart += serving.turns(member.digest, rival.digest, "incumbent", against)
         size = Samples((float(member.submission.artifact.size_bytes),), "bytes")
         return (
             *measured.resources(member.digest, self.base.digest, pairs, used.peak_bytes),
-            *serving.absolute(member.digest, [one[0] for one in timed]),
+            *serving.absolute(member.digest, [one[0] for one in used.turns]),
             *apart,
             Measurement("resource.size_bytes", member.digest, size, source="size/v1"),
         )
