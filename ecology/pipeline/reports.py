@@ -11,7 +11,7 @@ from ecology.contracts.run import RunReport
 from ecology.errors import ConfigError, EcologyError
 from ecology.kernel.canonical import digest_bytes
 from ecology.pipeline.house import House
-from ecology.promotion.canary import canary_plan, recheck
+from ecology.pipeline.redeciding import decision_problems
 from ecology.report.bundle import ENVELOPE, FILES, RENDERERS, REPORT, verify_report
 from ecology.report.json_report import read_report
 from ecology.report.standing import approvals_of, standing_line
@@ -87,7 +87,7 @@ def verify(folder: Path, key: Path | None, house: House) -> tuple[list[str], tup
 
 def _verify_run(folder: Path, anchor: TrustedKey) -> tuple[list[str], tuple[str, ...]]:
     report = read_report(_report(folder))
-    problems = (*verify_report(folder, (anchor,)), *canary_problems(report))
+    problems = (*verify_report(folder, (anchor,)), *decision_problems(report))
     rules = sum(len(candidate.verdict.findings) for candidate in report.candidates)
     lines = [
         f"run       {report.run}",
@@ -101,17 +101,6 @@ def _verify_run(folder: Path, anchor: TrustedKey) -> tuple[list[str], tuple[str,
     if not problems:
         lines.append("everything holds")
     return lines, problems
-
-
-def canary_problems(report: RunReport) -> tuple[str, ...]:
-    """Where the recorded canary does not follow from its own measurements under the recorded plan."""
-    if report.canary is None:
-        return ()
-    try:
-        problems = recheck(canary_plan(report.config["canary"], "config.canary"), report.canary)
-    except Exception as error:  # whatever a report holds, it is a problem of the report and not of the verifier
-        return (f"canary: it cannot be checked again: {type(error).__name__}: {error}",)
-    return tuple(f"canary: {problem}" for problem in problems)
 
 
 def _standing(report: RunReport) -> str:

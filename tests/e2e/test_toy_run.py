@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -13,6 +14,8 @@ from typing import Any
 import pytest
 
 from ecology.contracts.policy import TrustedKey
+from ecology.pipeline.redeciding import decision_problems
+from ecology.report.json_report import read_report
 from ecology.signer.evidence import EVIDENCE, TEST_RESULT, sweep_from_statement
 from ecology.signer.keys import read_trusted
 from ecology.signer.refusal import ClaimRefused
@@ -162,6 +165,34 @@ def test_a_changed_report_is_noticed(first: Ran, tmp_path: Path) -> None:
     done = ecology(first.home, first.cwd, "report", "verify", str(copy))
     assert done.returncode == 3
     assert "report.html" in done.stdout + done.stderr
+
+
+def test_a_decision_that_does_not_follow_from_its_evidence_is_found(first: Ran) -> None:
+    """Each of these reports is one that a verifier would believe who looks at verdicts and canary alone."""
+    report = read_report(first.folder / "report.json")
+    assert decision_problems(report) == ()
+    made = report.decision
+    other = next(c for c in report.candidates if c.digest != made.subject)
+    ours = next(c for c in report.candidates if c.digest == made.subject)
+    assert ours.fitness is not None
+    better = dataclasses.replace(ours.fitness, score=(ours.fitness.score or 0.0) + 1.0)
+
+    def with_ours(**change: Any) -> dict[str, Any]:
+        return {"candidates": tuple(dataclasses.replace(c, **change) if c is ours else c for c in report.candidates)}
+
+    forged: dict[str, dict[str, Any]] = {
+        "another subject": {"decision": dataclasses.replace(made, subject=other.digest)},
+        "held for promoted": {"decision": dataclasses.replace(made, decision="held")},
+        "no canary": {"canary": None},
+        "another score": with_ours(fitness=better),
+        "ranked and refused": with_ours(rung="screen"),
+        "no configuration": {"config": {}},
+    }
+    for what, change in forged.items():
+        assert decision_problems(dataclasses.replace(report, **change)), what
+    owed = {**report.config, "evaluator": {**report.config["evaluator"], "fresh_items": 16}}
+    among = sum(c.fitness is not None for c in report.candidates)
+    assert bool(decision_problems(dataclasses.replace(report, config=owed))) == (among > 1)
 
 
 def test_the_same_again_repeats_nothing_and_holds_the_champion(first: Ran) -> None:
