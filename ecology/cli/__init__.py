@@ -46,12 +46,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.parser.print_help()
         return EXIT_OK
     try:
-        return int(options.call(options))
+        code = int(options.call(options))
+        sys.stdout.flush()  # what cannot be written is told here, and not by the interpreter as it ends
+        return code
     except KeyboardInterrupt:
         print("ecology: interrupted; the same command resumes", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader of stdout has gone, as in `ecology registry list | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return EXIT_OK
     except Exception as error:
         if options.debug:
@@ -59,7 +61,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         known = error if isinstance(error, EcologyError) else from_system(error)
         what = known or f"a bug of ours: {type(error).__name__}: {error}; run again with --debug"
         print(f"ecology: {what}", file=sys.stderr)
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _drop_output()
         return known.exit_code if known is not None else EXIT_BUG
+
+
+def _drop_output() -> None:
+    """What could not be written to stdout is not tried again when the interpreter ends, which would exit with 120."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -316,14 +316,15 @@ def test_a_full_verdict_is_a_fact_and_the_same_one_again_is_no_news(tmp_path: Pa
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_verdict_that_cannot_be_printed_is_no_refusal(tmp_path: Path, house: House) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_verdict_that_cannot_be_printed_is_no_refusal(tmp_path: Path, house: House, unbuffered: str) -> None:
     """Exit 4: the machine gave out, which says nothing about the adapter."""
     folder = adapter(tmp_path / "adapter", house)
     command = [sys.executable, "-m", "ecology", "gate", "--static", "--home", str(house.home), str(folder)]
     with Path("/dev/full").open("w") as full:
         ran = subprocess.run(
             command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONUNBUFFERED": unbuffered},
         )  # fmt: skip
     assert ran.returncode == EXIT_BACKEND
     assert "no room to write" in ran.stderr
