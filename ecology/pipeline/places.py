@@ -59,7 +59,7 @@ def subject(text: str, folder: str, suffix: str = "") -> Path:
 
 
 def _named(root: Path, suffix: str) -> list[str]:
-    """What can be meant by a bare name: folders (not Python's caches), or files with the suffix but those that test another."""
+    """What can be meant by a bare name: folders but caches, or files with the suffix but those that test another."""
     if not suffix:
         return sorted(path.name for path in root.iterdir() if path.is_dir() and path.name[0].isalnum())
     return sorted(path.stem for path in root.glob(f"*{suffix}") if not path.stem.endswith("_test"))
