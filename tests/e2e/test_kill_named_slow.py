@@ -43,5 +43,5 @@ def test_between_event_and_alias_the_log_is_ahead_and_readers_see_what_it_says(
     assert killed.code == -signal.SIGKILL
     shown = order(tmp_path, home, ("registry", "list"))
     assert shown.code == 0
-    assert "  toy" in shown.stdout
-    assert open_house(str(home), quiet=True).registry.alias("toy") is not None
+    assert "champion" in shown.stdout
+    assert open_house(str(home), quiet=True).registry.alias("champion") is not None

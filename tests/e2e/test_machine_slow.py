@@ -67,7 +67,7 @@ def test_a_clock_that_goes_back_is_refused_until_somebody_says_it_is_right(
     for words in ("clock was set back", early, "audit clock"):
         assert words in refused.stderr
     assert order(tmp_path, home, ("audit", "clock"), clock=early).code == 0
-    back = order(tmp_path, home, ("registry", "rollback", "--alias", "toy"), clock="2001-01-01T00:00:09Z")
+    back = order(tmp_path, home, ("registry", "rollback"), clock="2001-01-01T00:00:09Z")
     assert back.code == 0, back.stderr
     assert order(tmp_path, home, ("audit", "verify")).code == 0
 
@@ -111,7 +111,7 @@ def test_two_plans_at_once_move_the_alias_one_after_the_other(order: Any, home: 
     done = order.together([order.words(tmp_path / s, home, (*SMALL, f"seed={s}")) for s in ("1", "2")])
     assert {one.code for one in done} <= {0, 1}, [one.stderr for one in done]
     house = open_house(str(home), quiet=True)
-    moves = [move for move in house.registry.history("toy") if move.kind == "promoted"]
+    moves = [move for move in house.registry.history("champion") if move.kind == "promoted"]
     assert moves
     for before, after in itertools.pairwise(moves):
         assert after.previous == before.subject

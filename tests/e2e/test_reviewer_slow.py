@@ -92,7 +92,7 @@ def test_change_look_approve_run_waive_and_let_it_expire(desk: tuple[Path, Say])
     assert replayed.splitlines()[0].endswith("verdicts flip, 1 of them promoted") or "flips, 1 of them" in replayed
     assert "(promoted): would be refused, warn -> deny: RES-003" in replayed
     assert say("policy", "replay", old).stdout.startswith("0 of "), "the policy that judged gives what was given"
-    explained = say("policy", "explain", new, "--adapter", "toy", "--rule", "RES-003")
+    explained = say("policy", "explain", new, "--adapter", "champion", "--rule", "RES-003")
     assert (explained.code, "needs: a measurement <= 1000000" in explained.stdout) == (1, True)
     assert say("policy", "review", new, "--from", old, "--html", "review.html").code == 0
     page = (folder / "review.html").read_text("utf-8")
@@ -135,7 +135,7 @@ def test_change_look_approve_run_waive_and_let_it_expire(desk: tuple[Path, Say])
     assert ": used; until" in say("policy", "lint", new).stdout
     assert say("report", "verify", str(where)).code == 0
 
-    asked = ("policy", "explain", new, "--adapter", "toy", "--rule", "RES-003")
+    asked = ("policy", "explain", new, "--adapter", "champion", "--rule", "RES-003")
     assert say(*asked).code == 0
     expired = say(*asked, "--at", later(report["finished_at"], 21))
     assert (expired.code, "the waiver OPS-1 has expired" in expired.stdout) == (1, True)
