@@ -39,6 +39,7 @@ from ecology.gate.order import (
     Answer,
     Factored,
     Order,
+    Size,
     Stored,
     Stream,
     framed,
@@ -59,20 +60,10 @@ _PASSED_ON = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Change:
-    """What one module does to its weight, in numbers."""
+class Change(Size):
+    """What one module does to its weight."""
 
     module: Module
-    norm: float
-    """At least ||dW||_F (of s B A alone for a DoRA), by no more than rounding; infinite where a value is not finite."""
-    spectrum: tuple[float, ...]
-    """Singular values of dW, largest first, that one at least, likewise; empty where ``norm`` is not finite."""
-    magnitude: float
-    """||m|| of a DoRA, 0 otherwise; infinite where an entry is not positive."""
-    product: float
-    """s ||B||_F ||A||_F, with sum_i |v_i| ||P_i||_F between them for a TinyLoRA: what rounding is relative to."""
-    factor: float
-    """The largest of ||A||_F, ||B||_F and that sum."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -108,7 +99,7 @@ def weigh(stream: Stream, header: Header, meant: Implied | None, limits: Adapter
             Violation("non-finite", WEIGHTS_FILE, key[:200], f"{bad} of {size} values not finite", "finite values")
         )
     changes = (
-        Change(module, size.norm, size.spectrum, size.magnitude, size.product, size.factor)
+        Change(size.norm, size.spectrum, size.magnitude, size.product, size.factor, module)
         for module, size in zip(modules, answer.sizes, strict=True)
     )
     return Weighed(tuple(infinite), tuple(changes))

@@ -13,6 +13,7 @@ that was asked as of another instant (``--at``), which is a question and no judg
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import sys
@@ -23,7 +24,7 @@ from typing import Literal
 from ecology.contracts.artifact import Submission
 from ecology.contracts.policy import RUNG_RULE, Finding, GateVerdict, Outcome, Policy
 from ecology.contracts.run import Budget
-from ecology.errors import EXIT_OK, EXIT_REFUSED, MalformedArtifact
+from ecology.errors import EXIT_OK, EXIT_REFUSED, ConfigError, MalformedArtifact
 from ecology.gate import weighing
 from ecology.gate.context import context_for
 from ecology.gate.ladder import Climb, Rung, climb, rung_of
@@ -124,12 +125,12 @@ def _one(folder: Path, desk: Desk) -> Gated:
 
 def _told(member: Member, judged: GateVerdict, rung: str, now: str, house: House) -> None:
     """The verdict as a fact, so that who promotes by hand knows it; the same verdict again is no news."""
-    known = next((k for k in house.registry.list() if k.digest == member.digest), None)
+    last = None
+    with contextlib.suppress(ConfigError):  # nobody has heard of it
+        last = next(reversed(house.registry.show(member.digest).verdicts), None)
     findings = [{"rule": f.rule, "outcome": f.outcome.value} for f in judged.findings]
-    if known and known.verdicts:
-        last = known.verdicts[-1]
-        if (last.policy, last.outcome, [*last.findings]) == (judged.policy, judged.outcome.value, findings):
-            return
+    if last and (last.policy, last.outcome, [*last.findings]) == (judged.policy, judged.outcome.value, findings):
+        return
     house.record(
         "judged",
         {

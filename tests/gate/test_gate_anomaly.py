@@ -21,7 +21,7 @@ from ecology.testing import gates
 
 
 def change(norm: float, *spectrum: float) -> Change:
-    return Change(Module(f"m{norm}", 4, 4, len(spectrum), 1.0), norm, spectrum, 0.0, norm, 1.0)
+    return Change(norm, spectrum, 0.0, norm, 1.0, Module(f"m{norm}", 4, 4, len(spectrum), 1.0))
 
 
 def test_the_statistics_are_what_they_say() -> None:

@@ -209,7 +209,7 @@ def test_the_largest_values_are_measured_or_infinite_and_never_small(kind: type)
 def test_each_bound_is_kept(
     change: tuple[float, tuple[float, ...], float, float, float], words: tuple[str, ...]
 ) -> None:
-    found = check_norms([Change(Module("q", 4, 4, 2, 1.0), *change)], {"q.weight": 10.0}, {}, LIMITS)
+    found = check_norms([Change(*change, Module("q", 4, 4, 2, 1.0))], {"q.weight": 10.0}, {}, LIMITS)
     assert len(found) == len(words)
     assert all(word in one.found for word, one in zip(words, found, strict=True))
 
